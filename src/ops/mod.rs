@@ -1,0 +1,2 @@
+//! The ops, one folder each.
+#![forbid(unsafe_code)]

@@ -1,0 +1,89 @@
+//! The flat arena of parameters: one tensor for all, so that the optimiser walks it in one pass.
+#![forbid(unsafe_code)]
+
+use crate::tensor::Tensor;
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// The place of a parameter in its arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ParamId(pub usize);
+
+/// Named parameters side by side in one flat tensor, in the order of their names' registration.
+#[derive(Debug)]
+pub struct ParamArena {
+    names: Vec<String>,
+    shapes: Vec<Vec<usize>>,
+    ranges: Vec<Range<usize>>,
+    index: HashMap<String, ParamId>,
+    flat: Tensor,
+}
+
+impl ParamArena {
+    /// An arena of zeros for these (name, shape) pairs. Panics on a name that comes twice.
+    pub fn new(specs: &[(String, Vec<usize>)]) -> Self {
+        let (mut names, mut shapes, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
+        let mut index = HashMap::new();
+        let mut offset = 0;
+        for (i, (name, shape)) in specs.iter().enumerate() {
+            let len: usize = shape.iter().product();
+            assert!(index.insert(name.clone(), ParamId(i)).is_none(), "parameter {name} comes twice");
+            names.push(name.clone());
+            shapes.push(shape.clone());
+            ranges.push(offset..offset + len);
+            offset += len;
+        }
+        ParamArena { names, shapes, ranges, index, flat: Tensor::zeros(&[offset]) }
+    }
+
+    /// The number of parameters (tensors).
+    pub fn count(&self) -> usize {
+        self.names.len()
+    }
+
+    /// All ids in order.
+    pub fn ids(&self) -> impl Iterator<Item = ParamId> + use<> {
+        (0..self.names.len()).map(ParamId)
+    }
+
+    /// The id of `name`, if the arena has it.
+    pub fn find(&self, name: &str) -> Option<ParamId> {
+        self.index.get(name).copied()
+    }
+
+    /// The name of a parameter.
+    pub fn name(&self, id: ParamId) -> &str {
+        &self.names[id.0]
+    }
+
+    /// The shape of a parameter.
+    pub fn shape(&self, id: ParamId) -> &[usize] {
+        &self.shapes[id.0]
+    }
+
+    /// Where a parameter lies in the flat tensor.
+    pub fn range(&self, id: ParamId) -> Range<usize> {
+        self.ranges[id.0].clone()
+    }
+
+    /// The values of a parameter.
+    pub fn values(&self, id: ParamId) -> &[f32] {
+        &self.flat.data()[self.range(id)]
+    }
+
+    /// The values of a parameter, for writing while no tape holds a view.
+    pub fn values_mut(&mut self, id: ParamId) -> &mut [f32] {
+        let range = self.range(id);
+        &mut self.flat.data_mut()[range]
+    }
+
+    /// All parameters as one flat tensor of shape (len,).
+    pub fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
+    /// All parameters for the optimiser, while no tape holds a view.
+    pub fn flat_mut(&mut self) -> &mut Tensor {
+        &mut self.flat
+    }
+}
