@@ -125,3 +125,10 @@ impl Keep {
         self.numerator as f64 / self.denominator as f64
     }
 }
+
+impl Kept {
+    /// All patches of every image.
+    pub fn all(batch: usize, patches: usize) -> Self {
+        Kept { indices: (0..batch).flat_map(|_| 0..patches as u32).collect(), batch, k: patches }
+    }
+}
