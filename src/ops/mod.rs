@@ -14,11 +14,14 @@
 //! A `Var` input gets a gradient through its slot; with no tape an op records nothing.
 #![forbid(unsafe_code)]
 
+pub mod adamw;
+pub mod all_finite;
 pub mod assemble;
 pub mod attention;
 pub mod cross_entropy;
 pub mod gather;
 pub mod gelu;
+pub mod grad_norm;
 pub mod layer_norm;
 pub mod matmul;
 pub mod patchify;
