@@ -95,6 +95,13 @@ pub struct Kept {
     pub k: usize,
 }
 
+impl Kept {
+    /// All patches of every image.
+    pub fn all(batch: usize, patches: usize) -> Self {
+        Kept { indices: (0..batch).flat_map(|_| 0..patches as u32).collect(), batch, k: patches }
+    }
+}
+
 /// The pixels of a batch as the scorers need them.
 pub struct Pixels<'a> {
     /// (B, C, h, w), normalised: what the model is fed.

@@ -14,7 +14,7 @@ pub fn select(config: &PruneConfig, grid: &Grid, pixels: &Pixels) -> Result<Kept
     let n = check(config, grid)?;
     let k = config.keep.count(n, config.round);
     if k == n {
-        return Ok(Kept { indices: (0..batch).flat_map(|_| 0..n as u32).collect(), batch, k });
+        return Ok(Kept::all(batch, n));
     }
     let normalized_len = check_normalized(config, grid, pixels.normalized.len(), batch)?;
     let rgb_len = check_rgb(config, grid, pixels.rgb.len(), batch)?;

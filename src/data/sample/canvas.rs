@@ -154,8 +154,7 @@ fn segment_distance(a: Point, b: Point, p: Point) -> f64 {
     let along = [b[0] - a[0], b[1] - a[1]];
     let from = [p[0] - a[0], p[1] - a[1]];
     let square = along[0] * along[0] + along[1] * along[1];
-    let t =
-        if square > 0.0 { ((from[0] * along[0] + from[1] * along[1]) / square).clamp(0.0, 1.0) } else { 0.0 };
+    let t = if square > 0.0 { ((from[0] * along[0] + from[1] * along[1]) / square).clamp(0.0, 1.0) } else { 0.0 };
     length([from[0] - t * along[0], from[1] - t * along[1]])
 }
 

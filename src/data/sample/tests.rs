@@ -15,7 +15,8 @@ fn thumbnail(scene: &Scene) -> [f64; 64] {
     let mut sums = [[0.0, 0.0]; 64];
     for (i, pixel) in scene.rgb.chunks_exact(3).enumerate() {
         let (x, y) = (i % scene.width * 8 / scene.width, i / scene.width * 8 / scene.height);
-        sums[y * 8 + x][0] += (299 * u32::from(pixel[0]) + 587 * u32::from(pixel[1]) + 114 * u32::from(pixel[2])) as f64;
+        sums[y * 8 + x][0] +=
+            (299 * u32::from(pixel[0]) + 587 * u32::from(pixel[1]) + 114 * u32::from(pixel[2])) as f64;
         sums[y * 8 + x][1] += 255_000.0;
     }
     sums.map(|[sum, count]| sum / count)
@@ -194,11 +195,14 @@ fn throwaway_bulk() {
         let mut sheet = image::RgbImage::new(cw * 6, chh * 5);
         for row in 0..5u32 {
             let mut col = 0;
-            for i in 0..40 { if class_of(42, i) == row as usize && col < 6 {
-                let s = draw(42, i);
-                let im = image::RgbImage::from_raw(s.width as u32, s.height as u32, s.rgb).unwrap();
-                image::imageops::overlay(&mut sheet, &im, i64::from(col * cw), i64::from(row * chh)); col += 1;
-            } }
+            for i in 0..40 {
+                if class_of(42, i) == row as usize && col < 6 {
+                    let s = draw(42, i);
+                    let im = image::RgbImage::from_raw(s.width as u32, s.height as u32, s.rgb).unwrap();
+                    image::imageops::overlay(&mut sheet, &im, i64::from(col * cw), i64::from(row * chh));
+                    col += 1;
+                }
+            }
         }
         sheet.save(format!("{dir}.png")).unwrap();
     }
