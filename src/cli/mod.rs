@@ -1,1 +1,3 @@
 //! x
+pub mod flops;
+pub mod inspect;
