@@ -1,4 +1,10 @@
 //! Where values live and how they are computed on; knows no op.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cpu;
+
+/// The engine that holds a tensor's memory and runs its ops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    Cpu,
+}

@@ -1,33 +1,37 @@
 //! The Vision Transformer with pruned patches in front; never asks which device it is on.
+//!
+//! timm's `VisionTransformer` (class token, learned positions, pre-norm, exact GELU, eps 1e-6), fed the kept patches.
+//! Two exact shortcuts are on by default: only kept patches are embedded, and the last block runs for [CLS] alone.
 #![forbid(unsafe_code)]
 
-use crate::error::Result;
-use crate::prune::{Grid, Kept};
-use crate::tape::ParamArena;
+mod block;
+mod config;
+mod embed;
+mod load;
+
+pub use config::VitConfig;
+pub use load::{HeadPolicy, LoadReport};
+
+use crate::error::{Error, Result};
+use crate::ops::cross_entropy;
+use crate::ops::layer_norm;
+use crate::ops::matmul::{self, Epilogue};
+use crate::prune::Kept;
+use crate::tape::{ParamArena, ParamId, Tape, Var};
 use crate::tensor::Tensor;
-use crate::weights::Weights;
 use serde::{Deserialize, Serialize};
 
-/// Shape of a ViT. Notation of readings.md: D, H, F, L, P, C.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VitConfig {
-    pub name: String,
-    pub image_size: usize,
-    pub patch: usize,
-    pub channels: usize,
-    pub width: usize,
-    pub heads: usize,
-    pub mlp: usize,
-    pub depth: usize,
-    pub classes: usize,
-}
+/// timm's epsilon of every layer norm.
+const LAYER_NORM_EPS: f32 = 1e-6;
 
 /// Which rows of the position table the kept patches get (Eq. 7 and 3.6(i) of the paper).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum PosMode {
+    /// Row 1 + i for patch i.
     #[default]
     Gathered,
+    /// The first k rows, as Eq. 7 prints.
     Prefix,
 }
 
@@ -35,8 +39,10 @@ pub enum PosMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum EmbedMode {
+    /// Only the kept patches.
     #[default]
     Sparse,
+    /// All patches, then a gather, as the paper does.
     Dense,
 }
 
@@ -45,6 +51,7 @@ pub enum EmbedMode {
 pub struct VitOptions {
     pub pos: PosMode,
     pub embed: EmbedMode,
+    /// Runs the last block for all tokens although only [CLS] is read.
     pub full_last_block: bool,
 }
 
@@ -55,78 +62,51 @@ pub struct Vit {
     pub params: ParamArena,
 }
 
-/// What loading found, to be told to the user.
-#[derive(Clone, Debug, Default)]
-pub struct LoadReport {
-    /// Why the head was initialised instead of loaded, if it was.
-    pub fresh_head: Option<String>,
-    /// Tensors of the file that the model has no place for.
-    pub unexpected: Vec<String>,
-}
-
-/// What to do when the file's head is missing or has another number of classes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadPolicy {
-    /// Initialise a new head (training).
-    Replace,
-    /// Refuse (eval, predict).
-    Require,
-}
-
-impl VitConfig {
-    /// The configuration of a timm name (`vit_{tiny,small,base,large}_patch16_224`) or of `vit_micro_patch16_224`.
-    pub fn named(name: &str, classes: usize) -> Result<Self> {
-        let _ = (name, classes);
-        todo!()
-    }
-    /// Names that `named` knows.
-    pub fn names() -> &'static [&'static str] {
-        &[
-            "vit_micro_patch16_224",
-            "vit_tiny_patch16_224",
-            "vit_small_patch16_224",
-            "vit_base_patch16_224",
-            "vit_large_patch16_224",
-        ]
-    }
-    /// N, the number of patches.
-    pub fn patches(&self) -> usize {
-        (self.image_size / self.patch).pow(2)
-    }
-    /// The patch grid of the model's images.
-    pub fn grid(&self) -> Grid {
-        Grid { height: self.image_size, width: self.image_size, patch: self.patch }
-    }
-    /// (name, shape) of every parameter, timm's names, in the order of the forward pass.
-    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
-        todo!()
-    }
-}
-
 impl Vit {
-    /// Random weights: truncated normal 0.02, zero biases, unit norms; depends on seed and names alone.
-    pub fn init(config: VitConfig, options: VitOptions, seed: u64) -> Self {
-        let _ = (config, options, seed);
-        todo!()
+    fn id(&self, name: &str) -> ParamId {
+        self.params.find(name).unwrap_or_else(|| panic!("the model has no parameter {name}"))
     }
-    /// Weights by timm's names. Lists every missing, unexpected or mis-shaped tensor in one error.
-    /// `seed` is that of a head that has to be initialised.
-    pub fn load(
-        config: VitConfig,
-        options: VitOptions,
-        weights: &Weights,
-        head: HeadPolicy,
-        seed: u64,
-    ) -> Result<(Self, LoadReport)> {
-        let _ = (config, options, weights, head, seed);
-        todo!()
+
+    fn param(&self, name: &str) -> Var {
+        self.params.var(self.id(name))
     }
-    /// Logits (B, classes) of normalised images (B, C, h, w) at their kept patches; records nothing.
+
+    /// Logits (B, classes) on a tape, or without one.
+    fn forward(&self, mut tape: Option<&mut Tape>, images: &Tensor, kept: &Kept) -> Result<Var> {
+        let (c, side) = (self.config.channels, self.config.image_size);
+        if images.shape() != [kept.batch, c, side, side] || kept.indices.len() != kept.batch * kept.k {
+            let expected = [kept.batch, c, side, side];
+            return Err(Error::shape("vit", format!("images {:?}, not {expected:?}", images.shape())));
+        }
+        let mut x = self.embed(tape.as_deref_mut(), images, kept)?;
+        for l in 0..self.config.depth {
+            let last = l + 1 == self.config.depth;
+            x = if last && !self.options.full_last_block {
+                self.short_block(tape.as_deref_mut(), &x, l)?
+            } else {
+                self.block(tape.as_deref_mut(), &x, l)?
+            };
+        }
+        self.head(tape, &x)
+    }
+
+    /// The classifier on [CLS], the first token of x (B,S,D).
+    fn head(&self, mut tape: Option<&mut Tape>, x: &Var) -> Result<Var> {
+        let b = x.shape()[0];
+        let cls = crate::ops::gather::forward(tape.as_deref_mut(), x, &vec![0; b].into(), 1)?;
+        let (weight, bias) = (self.param("norm.weight"), self.param("norm.bias"));
+        let normal = layer_norm::forward(tape.as_deref_mut(), &cls, &weight, &bias, LAYER_NORM_EPS)?;
+        let rows = normal.reshape(&[b, self.config.width]);
+        matmul::forward(tape, &rows, &self.param("head.weight"), &self.param("head.bias"), Epilogue::Bias)
+    }
+
+    /// Logits (B, classes) of normalised images (B,C,h,w) at their kept patches; records nothing.
     pub fn logits(&self, images: &Tensor, kept: &Kept) -> Result<Tensor> {
-        let _ = (images, kept);
-        todo!()
+        Ok(self.forward(None, images, kept)?.value)
     }
-    /// Mean cross-entropy and logits of a batch; overwrites `grads` (flat, as `params.flat()`) with the gradient.
+
+    /// Mean cross-entropy and logits (B, classes) of a batch; overwrites `grads`, laid out as `params.flat()`, with the
+    /// gradient. A parameter that no gradient reaches is an error that names it.
     pub fn loss_and_gradients(
         &self,
         images: &Tensor,
@@ -135,7 +115,10 @@ impl Vit {
         label_smoothing: f32,
         grads: &mut Tensor,
     ) -> Result<(f32, Tensor)> {
-        let _ = (images, kept, labels, label_smoothing, grads);
-        todo!()
+        let mut tape = Tape::new();
+        let logits = self.forward(Some(&mut tape), images, kept)?;
+        let loss = cross_entropy::forward(Some(&mut tape), &logits, labels, label_smoothing)?;
+        tape.backward(&loss, Tensor::from_vec(vec![1.0], &[1]), &self.params, grads)?;
+        Ok((loss.value.data()[0], logits.value))
     }
 }

@@ -1,6 +1,13 @@
-//! AdamW over the flat arena, and the learning-rate schedule.
+//! AdamW over the flat arena, the learning-rate schedule, and which parameters are spared the decay.
 #![forbid(unsafe_code)]
 
+mod no_decay;
+mod schedule;
+
+pub use no_decay::{NoDecay, no_decay_ranges};
+pub use schedule::Schedule;
+
+use crate::ops::adamw::{self, AdamWStep};
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -19,7 +26,9 @@ pub struct AdamW {
     pub config: AdamWConfig,
     /// Ranges of the arena that are not decayed.
     pub no_decay: Vec<Range<usize>>,
+    /// Running mean of the gradient, (len,).
     pub exp_avg: Tensor,
+    /// Running mean of the squared gradient, (len,).
     pub exp_avg_sq: Tensor,
     /// Updates applied so far.
     pub step: u64,
@@ -28,31 +37,61 @@ pub struct AdamW {
 impl AdamW {
     /// Zero moments for `len` parameters.
     pub fn new(len: usize, config: AdamWConfig, no_decay: Vec<Range<usize>>) -> Self {
-        let _ = (len, config, no_decay);
-        todo!()
+        AdamW { config, no_decay, exp_avg: Tensor::zeros(&[len]), exp_avg_sq: Tensor::zeros(&[len]), step: 0 }
     }
-    /// One update; equals torch.optim.AdamW (decoupled decay, bias correction).
+
+    /// One update of `params` (len,) by `grads` (len,); equals torch.optim.AdamW (decoupled decay, bias correction).
+    ///
+    /// Panics when the lengths differ or when `params` is shared.
     pub fn update(&mut self, params: &mut Tensor, grads: &Tensor, lr: f64) {
-        let _ = (params, grads, lr);
-        todo!()
+        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
+        self.step += 1;
+        let hyper = AdamWStep { lr, beta1, beta2, eps, weight_decay, step: self.step };
+        adamw::step(params, grads, &mut self.exp_avg, &mut self.exp_avg_sq, hyper, &self.no_decay);
     }
 }
 
-/// StepLR after an optional linear warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Schedule {
-    pub lr: f64,
-    /// Epochs between decays.
-    pub step_size: u32,
-    pub gamma: f64,
-    /// Steps of linear warm-up from lr/warmup_steps to lr; 0 for none.
-    pub warmup_steps: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Schedule {
-    /// The rate at global step `step` (0-based) of epoch `epoch` (0-based).
-    pub fn at(&self, epoch: u32, step: u64) -> f64 {
-        let _ = (epoch, step);
-        todo!()
+    /// Minimises (p - 3)^2 / 2 from p = 0; the first update moves by the rate whatever the gradient's size.
+    #[test]
+    fn updates_count_up_and_go_downhill() {
+        let config = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+        let mut optim = AdamW::new(1, config, Vec::new());
+        let mut params = Tensor::zeros(&[1]);
+        for t in 1..=200 {
+            let grads = Tensor::from_vec(vec![params.data()[0] - 3.0], &[1]);
+            optim.update(&mut params, &grads, 0.1);
+            assert_eq!(optim.step, t);
+            if t == 1 {
+                approx::assert_relative_eq!(params.data()[0], 0.1, max_relative = 1e-6);
+            }
+        }
+        assert!((params.data()[0] - 3.0).abs() < 0.1, "ended at {}", params.data()[0]);
+    }
+
+    #[test]
+    fn a_split_sequence_of_updates_equals_an_unbroken_one() {
+        let config = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 };
+        let grads = |t: usize| Tensor::from_vec(vec![0.3 * t as f32, -1.0, 1e-4], &[3]);
+        let start = || Tensor::from_vec(vec![1.0, -2.0, 0.5], &[3]);
+        let mut whole = (AdamW::new(3, config, Vec::new()), start());
+        for t in 0..6 {
+            whole.0.update(&mut whole.1, &grads(t), 1e-3);
+        }
+        let mut first = (AdamW::new(3, config, Vec::new()), start());
+        for t in 0..3 {
+            first.0.update(&mut first.1, &grads(t), 1e-3);
+        }
+        let mut second = AdamW::new(3, config, Vec::new());
+        second.exp_avg = Tensor::from_vec(first.0.exp_avg.data().to_vec(), &[3]);
+        second.exp_avg_sq = Tensor::from_vec(first.0.exp_avg_sq.data().to_vec(), &[3]);
+        second.step = first.0.step;
+        for t in 3..6 {
+            second.update(&mut first.1, &grads(t), 1e-3);
+        }
+        assert_eq!(whole.1.data(), first.1.data());
     }
 }

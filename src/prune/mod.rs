@@ -1,22 +1,23 @@
 //! Which patches are kept: the statistic, how many, and the ascending indices of the chosen.
 #![forbid(unsafe_code)]
 
-use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
-/// The keep ratio K in percent, an exact decimal with 0 < K <= 100. Parsed by FromStr, shown as typed ("70", "62.5").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Keep {
-    numerator: u64,
-    denominator: u64,
-}
+mod keep;
+mod scorers;
+mod select;
+
+pub use keep::Keep;
+pub use select::{scores, select, top_k};
 
 /// How K percent of N becomes k.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Round {
+    /// Down, as the paper's equations say; at least one patch.
     #[default]
     Floor,
+    /// To the nearest, halves upward; at least one patch.
     Nearest,
 }
 
@@ -24,11 +25,16 @@ pub enum Round {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Scorer {
+    /// Euclidean norm of the patch's values.
     #[default]
     L2,
+    /// Mean gradient magnitude of the luma.
     Sobel,
+    /// Shannon entropy of the luma's histogram.
     Entropy,
+    /// Luck, from the seed: the control.
     Random,
+    /// Nearness to the image centre: the other control.
     Center,
 }
 
@@ -36,8 +42,10 @@ pub enum Scorer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum SaliencyDomain {
+    /// The values that the model is fed.
     #[default]
     Normalized,
+    /// RGB in [0, 1].
     Raw,
 }
 
@@ -48,6 +56,7 @@ pub struct PruneConfig {
     pub round: Round,
     pub scorer: Scorer,
     pub domain: SaliencyDomain,
+    /// Bins of the luma histogram: 32, 64 or 256.
     pub entropy_bins: u32,
     /// Seed of the random scorer.
     pub seed: u64,
@@ -61,12 +70,36 @@ pub struct Grid {
     pub patch: usize,
 }
 
+impl Grid {
+    /// Rows of patches.
+    pub fn rows(&self) -> usize {
+        self.height / self.patch
+    }
+
+    /// Patches in a row.
+    pub fn columns(&self) -> usize {
+        self.width / self.patch
+    }
+
+    /// N, the number of patches.
+    pub fn patches(&self) -> usize {
+        self.rows() * self.columns()
+    }
+}
+
 /// The kept patches of a batch: (B, k) raster indices, ascending in each row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     pub indices: Vec<u32>,
     pub batch: usize,
     pub k: usize,
+}
+
+impl Kept {
+    /// All patches of every image.
+    pub fn all(batch: usize, patches: usize) -> Self {
+        Kept { indices: (0..batch).flat_map(|_| 0..patches as u32).collect(), batch, k: patches }
+    }
 }
 
 /// The pixels of a batch as the scorers need them.
@@ -79,49 +112,4 @@ pub struct Pixels<'a> {
     pub ids: &'a [u64],
     /// Epoch number, which keys the random scorer; 0 outside training.
     pub epoch: u32,
-}
-
-/// The kept patches of each image of a batch. Images are scored in parallel.
-pub fn select(config: &PruneConfig, grid: &Grid, pixels: &Pixels) -> Result<Kept> {
-    let _ = (config, grid, pixels);
-    todo!()
-}
-
-impl std::str::FromStr for Keep {
-    type Err = String;
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let _ = text;
-        todo!()
-    }
-}
-
-impl std::fmt::Display for Keep {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let _ = f;
-        todo!()
-    }
-}
-
-impl Serialize for Keep {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Keep {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl Keep {
-    /// k, at least 1 and at most `patches`.
-    pub fn count(&self, patches: usize, round: Round) -> usize {
-        let _ = (patches, round);
-        todo!()
-    }
-    /// K as a float, for display and JSON.
-    pub fn percent(&self) -> f64 {
-        self.numerator as f64 / self.denominator as f64
-    }
 }

@@ -1,6 +1,246 @@
-//! The tape: what ran, in order, with what its backward needs.
+//! The tape: what ran, in order, with what its backward needs; and the walk back along it.
+//!
+//! The rule of gradients, written once: the gradient of a parameter is added to its place in the flat arena; the
+//! gradient of an activation is set by its first consumer and added to by the others; an op receives the complete
+//! gradient of its output, because all consumers stand later on the tape and have run.
 #![forbid(unsafe_code)]
 
+pub mod gradcheck;
 mod params;
 
 pub use params::{ParamArena, ParamId};
+
+use crate::device::cpu::vector;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// Where the gradient of a value goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// Nowhere: a constant, or no tape.
+    None,
+    /// An activation, by its place on the tape.
+    Node(usize),
+    /// A run of the parameter arena.
+    Param { offset: usize, len: usize },
+}
+
+/// A value that may carry a gradient.
+#[derive(Clone, Debug)]
+pub struct Var {
+    pub value: Tensor,
+    pub slot: Slot,
+}
+
+impl Var {
+    /// A value without gradient: pixels, or any value outside training.
+    pub fn constant(value: Tensor) -> Self {
+        Var { value, slot: Slot::None }
+    }
+
+    /// The shape of the value.
+    pub fn shape(&self) -> &[usize] {
+        self.value.shape()
+    }
+
+    /// The same value and gradient under another shape of equal size.
+    pub fn reshape(&self, shape: &[usize]) -> Self {
+        Var { value: self.value.reshape(shape), slot: self.slot }
+    }
+}
+
+impl ParamArena {
+    /// A parameter as an input of ops.
+    pub fn var(&self, id: ParamId) -> Var {
+        let range = self.range(id);
+        let value = self.flat().window(range.start, self.shape(id));
+        Var { value, slot: Slot::Param { offset: range.start, len: range.len() } }
+    }
+
+    /// Rows `first..first + rows` of a parameter of rank 1 or 2 as an input of ops.
+    pub fn rows(&self, id: ParamId, first: usize, rows: usize) -> Var {
+        let row: usize = self.shape(id)[1..].iter().product();
+        let mut shape = self.shape(id).to_vec();
+        shape[0] = rows;
+        let (offset, len) = (self.range(id).start + first * row, rows * row);
+        Var { value: self.flat().window(offset, &shape), slot: Slot::Param { offset, len } }
+    }
+}
+
+/// What an op leaves on the tape: its saved values and the way back.
+pub trait Backward {
+    /// The op's name, as in its folder.
+    fn op(&self) -> &'static str;
+    /// Passes `dy`, the gradient of the output in the output's shape, on to the inputs' slots.
+    fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()>;
+}
+
+struct Record {
+    backward: Box<dyn Backward>,
+    /// The output's shape, shown when the tape is printed.
+    shape: Vec<usize>,
+}
+
+/// What ran, in order of execution. One record makes one activation; its index is the activation's node.
+#[derive(Default)]
+pub struct Tape {
+    records: Vec<Record>,
+}
+
+impl Tape {
+    /// An empty tape.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends the op that made `value` and returns the value with a place for its gradient.
+    pub fn record(&mut self, value: Tensor, backward: impl Backward + 'static) -> Var {
+        let slot = Slot::Node(self.records.len());
+        self.records.push(Record { shape: value.shape().to_vec(), backward: Box::new(backward) });
+        Var { value, slot }
+    }
+
+    /// Walks back from `output` with upstream gradient `dy`, overwriting `flat` with the gradients of the arena.
+    /// An error names every parameter that no gradient reached in full.
+    pub fn backward(self, output: &Var, dy: Tensor, params: &ParamArena, flat: &mut Tensor) -> Result<()> {
+        if flat.shape() != params.flat().shape() {
+            return Err(Error::shape("tape", format!("gradients of shape {:?}", flat.shape())));
+        }
+        flat.data_mut().fill(0.0);
+        let mut grads = Grads { nodes: vec![None; self.records.len()], flat, reached: Vec::new() };
+        grads.add(output.slot, dy);
+        for (node, record) in self.records.into_iter().enumerate().rev() {
+            if let Some(dy) = grads.nodes[node].take() {
+                record.backward.backward(dy, &mut grads)?;
+            }
+        }
+        grads.check_coverage(params)
+    }
+}
+
+impl std::fmt::Debug for Tape {
+    /// The network as it ran: one line an op.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (node, record) in self.records.iter().enumerate() {
+            writeln!(f, "{node:4} {:14} -> {:?}", record.backward.op(), record.shape)?;
+        }
+        Ok(())
+    }
+}
+
+/// Gradients on the way back: of activations that wait for their op, and of the arena.
+pub struct Grads<'a> {
+    nodes: Vec<Option<Tensor>>,
+    flat: &'a mut Tensor,
+    reached: Vec<(usize, usize)>,
+}
+
+impl Grads<'_> {
+    /// True when somebody wants the gradient of this slot.
+    pub fn wanted(&self, slot: Slot) -> bool {
+        slot != Slot::None
+    }
+
+    /// Sets or adds a finished gradient: set on an activation's first, added otherwise.
+    pub fn add(&mut self, slot: Slot, gradient: Tensor) {
+        match slot {
+            Slot::None => {}
+            Slot::Node(node) => match &mut self.nodes[node] {
+                empty @ None => *empty = Some(gradient),
+                Some(_) => {
+                    let mut sum = self.nodes[node].take().expect("matched above").into_unique();
+                    vector::add(sum.data_mut(), gradient.data());
+                    self.nodes[node] = Some(sum);
+                }
+            },
+            Slot::Param { .. } => self.param_add(slot, |sum| vector::add(sum, gradient.data())),
+        }
+    }
+
+    /// Lets `add` add to a parameter's gradient in place. `slot` must be a parameter.
+    pub fn param_add(&mut self, slot: Slot, add: impl FnOnce(&mut [f32])) {
+        let Slot::Param { offset, len } = slot else { unreachable!("only parameters are added to in place") };
+        add(&mut self.flat.data_mut()[offset..offset + len]);
+        self.reached.push((offset, offset + len));
+    }
+
+    fn check_coverage(mut self, params: &ParamArena) -> Result<()> {
+        self.reached.sort_unstable();
+        let mut names = Vec::new();
+        for id in params.ids() {
+            let range = params.range(id);
+            let mut covered = range.start;
+            for &(start, end) in &self.reached {
+                if start <= covered {
+                    covered = covered.max(end);
+                }
+            }
+            if covered < range.end {
+                names.push(params.name(id).to_string());
+            }
+        }
+        if names.is_empty() { Ok(()) } else { Err(Error::NoGradient { names }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Double {
+        x: Slot,
+    }
+
+    impl Backward for Double {
+        fn op(&self) -> &'static str {
+            "double"
+        }
+        fn backward(self: Box<Self>, mut dy: Tensor, grads: &mut Grads) -> Result<()> {
+            vector::scale(dy.data_mut(), 2.0);
+            grads.add(self.x, dy);
+            Ok(())
+        }
+    }
+
+    fn double(tape: &mut Tape, x: &Var) -> Var {
+        let mut y = Tensor::from_vec(x.value.data().to_vec(), x.shape());
+        vector::scale(y.data_mut(), 2.0);
+        tape.record(y, Double { x: x.slot })
+    }
+
+    #[test]
+    fn gradients_add_over_two_consumers_and_print_in_order() {
+        let mut params = ParamArena::new(&[("w".into(), vec![2])]);
+        params.values_mut(ParamId(0)).copy_from_slice(&[1.0, 3.0]);
+        let mut tape = Tape::new();
+        let w = params.var(ParamId(0));
+        let y = double(&mut tape, &w);
+        let z = double(&mut tape, &y);
+        assert!(format!("{tape:?}").contains("   1 double"));
+        let mut flat = Tensor::zeros(&[2]);
+        tape.backward(&z, Tensor::from_vec(vec![1.0, 10.0], &[2]), &params, &mut flat).unwrap();
+        assert_eq!(flat.data(), [4.0, 40.0]);
+    }
+
+    #[test]
+    fn a_parameter_without_a_full_gradient_is_named() {
+        let params =
+            ParamArena::new(&[("used".into(), vec![2]), ("half".into(), vec![4, 1]), ("idle".into(), vec![1])]);
+        let mut tape = Tape::new();
+        let a = double(&mut tape, &params.var(ParamId(0)));
+        let b = double(&mut tape, &params.rows(ParamId(1), 2, 2));
+        let mut flat = Tensor::zeros(&[7]);
+        let mut grads = Grads { nodes: vec![None; 2], flat: &mut flat, reached: Vec::new() };
+        for (var, record) in [(&b, 1), (&a, 0)] {
+            grads.add(var.slot, Tensor::from_vec(vec![1.0, 1.0], &[2]));
+            let dy = grads.nodes[record].take().unwrap();
+            Box::new(Double {
+                x: if record == 0 { params.var(ParamId(0)).slot } else { params.rows(ParamId(1), 2, 2).slot },
+            })
+            .backward(dy, &mut grads)
+            .unwrap();
+        }
+        let Err(Error::NoGradient { names }) = grads.check_coverage(&params) else { panic!("the gap went unnoticed") };
+        assert_eq!(names, ["half", "idle"]);
+    }
+}

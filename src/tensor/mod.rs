@@ -3,6 +3,9 @@
 //! A tensor is contiguous and row-major. Cloning shares the buffer; writing needs the only reference.
 #![forbid(unsafe_code)]
 
+pub mod compare;
+
+use crate::device::Device;
 use crate::device::cpu::Buffer;
 use std::sync::Arc;
 
@@ -50,6 +53,11 @@ impl Tensor {
         self.window(0, shape)
     }
 
+    /// The engine that holds the elements.
+    pub fn device(&self) -> Device {
+        Device::Cpu
+    }
+
     /// The shape, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -74,6 +82,16 @@ impl Tensor {
     pub fn data_mut(&mut self) -> &mut [f32] {
         let buffer = Arc::get_mut(&mut self.storage).expect("a shared tensor cannot be written");
         &mut buffer.as_mut_slice()[self.offset..self.offset + self.len]
+    }
+
+    /// The same values in a buffer of their own: itself when nobody shares it, a copy otherwise.
+    pub fn into_unique(mut self) -> Self {
+        if self.is_unique() {
+            return self;
+        }
+        let mut copy = Tensor::scratch(&self.shape);
+        copy.data_mut().copy_from_slice(self.data());
+        copy
     }
 
     /// True when no other tensor shares the buffer, so that `data_mut` may be called.

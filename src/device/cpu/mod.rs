@@ -1,6 +1,8 @@
-//! The CPU engine's foundations: recycled buffers, the matrix product, vector mathematics and work splitting.
-#![forbid(unsafe_code)]
+//! The CPU engine's foundations: recycled buffers, the matrix product and vector mathematics.
+#![deny(unsafe_code)]
 
 mod buffer;
+pub mod gemm;
+pub mod vector;
 
 pub use buffer::Buffer;

@@ -1,0 +1,278 @@
+//! Elementwise mathematics and ordered reductions over slices, compiled twice: for AVX2 and for the baseline.
+//!
+//! Both builds do the same operations in the same order without contraction, so they give the same bits.
+#![allow(unsafe_code)]
+
+/// Lanes of an ordered reduction: element i goes to lane i mod LANES, lanes are added pairwise at the end.
+const LANES: usize = 16;
+
+/// Declares functions whose body is compiled for AVX2 and for the baseline, chosen at run time.
+macro_rules! vectorised {
+    ($($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {$(
+        $(#[$doc])*
+        pub fn $name($($arg: $type),*) $(-> $result)? {
+            #[inline(always)]
+            fn body($($arg: $type),*) $(-> $result)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn avx2($($arg: $type),*) $(-> $result)? {
+                    body($($arg),*)
+                }
+                if std::arch::is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has AVX2, checked on the line above.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            body($($arg),*)
+        }
+    )*};
+}
+
+/// e^x for one value: 2^n times a degree-6 polynomial on [-ln 2 / 2, ln 2 / 2] (relative error 3e-9 before rounding).
+/// Inputs below -87.3 give 0's neighbour 2^-126, above 88.3 the largest power; NaN stays NaN.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    /// Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
+    const ROUND: f32 = 12_582_912.0;
+    /// ln 2 in two parts, the first with trailing zero bits so that n times it is exact.
+    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    // Written as comparisons, not `clamp`, so that NaN passes through and the loop vectorises.
+    let x = if x < -87.3 { -87.3 } else { x };
+    let x = if x > 88.3 { 88.3 } else { x };
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (x - n * LN2_HIGH) - n * LN2_LOW;
+    let mut p = 1.394_858e-3f32;
+    for c in [8.375_129e-3, 4.166_622e-2, 1.666_641_5e-1, 0.5] {
+        p = p * r + c;
+    }
+    // The small terms are summed before 1 is added, which alone rounds at full size.
+    let p = 1.0 + (r + (r * r) * p);
+    let power = f32::from_bits((shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)) << 23);
+    p * power
+}
+
+/// erf(x) for one value: an odd polynomial up to |x| = 1, 1 - exp(-t * polynomial) beyond (absolute error 4e-9 before rounding).
+#[inline(always)]
+pub fn erf(x: f32) -> f32 {
+    let t = x.abs();
+    let s = t * t;
+    let mut near = 7.882_497e-5f32;
+    for c in [-8.018_855e-4, 5.189_312e-3, -2.685_432_9e-2, 1.128_359_7e-1, -3.761_262_7e-1, 1.283_791_7e-1] {
+        near = near * s + c;
+    }
+    let u = (if t > 4.0 { 4.0 } else { t } - 2.5) * (1.0 / 1.5);
+    let mut slope = -6.089_65e-6f32;
+    for c in [
+        -1.867_554_9e-5,
+        1.964_299e-4,
+        -9.126_027e-4,
+        3.637_71e-3,
+        -1.337_182_5e-2,
+        4.672_089_3e-2,
+        1.337_972_6,
+        3.122_726_1,
+    ] {
+        slope = slope * u + c;
+    }
+    let far = (1.0 - exp(-(slope * t))).copysign(x);
+    // erf(x) / x - 1 is small, so that the sum with x alone rounds at full size.
+    if t < 1.0 { x + near * x } else { far }
+}
+
+/// The standard normal's density and distribution at x: (phi, Phi).
+#[inline(always)]
+fn normal(x: f32) -> (f32, f32) {
+    let density = exp(-0.5 * x * x) * (0.5 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2);
+    (density, 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)))
+}
+
+#[inline(always)]
+fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+fn reduce(x: &[f32], map: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let tail = chunks.remainder();
+    for chunk in chunks {
+        for (lane, &v) in lanes.iter_mut().zip(chunk) {
+            *lane += map(v);
+        }
+    }
+    for (lane, &v) in lanes.iter_mut().zip(tail) {
+        *lane += map(v);
+    }
+    add_lanes(lanes)
+}
+
+#[inline(always)]
+fn reduce2(x: &[f32], y: &[f32], map: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let (x_tail, y_tail) = (xs.remainder(), ys.remainder());
+    for (x, y) in xs.zip(ys) {
+        for ((lane, &x), &y) in lanes.iter_mut().zip(x).zip(y) {
+            *lane += map(x, y);
+        }
+    }
+    for ((lane, &x), &y) in lanes.iter_mut().zip(x_tail).zip(y_tail) {
+        *lane += map(x, y);
+    }
+    add_lanes(lanes)
+}
+
+vectorised! {
+    /// The sum of x.
+    pub fn sum(x: &[f32]) -> f32 {
+        reduce(x, |v| v)
+    }
+
+    /// The sum of (x - mean)^2.
+    pub fn sum_of_squared_deviations(x: &[f32], mean: f32) -> f32 {
+        reduce(x, |v| (v - mean) * (v - mean))
+    }
+
+    /// The sum of x * y.
+    pub fn dot(x: &[f32], y: &[f32]) -> f32 {
+        reduce2(x, y, |x, y| x * y)
+    }
+
+    /// The largest element; NaN elements are passed over, an empty slice gives -infinity.
+    pub fn max(x: &[f32]) -> f32 {
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let chunks = x.chunks_exact(LANES);
+        let tail = chunks.remainder();
+        for chunk in chunks {
+            for (lane, &v) in lanes.iter_mut().zip(chunk) {
+                *lane = if v > *lane { v } else { *lane };
+            }
+        }
+        lanes.iter().chain(tail).fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m })
+    }
+
+    /// x = e^(x * scale - shift), and the sum of the results.
+    pub fn exp_scaled_sum(x: &mut [f32], scale: f32, shift: f32) -> f32 {
+        for v in x.iter_mut() {
+            *v = exp(*v * scale - shift);
+        }
+        reduce(x, |v| v)
+    }
+
+    /// x *= factor.
+    pub fn scale(x: &mut [f32], factor: f32) {
+        x.iter_mut().for_each(|v| *v *= factor);
+    }
+
+    /// x += y.
+    pub fn add(x: &mut [f32], y: &[f32]) {
+        x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+    }
+
+    /// y = gelu(x) = x Phi(x), the exact erf form.
+    pub fn gelu(x: &[f32], y: &mut [f32]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = x * normal(x).1;
+        }
+    }
+
+    /// dx = dy * gelu'(x) = dy * (Phi(x) + x phi(x)).
+    pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        for ((dx, &dy), &x) in dx.iter_mut().zip(dy).zip(x) {
+            let (density, distribution) = normal(x);
+            *dx = dy * (distribution + x * density);
+        }
+    }
+
+    /// y = (x - mean) * rstd * weight + bias.
+    pub fn normalise(x: &[f32], mean: f32, rstd: f32, weight: &[f32], bias: &[f32], y: &mut [f32]) {
+        for (((y, &x), &w), &b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+            *y = (x - mean) * rstd * w + b;
+        }
+    }
+
+    /// dweight += dy * (x - mean) * rstd; dbias += dy; scratch = dy * weight.
+    pub fn normalise_backward(x: &[f32], dy: &[f32], mean: f32, rstd: f32, weight: &[f32], dweight: &mut [f32], dbias: &mut [f32], scratch: &mut [f32]) {
+        let rows = x.iter().zip(dy).zip(weight);
+        let sums = dweight.iter_mut().zip(dbias.iter_mut()).zip(scratch.iter_mut());
+        for (((&x, &dy), &w), ((dw, db), g)) in rows.zip(sums) {
+            *dw += dy * ((x - mean) * rstd);
+            *db += dy;
+            *g = dy * w;
+        }
+    }
+
+    /// The sum of g * (x - mean).
+    pub fn dot_deviation(g: &[f32], x: &[f32], mean: f32) -> f32 {
+        reduce2(g, x, |g, x| g * (x - mean))
+    }
+
+    /// dx = (g - a - (x - mean) * b) * rstd.
+    pub fn centre(g: &[f32], x: &[f32], mean: f32, rstd: f32, a: f32, b: f32, dx: &mut [f32]) {
+        for ((dx, &g), &x) in dx.iter_mut().zip(g).zip(x) {
+            *dx = (g - a - (x - mean) * b) * rstd;
+        }
+    }
+
+    /// ds = p * (ds - delta), the softmax's backward along a row.
+    pub fn softmax_backward(p: &[f32], ds: &mut [f32], delta: f32) {
+        for (ds, &p) in ds.iter_mut().zip(p) {
+            *ds = p * (*ds - delta);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_and_erf_are_accurate_to_rounding() {
+        let (mut worst_exp, mut worst_erf) = (0.0f64, 0.0f64);
+        for i in -860_000..880_000 {
+            let x = i as f32 * 1e-4;
+            let exact = f64::from(x).exp();
+            worst_exp = worst_exp.max((f64::from(exp(x)) / exact - 1.0).abs());
+        }
+        for i in -60_000..=60_000 {
+            let x = i as f32 * 1e-4;
+            worst_erf = worst_erf.max((f64::from(erf(x)) - libm::erf(f64::from(x))).abs());
+        }
+        // Unit roundoff is 6e-8; the reduction, seven steps of Horner's rule and the last product may each lose a share.
+        assert!(worst_exp < 2.0 * 6e-8, "{worst_exp:e}");
+        assert!(worst_erf < 2.0 * 6e-8, "{worst_erf:e}");
+        assert!(exp(f32::NAN).is_nan() && erf(f32::NAN).is_nan());
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(-1e30) < 1e-37 && exp(f32::NEG_INFINITY) < 1e-37);
+        assert_eq!((erf(0.0), erf(9.0), erf(-9.0)), (0.0, 1.0, -1.0));
+    }
+
+    #[test]
+    fn reductions_of_every_tail_match_loops() {
+        for len in 0..70 {
+            let x: Vec<f32> = (0..len).map(|i| (i as f32 * 0.7).sin()).collect();
+            let y: Vec<f32> = (0..len).map(|i| (i as f32 * 1.3).cos()).collect();
+            let exact = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
+                x.iter().zip(&y).map(|(&x, &y)| f(f64::from(x), f64::from(y))).sum()
+            };
+            let budget = 6e-8 * (len as f64 + 1.0) * 2.0;
+            assert!((f64::from(sum(&x)) - exact(&|x, _| x)).abs() <= budget);
+            assert!((f64::from(dot(&x, &y)) - exact(&|x, y| x * y)).abs() <= budget);
+            assert!((f64::from(dot_deviation(&x, &y, 0.5)) - exact(&|x, y| x * (y - 0.5))).abs() <= budget);
+            let deviations = f64::from(sum_of_squared_deviations(&x, 0.25));
+            assert!((deviations - exact(&|x, _| (x - 0.25) * (x - 0.25))).abs() <= 2.0 * budget);
+            assert_eq!(max(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        }
+    }
+}

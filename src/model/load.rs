@@ -1,0 +1,124 @@
+//! Parameters from nothing and from weight files.
+#![forbid(unsafe_code)]
+
+use super::{Vit, VitConfig, VitOptions};
+use crate::error::{Error, Result};
+use crate::rng::{Purpose, Stream};
+use crate::tape::ParamArena;
+use crate::weights::Weights;
+use std::collections::HashSet;
+
+/// Deviation of initial weights (readings.md, 4.3 head; timm's default for ViT).
+const INIT_STD: f64 = 0.02;
+
+/// What loading found, to be told to the user.
+#[derive(Clone, Debug, Default)]
+pub struct LoadReport {
+    /// Why the head was initialised instead of loaded, if it was.
+    pub fresh_head: Option<String>,
+    /// Tensors of the file that the model has no place for.
+    pub unexpected: Vec<String>,
+}
+
+/// What to do when the file's head is missing or has another number of classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadPolicy {
+    /// Initialise a new head (training).
+    Replace,
+    /// Refuse (eval, predict).
+    Require,
+}
+
+/// The stream number of a parameter: FNV-1a of its name, so that initial values do not depend on the order of names.
+fn name_hash(name: &str) -> u32 {
+    name.bytes().fold(0x811C_9DC5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// Unit norms, zero biases, truncated normal of deviation 0.02 elsewhere.
+fn initialise(name: &str, values: &mut [f32], seed: u64) {
+    if name.ends_with(".bias") {
+        values.fill(0.0);
+    } else if name.contains("norm") {
+        values.fill(1.0);
+    } else {
+        let mut stream = Stream::new(seed, Purpose::Init, name_hash(name), 0);
+        values.iter_mut().for_each(|v| *v = stream.truncated_normal(INIT_STD) as f32);
+    }
+}
+
+impl Vit {
+    /// Random weights; they depend on seed and names alone.
+    pub fn init(config: VitConfig, options: VitOptions, seed: u64) -> Self {
+        let mut params = ParamArena::new(&config.parameters());
+        for id in params.ids() {
+            let name = params.name(id).to_string();
+            initialise(&name, params.values_mut(id), seed);
+        }
+        Vit { config, options, params }
+    }
+
+    /// Weights by timm's names. One error lists every missing or mis-shaped tensor; `seed` is that of a head that has
+    /// to be initialised.
+    pub fn load(
+        config: VitConfig,
+        options: VitOptions,
+        weights: &Weights,
+        head: HeadPolicy,
+        seed: u64,
+    ) -> Result<(Self, LoadReport)> {
+        let mut report = LoadReport::default();
+        let mut params = ParamArena::new(&config.parameters());
+        let mut problems = Vec::new();
+        let mut absent = HashSet::new();
+        for id in params.ids() {
+            let (name, shape) = (params.name(id), params.shape(id));
+            let is_head = name.starts_with("head.");
+            let problem = match weights.info(name) {
+                None if is_head => format!("{name} is missing"),
+                None => format!("{name} {shape:?} is missing"),
+                Some(info) if info.shape != shape => format!("{name} is {:?}, not {shape:?}", info.shape),
+                Some(_) => continue,
+            };
+            absent.insert(id);
+            if is_head && head == HeadPolicy::Replace {
+                report.fresh_head.get_or_insert(problem);
+            } else {
+                problems.push(problem);
+            }
+        }
+        if !problems.is_empty() {
+            return Err(misfit(&config, weights, &problems));
+        }
+        let fresh_head = report.fresh_head.is_some();
+        for id in params.ids() {
+            let name = params.name(id).to_string();
+            if absent.contains(&id) || (fresh_head && name.starts_with("head.")) {
+                initialise(&name, params.values_mut(id), seed);
+            } else {
+                weights.read_f32(&name, params.values_mut(id))?;
+            }
+        }
+        let known: HashSet<&str> = params.ids().map(|id| params.name(id)).collect();
+        report.unexpected = weights.names().into_iter().filter(|n| !known.contains(n)).map(String::from).collect();
+        Ok((Vit { config, options, params }, report))
+    }
+}
+
+/// One error for all tensors that do not fit; the first few by name.
+fn misfit(config: &VitConfig, weights: &Weights, problems: &[String]) -> Error {
+    const SHOWN: usize = 4;
+    let mut list = problems.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
+    if problems.len() > SHOWN {
+        list += &format!("; and {} more", problems.len() - SHOWN);
+    }
+    let only_head = problems.iter().all(|p| p.starts_with("head."));
+    let remedy = if only_head {
+        "a checkpoint with a fitting head is needed here; `train` makes one".to_string()
+    } else {
+        format!(
+            "choose the --model that these weights belong to (`dynavit inspect FILE` tells); {} was asked for",
+            config.name
+        )
+    };
+    Error::data(weights.path(), list, remedy)
+}

@@ -1,0 +1,42 @@
+//! The assembly of the sequence on the CPU; images over threads forward, ordered sums backward.
+#![forbid(unsafe_code)]
+
+use crate::device::cpu::vector;
+use rayon::prelude::*;
+
+/// See `reference::forward`.
+pub fn forward(tokens: &[f32], cls: &[f32], pos: &[f32], rows: &[u32], k: usize, y: &mut [f32]) {
+    let d = cls.len();
+    let images = y.par_chunks_mut((1 + k) * d).zip(tokens.par_chunks(k * d)).zip(rows.par_chunks(k));
+    images.for_each(|((y, tokens), rows)| {
+        let (first, rest) = y.split_at_mut(d);
+        first.copy_from_slice(cls);
+        vector::add(first, &pos[..d]);
+        rest.copy_from_slice(tokens);
+        for (y, &row) in rest.chunks_exact_mut(d).zip(rows) {
+            vector::add(y, &pos[row as usize * d..][..d]);
+        }
+    });
+}
+
+/// The tokens' part of dy.
+pub fn backward_dtokens(dy: &[f32], k: usize, d: usize, dtokens: &mut [f32]) {
+    let images = dtokens.par_chunks_mut(k * d).zip(dy.par_chunks((1 + k) * d));
+    images.for_each(|(dtokens, dy)| dtokens.copy_from_slice(&dy[d..]));
+}
+
+/// dcls += the [CLS] rows of dy, image after image.
+pub fn backward_dcls_add(dy: &[f32], k: usize, dcls: &mut [f32]) {
+    let d = dcls.len();
+    dy.chunks_exact((1 + k) * d).for_each(|dy| vector::add(dcls, &dy[..d]));
+}
+
+/// dpos[0] += [CLS] rows, dpos[rows] += token rows, image after image: images may share rows, so one thread adds.
+pub fn backward_dpos_add(dy: &[f32], rows: &[u32], k: usize, d: usize, dpos: &mut [f32]) {
+    for (dy, rows) in dy.chunks_exact((1 + k) * d).zip(rows.chunks_exact(k)) {
+        vector::add(&mut dpos[..d], &dy[..d]);
+        for (dy, &row) in dy[d..].chunks_exact(d).zip(rows) {
+            vector::add(&mut dpos[row as usize * d..][..d], dy);
+        }
+    }
+}

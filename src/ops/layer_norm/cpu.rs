@@ -1,0 +1,57 @@
+//! Layer norm on the CPU: rows over threads, weight and bias gradients through ordered partial sums.
+#![forbid(unsafe_code)]
+
+use crate::device::cpu::vector;
+use rayon::prelude::*;
+
+/// Rows a task works on; fixed, so that the order of the sums does not depend on the number of threads.
+const ROWS: usize = 64;
+
+/// y and, for each row, mean and reciprocal deviation.
+pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32], mean: &mut [f32], rstd: &mut [f32]) {
+    let d = weight.len();
+    let statistics = mean.par_chunks_mut(ROWS).zip(rstd.par_chunks_mut(ROWS));
+    let rows = y.par_chunks_mut(ROWS * d).zip(x.par_chunks(ROWS * d));
+    rows.zip(statistics).for_each(|((y, x), (mean, rstd))| {
+        for (i, (y, x)) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).enumerate() {
+            mean[i] = vector::sum(x) / d as f32;
+            let variance = vector::sum_of_squared_deviations(x, mean[i]) / d as f32;
+            rstd[i] = 1.0 / (variance + eps).sqrt();
+            vector::normalise(x, mean[i], rstd[i], weight, bias, y);
+        }
+    });
+}
+
+/// Sets dx; returns (dweight, dbias).
+pub fn backward(
+    x: &[f32],
+    weight: &[f32],
+    mean: &[f32],
+    rstd: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+) -> (Vec<f32>, Vec<f32>) {
+    let d = weight.len();
+    let operands = x.par_chunks(ROWS * d).zip(dy.par_chunks(ROWS * d));
+    let statistics = mean.par_chunks(ROWS).zip(rstd.par_chunks(ROWS));
+    let tasks = dx.par_chunks_mut(ROWS * d).zip(operands).zip(statistics);
+    let partial: Vec<(Vec<f32>, Vec<f32>)> = tasks
+        .map(|((dx, (x, dy)), (mean, rstd))| {
+            let (mut dweight, mut dbias, mut g) = (vec![0.0; d], vec![0.0; d], vec![0.0; d]);
+            let rows = dx.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(dy.chunks_exact(d));
+            for (i, ((dx, x), dy)) in rows.enumerate() {
+                vector::normalise_backward(x, dy, mean[i], rstd[i], weight, &mut dweight, &mut dbias, &mut g);
+                let a = vector::sum(&g) / d as f32;
+                let b = vector::dot_deviation(&g, x, mean[i]) * rstd[i] * rstd[i] / d as f32;
+                vector::centre(&g, x, mean[i], rstd[i], a, b, dx);
+            }
+            (dweight, dbias)
+        })
+        .collect();
+    let (mut dweight, mut dbias) = (vec![0.0; d], vec![0.0; d]);
+    for (w, b) in &partial {
+        vector::add(&mut dweight, w);
+        vector::add(&mut dbias, b);
+    }
+    (dweight, dbias)
+}

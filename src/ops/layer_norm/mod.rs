@@ -1,0 +1,120 @@
+//! Layer norm along the last dimension, as torch's `layer_norm`; statistics in two passes in f32.
+//!
+//! - computes: y = (x - mean) rstd weight + bias, rstd = 1 / sqrt(variance + eps), variance biased
+//! - derivative: with g = dy weight and n = (x - mean) rstd: dx = rstd (g - mean g - n mean(g n));
+//!   dweight += sum dy n; dbias += sum dy
+//! - saves: x, mean and rstd of each row, weight
+//! - shapes: x (..., D), weight (D), bias (D)
+//! - cost: 8 FLOPs and 8 bytes an element forward, 15 FLOPs and 12 bytes backward
+#![forbid(unsafe_code)]
+
+pub mod cpu;
+pub mod reference;
+
+use crate::device::Device;
+use crate::device::cpu::vector;
+use crate::error::{Error, Result};
+use crate::tape::{Backward, Grads, Slot, Tape, Var};
+use crate::tensor::Tensor;
+
+struct LayerNormBackward {
+    x: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    dx: Slot,
+    dweight: Slot,
+    dbias: Slot,
+}
+
+/// Layer norm of the rows of x. An error when weight or bias are not of the rows' width.
+pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, eps: f32) -> Result<Var> {
+    let d = *x.shape().last().unwrap_or(&0);
+    if d == 0 || weight.shape() != [d] || bias.shape() != [d] {
+        let (w, b) = (weight.shape(), bias.shape());
+        return Err(Error::shape("layer_norm", format!("x {:?} with weight {w:?}, bias {b:?}", x.shape())));
+    }
+    let rows = x.value.len() / d;
+    let mut y = Tensor::scratch(x.shape());
+    let (mut mean, mut rstd) = (Tensor::scratch(&[rows]), Tensor::scratch(&[rows]));
+    match x.value.device() {
+        Device::Cpu => cpu::forward(
+            x.value.data(),
+            weight.value.data(),
+            bias.value.data(),
+            eps,
+            y.data_mut(),
+            mean.data_mut(),
+            rstd.data_mut(),
+        ),
+    }
+    let Some(tape) = tape else { return Ok(Var::constant(y)) };
+    let (dx, dweight, dbias) = (x.slot, weight.slot, bias.slot);
+    let (x, weight) = (x.value.clone(), weight.value.clone());
+    Ok(tape.record(y, LayerNormBackward { x, weight, mean, rstd, dx, dweight, dbias }))
+}
+
+impl Backward for LayerNormBackward {
+    fn op(&self) -> &'static str {
+        "layer_norm"
+    }
+
+    fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
+        let mut dx = Tensor::scratch(self.x.shape());
+        let (dweight, dbias) = match self.x.device() {
+            Device::Cpu => cpu::backward(
+                self.x.data(),
+                self.weight.data(),
+                self.mean.data(),
+                self.rstd.data(),
+                dy.data(),
+                dx.data_mut(),
+            ),
+        };
+        grads.add(self.dx, dx);
+        grads.param_add(self.dweight, |sum| vector::add(sum, &dweight));
+        grads.param_add(self.dbias, |sum| vector::add(sum, &dbias));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::real::Real;
+    use crate::ops::testing::{AWKWARD, Definition, check, values};
+
+    struct LayerNorm;
+
+    impl Definition for LayerNorm {
+        fn run<R: Real>(&self, inputs: &[Vec<R>], dy: &[R]) -> (Vec<R>, Vec<Vec<R>>) {
+            let [x, weight, bias] = inputs else { panic!("layer norm has three inputs") };
+            let (dx, dweight, dbias) = reference::backward(x, weight, dy, 1e-6);
+            (reference::forward(x, weight, bias, 1e-6), vec![dx, dweight, dbias])
+        }
+    }
+
+    fn check_rows(rows: usize, d: usize, mean: f32) {
+        let x = values(rows * d, d as u32, 2.0).into_iter().map(|v| v + mean).collect();
+        let inputs = [(vec![rows, d], x), (vec![d], values(d, 1, 1.5)), (vec![d], values(d, 2, 1.0))];
+        let op = |tape: Option<&mut Tape>, v: &[Var]| forward(tape, &v[0], &v[1], &v[2], 1e-6);
+        check(&format!("layer norm of {rows} x {d} about {mean}"), &inputs, &LayerNorm, op);
+    }
+
+    #[test]
+    fn matches_its_reference() {
+        // A row of one element has no deviation: its derivative at eps 1e-6 is too steep for differences.
+        for d in AWKWARD.into_iter().filter(|&d| d > 2) {
+            for rows in [1, 3, 130] {
+                check_rows(rows, d, 0.0);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_large_mean_keep_their_digits() {
+        for d in [33, 197] {
+            check_rows(70, d, 1e3);
+        }
+    }
+}

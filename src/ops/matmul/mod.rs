@@ -1,0 +1,192 @@
+//! The linear layer with fused epilogues, as torch's `linear` followed by nothing, GELU, or a residual sum.
+//!
+//! - computes: y = x W^T + b; or gelu(x W^T + b); or x W^T + b + r
+//! - derivative: with g = dy (for GELU dy gelu'(pre)): dx = g W, dW += g^T x, db += sum of g's rows, dr = dy
+//! - saves: x, W; with GELU also the pre-activation
+//! - shapes: x (..., K), W (N, K), b (N), r and y (..., N)
+//! - cost: 2 M N K FLOPs forward, 4 M N K backward; 4 (M K + N K + M N) bytes forward
+#![forbid(unsafe_code)]
+
+pub mod cpu;
+pub mod reference;
+
+use super::gelu;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tape::{Backward, Grads, Slot, Tape, Var};
+use crate::tensor::Tensor;
+
+/// What follows the product and the bias.
+#[derive(Clone, Copy)]
+pub enum Epilogue<'a> {
+    /// Nothing.
+    Bias,
+    /// GELU; the pre-activation is kept for the way back.
+    BiasGelu,
+    /// A residual of the output's shape is added.
+    BiasResidual(&'a Var),
+}
+
+struct MatmulBackward {
+    x: Tensor,
+    weight: Tensor,
+    /// The value before GELU, when there was one.
+    pre: Option<Tensor>,
+    dx: Slot,
+    dweight: Slot,
+    dbias: Slot,
+    dresidual: Slot,
+}
+
+/// The linear layer. `weight` may be of any rank whose first dimension is N; the rest is K.
+pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, epilogue: Epilogue) -> Result<Var> {
+    let k = *x.shape().last().unwrap_or(&0);
+    let n = weight.shape()[0];
+    let mut shape = x.shape().to_vec();
+    shape.pop();
+    shape.push(n);
+    if k == 0 || weight.value.len() != n * k || bias.shape() != [n] {
+        let (w, b) = (weight.shape(), bias.shape());
+        return Err(Error::shape("matmul", format!("x {:?} with weight {w:?}, bias {b:?}", x.shape())));
+    }
+    let residual = match epilogue {
+        Epilogue::BiasResidual(r) if r.shape() != shape => {
+            return Err(Error::shape("matmul", format!("residual {:?} for an output of {shape:?}", r.shape())));
+        }
+        Epilogue::BiasResidual(r) => Some(r),
+        Epilogue::Bias | Epilogue::BiasGelu => None,
+    };
+    let mut product = Tensor::scratch(&shape);
+    match x.value.device() {
+        Device::Cpu => cpu::forward(
+            x.value.data(),
+            weight.value.data(),
+            bias.value.data(),
+            residual.map(|r| r.value.data()),
+            product.data_mut(),
+            k,
+        ),
+    }
+    let (y, pre) = match epilogue {
+        Epilogue::BiasGelu => {
+            let mut y = Tensor::scratch(&shape);
+            gelu::values(&product, &mut y);
+            (y, Some(product))
+        }
+        Epilogue::Bias | Epilogue::BiasResidual(_) => (product, None),
+    };
+    let Some(tape) = tape else { return Ok(Var::constant(y)) };
+    let saved = MatmulBackward {
+        x: x.value.clone(),
+        weight: weight.value.clone(),
+        pre,
+        dx: x.slot,
+        dweight: weight.slot,
+        dbias: bias.slot,
+        dresidual: residual.map_or(Slot::None, |r| r.slot),
+    };
+    Ok(tape.record(y, saved))
+}
+
+impl Backward for MatmulBackward {
+    fn op(&self) -> &'static str {
+        if self.pre.is_some() { "matmul+gelu" } else { "matmul" }
+    }
+
+    fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
+        let (n, k) = (self.weight.shape()[0], self.weight.len() / self.weight.shape()[0]);
+        let dy = match &self.pre {
+            Some(pre) => gelu::gradient(pre, &dy),
+            None => dy,
+        };
+        match self.x.device() {
+            Device::Cpu => {
+                let (x, g) = (self.x.data(), dy.data());
+                if grads.wanted(self.dx) {
+                    let mut dx = Tensor::scratch(self.x.shape());
+                    cpu::backward_dx(g, self.weight.data(), dx.data_mut(), n, k);
+                    grads.add(self.dx, dx);
+                }
+                grads.param_add(self.dweight, |sum| cpu::backward_dweight_add(g, x, sum, n, k));
+                grads.param_add(self.dbias, |sum| cpu::backward_dbias_add(g, sum));
+            }
+        }
+        grads.add(self.dresidual, dy);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::real::Real;
+    use crate::ops::testing::{AWKWARD, Definition, Input, check, values};
+
+    #[derive(Clone, Copy)]
+    enum Kind {
+        Bias,
+        Gelu,
+        Residual,
+    }
+
+    struct Linear(Kind, usize, usize);
+
+    impl Definition for Linear {
+        fn run<R: Real>(&self, inputs: &[Vec<R>], dy: &[R]) -> (Vec<R>, Vec<Vec<R>>) {
+            let Linear(kind, n, k) = *self;
+            let pre = reference::forward(&inputs[0], &inputs[1], &inputs[2], k);
+            let (y, g) = match kind {
+                Kind::Bias => (pre, dy.to_vec()),
+                Kind::Gelu => (gelu::reference::forward(&pre), gelu::reference::backward(&pre, dy)),
+                Kind::Residual => (pre.iter().zip(&inputs[3]).map(|(&y, &r)| y + r).collect(), dy.to_vec()),
+            };
+            let (dx, dweight, dbias) = reference::backward(&inputs[0], &inputs[1], &g, n, k);
+            let mut gradients = vec![dx, dweight, dbias];
+            if let Kind::Residual = kind {
+                gradients.push(dy.to_vec());
+            }
+            (y, gradients)
+        }
+    }
+
+    fn check_case(m: usize, n: usize, k: usize, kind: Kind) {
+        let mut inputs: Vec<Input> = vec![
+            (vec![m, k], values(m * k, 1, 1.0)),
+            (vec![n, k], values(n * k, 2, 1.0)),
+            (vec![n], values(n, 3, 1.0)),
+        ];
+        if let Kind::Residual = kind {
+            inputs.push((vec![m, n], values(m * n, 4, 2.0)));
+        }
+        let op = |tape: Option<&mut Tape>, v: &[Var]| {
+            let epilogue = match kind {
+                Kind::Bias => Epilogue::Bias,
+                Kind::Gelu => Epilogue::BiasGelu,
+                Kind::Residual => Epilogue::BiasResidual(&v[3]),
+            };
+            forward(tape, &v[0], &v[1], &v[2], epilogue)
+        };
+        check(&format!("matmul {m} x {n} x {k}"), &inputs, &Linear(kind, n, k), op);
+    }
+
+    #[test]
+    fn matches_its_reference() {
+        for (i, m) in AWKWARD.into_iter().enumerate() {
+            for (j, n) in AWKWARD.into_iter().enumerate() {
+                let k = AWKWARD[(i + 2 * j) % AWKWARD.len()];
+                for kind in [Kind::Bias, Kind::Gelu, Kind::Residual] {
+                    check_case(m, n, k, kind);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_shapes_that_do_not_fit() {
+        let var = |shape: &[usize]| Var::constant(Tensor::zeros(shape));
+        assert!(forward(None, &var(&[2, 3]), &var(&[4, 5]), &var(&[4]), Epilogue::Bias).is_err());
+        assert!(forward(None, &var(&[2, 3]), &var(&[4, 3]), &var(&[3]), Epilogue::Bias).is_err());
+        let residual = var(&[2, 3]);
+        assert!(forward(None, &var(&[2, 3]), &var(&[4, 3]), &var(&[4]), Epilogue::BiasResidual(&residual)).is_err());
+    }
+}

@@ -1,0 +1,26 @@
+//! Sum of squares of a patch's values; its root is the paper's Eq. 1.
+//!
+//! The ranking uses the sum itself, since rounding a root can make two unequal sums equal.
+#![forbid(unsafe_code)]
+
+use super::for_each_pixel;
+use crate::prune::Grid;
+
+/// Over the values that the model is fed: `image` is (C, h, w), the result (N,).
+pub fn normalized(grid: &Grid, image: &[f32]) -> Vec<f64> {
+    let mut sums = vec![0.0; grid.patches()];
+    for plane in image.chunks_exact(grid.height * grid.width) {
+        for_each_pixel(grid, |n, pixel| sums[n] += f64::from(plane[pixel]) * f64::from(plane[pixel]));
+    }
+    sums
+}
+
+/// Over RGB / 255 in f32: `rgb` is (h, w, 3), the result (N,).
+pub fn raw(grid: &Grid, rgb: &[u8]) -> Vec<f64> {
+    let squares: [f64; 256] = std::array::from_fn(|level| f64::from(level as f32 / 255.0).powi(2));
+    let mut sums = vec![0.0; grid.patches()];
+    for channel in 0..3 {
+        for_each_pixel(grid, |n, pixel| sums[n] += squares[usize::from(rgb[3 * pixel + channel])]);
+    }
+    sums
+}

@@ -1,0 +1,178 @@
+//! The whole model against PyTorch: logits, loss, every gradient, ten steps of training; and the exactness promises.
+#![forbid(unsafe_code)]
+
+mod support;
+
+use dynavit::model::{EmbedMode, PosMode, Vit, VitConfig, VitOptions};
+use dynavit::optim::{AdamW, AdamWConfig, Schedule};
+use dynavit::prune::{Kept, Pixels, PruneConfig, Round, SaliencyDomain, Scorer, select};
+use dynavit::tensor::Tensor;
+use dynavit::tensor::compare::relative_norm;
+use support::{Fixture, generated, json};
+
+const BATCH: usize = 4;
+const LABELS: [usize; BATCH] = [0, 3, 1, 4];
+
+/// The tiny ViT of fixtures/tiny_vit.json with its generated weights.
+fn tiny_vit(options: VitOptions) -> Vit {
+    let config = VitConfig {
+        name: "tiny".into(),
+        image_size: 64,
+        patch: 16,
+        channels: 3,
+        width: 128,
+        heads: 2,
+        mlp: 512,
+        depth: 2,
+        classes: 5,
+    };
+    let mut vit = Vit::init(config, options, 0);
+    let mut names: Vec<String> = vit.params.ids().map(|id| vit.params.name(id).to_string()).collect();
+    names.sort();
+    for (number, name) in names.iter().enumerate() {
+        let values = vit.params.values_mut(vit.params.find(name).unwrap());
+        values.copy_from_slice(&generated(number as u32, values.len(), 0.05));
+        if name.contains("norm") && name.ends_with("weight") {
+            values.iter_mut().for_each(|v| *v += 1.0);
+        }
+    }
+    vit
+}
+
+/// The four images: generated values, scaled patch by patch.
+fn images() -> Tensor {
+    let mut values = generated(1000, BATCH * 3 * 64 * 64, 2.0);
+    for (i, v) in values.iter_mut().enumerate() {
+        let (b, y, x) = (i / (3 * 64 * 64), i / 64 % 64, i % 64);
+        let n = y / 16 * 4 + x / 16;
+        *v *= (1 + (n * 7 + b * 5) % 16) as f32 / 16.0;
+    }
+    Tensor::from_vec(values, &[BATCH, 3, 64, 64])
+}
+
+fn keep(vit: &Vit, images: &Tensor, percent: &str) -> Kept {
+    let config = PruneConfig {
+        keep: percent.parse().unwrap(),
+        round: Round::Floor,
+        scorer: Scorer::L2,
+        domain: SaliencyDomain::Normalized,
+        entropy_bins: 256,
+        seed: 0,
+    };
+    let rgb = vec![0; images.len()];
+    let pixels = Pixels { normalized: images.data(), rgb: &rgb, ids: &[0, 1, 2, 3], epoch: 0 };
+    select(&config, &vit.config.grid(), &pixels).unwrap()
+}
+
+fn assert_near(what: &str, got: &[f32], expected: &[f64], tolerance: f64) {
+    for (i, (&g, &e)) in got.iter().zip(expected).enumerate() {
+        assert!((f64::from(g) - e).abs() <= tolerance, "{what}[{i}]: {g} against {e}");
+    }
+}
+
+fn losses_and_gradients(options: VitOptions, percent: &str) -> (f32, Vec<f32>, Tensor, Vit) {
+    let vit = tiny_vit(options);
+    let images = images();
+    let kept = keep(&vit, &images, percent);
+    let mut grads = Tensor::zeros(vit.params.flat().shape());
+    let (loss, logits) = vit.loss_and_gradients(&images, &kept, &LABELS, 0.0, &mut grads).unwrap();
+    (loss, logits.data().to_vec(), grads, vit)
+}
+
+#[test]
+fn tiny_vit_gives_pytorchs_logits_loss_and_gradients() {
+    let fixture = Fixture::open("tiny_vit.safetensors");
+    let (loss, logits, grads, vit) = losses_and_gradients(VitOptions::default(), "70");
+    let kept = keep(&vit, &images(), "70");
+    assert_eq!(kept.indices, fixture.u32("kept"));
+    // Logits are near 1; a forward pass of this depth in f32 loses a few units of 1e-7, in PyTorch as here.
+    assert_near("logits", &logits, &fixture.f64("logits64"), 5e-6);
+    assert_eq!(logits, vit.logits(&images(), &kept).unwrap().data(), "inference and training differ");
+    let expected = fixture.f64("loss")[0];
+    assert!((f64::from(loss) / expected - 1.0).abs() < 1e-6, "loss {loss} against {expected}");
+    let mut worst = (0.0, String::new());
+    for id in vit.params.ids() {
+        let name = vit.params.name(id);
+        let stored: Vec<f64> = fixture
+            .bytes(&format!("grad.{name}"))
+            .chunks(3)
+            .map(|b| f64::from(f32::from_bits(u32::from_le_bytes([0, b[0], b[1], b[2]]))))
+            .collect();
+        let error = relative_norm(&grads.data()[vit.params.range(id)], &stored);
+        assert!(error.is_finite() && error <= 1e-4, "gradient of {name}: relative norm {error:e}");
+        if error > worst.0 {
+            worst = (error, name.to_string());
+        }
+    }
+    println!("worst gradient: {} at {:e}", worst.1, worst.0);
+
+    let all = keep(&vit, &images(), "100");
+    assert_near("logits at K=100", vit.logits(&images(), &all).unwrap().data(), &fixture.f64("logits64_k100"), 5e-6);
+}
+
+#[test]
+fn ten_steps_follow_pytorch() {
+    let mut vit = tiny_vit(VitOptions::default());
+    let (images, kept) = (images(), keep(&vit, &images(), "70"));
+    let config = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 };
+    let mut optim = AdamW::new(vit.params.flat().len(), config, Vec::new());
+    let schedule = Schedule { lr: 1e-3, step_size: 3, gamma: 0.5, warmup_steps: 0 };
+    let mut grads = Tensor::zeros(vit.params.flat().shape());
+    let expected = json("tiny_vit.json");
+    for (step, expected) in expected["losses_f64"].as_array().unwrap().iter().enumerate() {
+        let (loss, _) = vit.loss_and_gradients(&images, &kept, &LABELS, 0.0, &mut grads).unwrap();
+        let expected = expected.as_f64().unwrap();
+        let error = (f64::from(loss) / expected - 1.0).abs();
+        assert!(error <= 1e-5, "loss of step {step}: {loss} against {expected}, {error:e}");
+        // The fixture steps its schedule after each update: a "epoch" of one step.
+        optim.update(vit.params.flat_mut(), &grads, schedule.at(step as u32, step as u64));
+    }
+}
+
+#[test]
+fn shortcuts_agree_with_the_long_way() {
+    for percent in ["100", "70", "30"] {
+        let (loss, logits, grads, vit) = losses_and_gradients(VitOptions::default(), percent);
+        for options in [
+            VitOptions { embed: EmbedMode::Dense, ..VitOptions::default() },
+            VitOptions { full_last_block: true, ..VitOptions::default() },
+        ] {
+            let (long_loss, long_logits, long_grads, _) = losses_and_gradients(options, percent);
+            assert!((loss - long_loss).abs() <= 2e-6, "{options:?}: loss {loss} against {long_loss}");
+            let wide: Vec<f64> = long_logits.iter().map(|&v| f64::from(v)).collect();
+            assert_near("logits", &logits, &wide, 5e-6);
+            for id in vit.params.ids() {
+                let wide: Vec<f64> = long_grads.data()[vit.params.range(id)].iter().map(|&v| f64::from(v)).collect();
+                let error = relative_norm(&grads.data()[vit.params.range(id)], &wide);
+                assert!(error <= 1e-5, "{options:?} at K={percent}: gradient of {}: {error:e}", vit.params.name(id));
+            }
+        }
+    }
+}
+
+#[test]
+fn keeping_all_patches_equals_the_unpruned_model_bit_for_bit() {
+    let vit = tiny_vit(VitOptions::default());
+    let (images, kept) = (images(), keep(&vit, &images(), "100"));
+    let pruned = vit.logits(&images, &kept).unwrap();
+    let unpruned = vit.logits(&images, &Kept::all(BATCH, vit.config.patches())).unwrap();
+    assert_eq!(pruned.data(), unpruned.data());
+    // All patches kept, the first k position rows are the gathered ones.
+    let prefix = tiny_vit(VitOptions { pos: PosMode::Prefix, ..VitOptions::default() });
+    assert_eq!(prefix.logits(&images, &kept).unwrap().data(), unpruned.data());
+    let kept = keep(&vit, &images, "70");
+    let differs = prefix.logits(&images, &kept).unwrap().data() != vit.logits(&images, &kept).unwrap().data();
+    assert!(differs, "prefix positions must matter once patches are dropped");
+}
+
+#[test]
+fn bits_do_not_depend_on_the_number_of_threads() {
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let (loss, _, grads, _) = losses_and_gradients(VitOptions::default(), "70");
+            (loss.to_bits(), grads.data().iter().map(|v| v.to_bits()).collect::<Vec<_>>())
+        })
+    };
+    assert_eq!(run(1), run(3));
+}

@@ -1,0 +1,79 @@
+//! What the fixture tests share: reading safetensors fixtures and the counter-based generator.
+#![forbid(unsafe_code)]
+#![allow(dead_code, reason = "each test crate uses its own part")]
+
+use dynavit::rng::{Purpose, Stream};
+use safetensors::{Dtype, SafeTensors};
+use std::path::{Path, PathBuf};
+
+/// A file under fixtures/.
+pub fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+/// A JSON fixture.
+pub fn json(name: &str) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(path(name)).unwrap()).unwrap()
+}
+
+/// The tensors of a safetensors fixture.
+pub struct Fixture {
+    bytes: Vec<u8>,
+}
+
+impl Fixture {
+    /// Reads fixtures/`name`.
+    pub fn open(name: &str) -> Self {
+        Fixture { bytes: std::fs::read(path(name)).unwrap() }
+    }
+
+    fn view(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes).unwrap()
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.view().names().into_iter().map(String::from).collect();
+        names.sort();
+        names
+    }
+
+    /// Shape of a tensor.
+    pub fn shape(&self, name: &str) -> Vec<usize> {
+        self.view().tensor(name).unwrap_or_else(|e| panic!("{name}: {e}")).shape().to_vec()
+    }
+
+    /// Raw bytes of a tensor.
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
+        self.view().tensor(name).unwrap().data().to_vec()
+    }
+
+    /// Any F32, F64 or I32 tensor as f64.
+    pub fn f64(&self, name: &str) -> Vec<f64> {
+        let view = self.view();
+        let tensor = view.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let data = tensor.data();
+        match tensor.dtype() {
+            Dtype::F32 => data.chunks(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
+            Dtype::F64 => data.chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+            Dtype::I32 => data.chunks(4).map(|b| f64::from(i32::from_le_bytes(b.try_into().unwrap()))).collect(),
+            other => panic!("{name} is {other:?}"),
+        }
+    }
+
+    /// An F32 tensor.
+    pub fn f32(&self, name: &str) -> Vec<f32> {
+        self.f64(name).into_iter().map(|v| v as f32).collect()
+    }
+
+    /// An I32 tensor of indices.
+    pub fn u32(&self, name: &str) -> Vec<u32> {
+        self.f64(name).into_iter().map(|v| v as u32).collect()
+    }
+}
+
+/// Fixture tensor `number`: uniform in [-amplitude, amplitude).
+pub fn generated(number: u32, len: usize, amplitude: f32) -> Vec<f32> {
+    let mut stream = Stream::new(7, Purpose::Fixture, number, 0);
+    (0..len).map(|_| (stream.uniform24() * 2.0 - 1.0) * amplitude).collect()
+}
