@@ -101,8 +101,6 @@ impl ImageFlags {
 #[derive(Clone, Copy, Debug)]
 pub struct Engine {
     pub threads: usize,
-    pub device: DeviceName,
-    pub precision: Precision,
 }
 
 impl EngineFlags {
@@ -122,7 +120,7 @@ impl EngineFlags {
             .num_threads(threads)
             .build_global()
             .map_err(|error| Error::usage("--threads", error.to_string(), "give a smaller number"))?;
-        Ok(Engine { threads: rayon::current_num_threads(), device: DeviceName::Cpu, precision: Precision::F32 })
+        Ok(Engine { threads: rayon::current_num_threads() })
     }
 }
 
