@@ -1,13 +1,37 @@
-//! What a run leaves on disk, and how it is picked up again: see design section "Files".
+//! What a run leaves on disk, and how it is picked up again.
+//!
+//! A run directory holds `config.toml`, `env.json`, `manifest.json`, `metrics.csv`, `metrics.jsonl`, the links `best`
+//! and `last`, and `checkpoints/step-<n>/{model.safetensors,optim.safetensors,state.json}`.
+//!
+//! A checkpoint is built in a hidden folder beside its place: both tensor files, then state.json with their sizes and
+//! hashes, each synced. Then the folder is synced, renamed, and the folder above synced. Only then do the links move,
+//! and only then do older checkpoints go. So at every moment the newest folder whose hashes hold is a whole checkpoint.
 #![forbid(unsafe_code)]
 
+mod durable;
+mod env;
+mod folders;
+mod metrics;
+mod resolve;
+mod run_dir;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use resolve::resolve;
+
 use crate::data::TransformConfig;
-use crate::error::Result;
-use crate::model::{Vit, VitConfig, VitOptions};
-use crate::optim::AdamW;
+use crate::model::{VitConfig, VitOptions};
 use crate::prune::PruneConfig;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+
+/// The folder of the checkpoints in a run directory.
+const CHECKPOINTS: &str = "checkpoints";
+/// Everything that ran, defaults included; its presence makes a folder a run directory.
+const CONFIG: &str = "config.toml";
+/// The metadata key of the model card.
+const CARD: &str = "dynavit";
 
 /// What travels inside model.safetensors (metadata key "dynavit", JSON) so that eval and predict need no flags.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,71 +74,14 @@ pub struct EpochMetrics {
 }
 
 /// A run directory.
+#[derive(Debug)]
 pub struct RunDir {
     root: PathBuf,
 }
 
 impl RunDir {
-    /// Makes `root` (which must not exist or be empty) with config.toml, env.json and manifest.json.
-    pub fn create(root: &Path, config_toml: &str, manifest_json: &str) -> Result<Self> {
-        let _ = (root, config_toml, manifest_json);
-        todo!()
-    }
-    /// An existing run directory.
-    pub fn open(root: &Path) -> Result<Self> {
-        let _ = root;
-        todo!()
-    }
-    /// The newest run under `output` that can be resumed, for `--resume auto`, whose name begins with `prefix`.
-    pub fn newest(output: &Path, prefix: &str) -> Result<Option<Self>> {
-        let _ = (output, prefix);
-        todo!()
-    }
     /// The directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
-    /// config.toml's text.
-    pub fn config(&self) -> Result<String> {
-        todo!()
-    }
-    /// Saves a checkpoint durably, points `last` (and `best` when `is_best`) at it, and drops the oldest beyond `keep`.
-    pub fn save(
-        &self,
-        vit: &Vit,
-        optim: &AdamW,
-        progress: &Progress,
-        card: &ModelCard,
-        is_best: bool,
-        keep: usize,
-    ) -> Result<PathBuf> {
-        let _ = (vit, optim, progress, card, is_best, keep);
-        todo!()
-    }
-    /// The newest checkpoint whose hashes hold, passing over torn ones (told in the second value).
-    pub fn latest(&self) -> Result<Option<(PathBuf, Vec<String>)>> {
-        todo!()
-    }
-    /// Restores parameters, moments and progress from a checkpoint folder.
-    pub fn restore(&self, checkpoint: &Path, vit: &mut Vit, optim: &mut AdamW) -> Result<Progress> {
-        let _ = (checkpoint, vit, optim);
-        todo!()
-    }
-    /// Appends an epoch to metrics.csv and metrics.jsonl.
-    pub fn append_metrics(&self, row: &EpochMetrics) -> Result<()> {
-        let _ = row;
-        todo!()
-    }
-    /// Drops rows beyond `step`, which a killed run wrote after its last checkpoint.
-    pub fn truncate_metrics(&self, step: u64) -> Result<()> {
-        let _ = step;
-        todo!()
-    }
-}
-
-/// The weight file and card that `--checkpoint` or `--weights` names: a run directory (its best), a checkpoint folder, or a file.
-/// The card is None for a plain timm file.
-pub fn resolve(path: &Path) -> Result<(PathBuf, Option<ModelCard>)> {
-    let _ = path;
-    todo!()
 }

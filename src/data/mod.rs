@@ -1,11 +1,25 @@
 //! From files to batches: readers, splits, transforms, and a loader that decodes ahead of the step.
 #![forbid(unsafe_code)]
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::rng::{Purpose, Stream};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+pub mod annotation;
+pub mod decode;
+mod folder;
+mod loader;
+mod manifest;
+pub mod resize;
 pub mod sample;
+pub mod split;
+pub mod transform;
+pub mod voc;
+
+pub use folder::open_folder;
+pub use loader::Loader;
+pub use voc::open_voc;
 
 /// One labelled image. `id` is its place in the data set, the same in every run: it keys random numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +44,42 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Everything that fixes the data, as JSON text: classes, policy, per-split lists of (relative path, label, SHA-256 of the file).
+    /// Everything that fixes the data, as pretty JSON: name, classes, notes (they say how labels and splits came
+    /// about), per split a list of (path from the root, label, SHA-256 of the file), and the SHA-256 over all of it
+    /// but the notes. The hash says whether two runs saw the same data; it does not depend on where the data lies.
     pub fn manifest_json(&self) -> Result<String> {
-        todo!()
+        manifest::json(self)
+    }
+
+    /// Hands out the samples in the order given: ids count the used ones from 0.
+    fn fill(&mut self, samples: Vec<(Sample, split::Part)>) {
+        let mut id = 0;
+        for (mut sample, part) in samples {
+            let place = match part {
+                split::Part::Train => &mut self.train,
+                split::Part::Val => &mut self.val,
+                split::Part::Test => &mut self.test,
+                split::Part::Unused => continue,
+            };
+            sample.id = id;
+            id += 1;
+            place.push(sample);
+        }
+    }
+
+    /// Refuses a data set with a class that has nothing to train on, or with nothing to validate on.
+    fn check_filled(&self) -> Result<()> {
+        for (c, class) in self.classes.iter().enumerate() {
+            if !self.train.iter().any(|sample| sample.label == c) {
+                let reason = format!("empty class: no image of '{class}' to train on");
+                return Err(Error::data(&self.root, reason, "add images of it or take the class out"));
+            }
+        }
+        if self.val.is_empty() {
+            let reason = format!("no image to validate on, beside {} to train on", self.train.len());
+            return Err(Error::data(&self.root, reason, "add images, or a validation split"));
+        }
+        Ok(())
     }
 }
 
@@ -111,51 +158,14 @@ pub struct Batch {
     pub ids: Vec<u64>,
 }
 
-/// Batches of `samples` in the given order, decoded ahead by worker threads; the last may be short.
-pub struct Loader {}
-
-impl Loader {
-    /// Begins at batch `first_batch`. `workers` threads decode; results come in order whatever their number.
-    pub fn new(
-        samples: Vec<Sample>,
-        transform: TransformConfig,
-        mode: Mode,
-        batch_size: usize,
-        first_batch: usize,
-        workers: usize,
-    ) -> Self {
-        let _ = (samples, transform, mode, batch_size, first_batch, workers);
-        todo!()
-    }
-}
-
-impl Iterator for Loader {
-    type Item = Result<Batch>;
-    fn next(&mut self) -> Option<Self::Item> {
-        todo!()
-    }
-}
-
 /// The samples in the order of an epoch: Fisher-Yates from (seed, epoch).
 pub fn epoch_order(samples: &[Sample], seed: u64, epoch: u32) -> Vec<Sample> {
-    let _ = (samples, seed, epoch);
-    todo!()
+    let mut order = samples.to_vec();
+    Stream::new(seed, Purpose::Shuffle, epoch, 0).shuffle(&mut order);
+    order
 }
 
 /// Reads and transforms one image file for `predict`: (image (C, h, w), rgb (h, w, C)).
 pub fn load_image(path: &Path, transform: &TransformConfig) -> Result<(Vec<f32>, Vec<u8>)> {
-    let _ = (path, transform);
-    todo!()
-}
-
-/// A VOC data set. `root` is VOCdevkit, or VOC2012 or VOC2007 inside it; 2012 is taken when both are there.
-pub fn open_voc(root: &Path, labels: LabelPolicy, split: SplitPolicy) -> Result<Dataset> {
-    let _ = (root, labels, split);
-    todo!()
-}
-
-/// Class-per-folder data: `root/{train,val[,test]}/CLASS/*`, or `root/CLASS/*` split 75/12.5/12.5 by class.
-pub fn open_folder(root: &Path) -> Result<Dataset> {
-    let _ = root;
-    todo!()
+    transform::load(path, 0, transform, Mode::Eval)
 }

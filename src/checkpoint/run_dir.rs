@@ -1,0 +1,258 @@
+//! The run directory: made once, given checkpoints, and picked up again after any kind of end.
+#![forbid(unsafe_code)]
+
+use super::folders::{make_folders, put, remove, remove_folders, steps, tidy};
+use super::state::{MODEL, OPTIM, STATE, State, sha256_hex};
+use super::{CARD, CHECKPOINTS, CONFIG, ModelCard, Progress, RunDir, durable};
+use crate::error::{Error, Result};
+use crate::model::Vit;
+use crate::optim::AdamW;
+use crate::tape::ParamArena;
+use crate::weights::{self, Entry, Weights};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// AdamW's running mean of the gradient, as a prefix of parameter names.
+const FIRST: &str = "exp_avg.";
+/// AdamW's running mean of the squared gradient, as a prefix of parameter names.
+const SECOND: &str = "exp_avg_sq.";
+
+impl RunDir {
+    /// Makes `root` (which must not exist or be empty) with config.toml, env.json and manifest.json.
+    /// On failure nothing of it is left behind.
+    pub fn create(root: &Path, config_toml: &str, manifest_json: &str) -> Result<Self> {
+        let made = make_folders(root)?;
+        // config.toml makes the folder a run directory, so it comes last.
+        let files = [
+            ("env.json", super::env::describe()),
+            ("manifest.json", manifest_json.into()),
+            (CONFIG, config_toml.into()),
+        ];
+        let mut written = Vec::new();
+        let mut fill = || {
+            for (name, text) in &files {
+                let path = root.join(name);
+                durable::write_new(&path, text.as_bytes())?;
+                written.push(path);
+            }
+            durable::sync_dir(root)?;
+            made.iter().try_for_each(|folder| durable::sync_dir(durable::parent(folder)))
+        };
+        if let Err(error) = fill() {
+            written.iter().for_each(|file| drop(fs::remove_file(file)));
+            remove_folders(&made);
+            return Err(error);
+        }
+        Ok(RunDir { root: root.to_path_buf() })
+    }
+
+    /// An existing run directory.
+    pub fn open(root: &Path) -> Result<Self> {
+        let run = RunDir { root: root.to_path_buf() };
+        if !root.join(CONFIG).is_file() {
+            let reason = format!("is not a run directory: it has no {CONFIG}");
+            return Err(Error::data(root, reason, "name a folder that `dynavit train` made"));
+        }
+        Ok(run)
+    }
+
+    /// The newest run under `output` that can be resumed, for `--resume auto`, whose name begins with `prefix`:
+    /// the one whose `last` was set most recently. None when no run has a checkpoint.
+    pub fn newest(output: &Path, prefix: &str) -> Result<Option<Self>> {
+        let entries = match fs::read_dir(output) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(output, &e)),
+        };
+        let mut newest = None;
+        for entry in entries {
+            let root = entry.map_err(|e| Error::io(output, &e))?.path();
+            let named = root.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+            let set = fs::symlink_metadata(root.join("last")).and_then(|metadata| metadata.modified());
+            if let (true, true, Ok(set)) = (named, root.join(CONFIG).is_file(), set) {
+                newest = newest.max(Some((set, root)));
+            }
+        }
+        Ok(newest.map(|(_, root)| RunDir { root }))
+    }
+
+    /// config.toml's text.
+    pub fn config(&self) -> Result<String> {
+        let path = self.root.join(CONFIG);
+        fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))
+    }
+
+    /// Saves a checkpoint durably, points `last` (and `best` when `is_best`) at it, and drops the oldest beyond `keep`
+    /// (at least one is kept), never the one that `best` points at. Returns the checkpoint's folder.
+    ///
+    /// A checkpoint of the same step is replaced. On failure the earlier checkpoints are as they were.
+    pub fn save(
+        &self,
+        vit: &Vit,
+        optim: &AdamW,
+        progress: &Progress,
+        card: &ModelCard,
+        is_best: bool,
+        keep: usize,
+    ) -> Result<PathBuf> {
+        let numbers = [progress.loss_sum, progress.epoch_seconds, progress.best_accuracy.unwrap_or(0.0)];
+        if !numbers.iter().all(|x| x.is_finite()) {
+            let remedy = "resume from the last checkpoint with a smaller --lr";
+            return Err(Error::NonFinite { what: "the loss to be saved".into(), remedy: remedy.into() });
+        }
+        check_moments("save", vit, optim)?;
+        let folder = self.root.join(CHECKPOINTS);
+        if !folder.is_dir() {
+            fs::create_dir(&folder).map_err(|e| Error::io(&folder, &e))?;
+            durable::sync_dir(&self.root)?;
+        }
+        tidy(&folder)?;
+        let name = format!("step-{}", progress.step);
+        let place = folder.join(&name);
+        let temporary = durable::neighbour(&place);
+        let built = self.build(&temporary, vit, optim, progress, card).and_then(|()| put(&temporary, &place));
+        if let Err(error) = built {
+            let _ = fs::remove_dir_all(&temporary);
+            return Err(error);
+        }
+        durable::point(&self.root, "last", &name)?;
+        if is_best {
+            durable::point(&self.root, "best", &name)?;
+        }
+        self.prune(progress.step, keep)?;
+        Ok(place)
+    }
+
+    /// The newest checkpoint whose hashes hold, passing over torn ones (told in the second value, file and reason).
+    /// None when there is no checkpoint; an error when there are some and none is whole.
+    pub fn latest(&self) -> Result<Option<(PathBuf, Vec<String>)>> {
+        let folder = self.root.join(CHECKPOINTS);
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        tidy(&folder)?;
+        let mut passed = Vec::new();
+        for step in steps(&folder)?.into_iter().rev() {
+            let checkpoint = folder.join(format!("step-{step}"));
+            match State::verify(&checkpoint) {
+                Ok(state) if state.progress.step == step => return Ok(Some((checkpoint, passed))),
+                Ok(state) => passed.push(format!("{}: holds step {}", checkpoint.display(), state.progress.step)),
+                Err(fault) => passed.push(fault.to_string()),
+            }
+        }
+        if passed.is_empty() {
+            return Ok(None);
+        }
+        let reason = format!("no checkpoint is whole ({})", passed.join(", "));
+        Err(Error::data(&self.root, reason, "restore the files from a copy, or start a new run"))
+    }
+
+    /// Restores parameters, moments and progress from a checkpoint folder of this run, bit for bit.
+    ///
+    /// `vit` and `optim` must have been made from the run's config; the arena must not be shared. Nothing is changed
+    /// unless the checkpoint is whole, was saved under this config, and fits.
+    pub fn restore(&self, checkpoint: &Path, vit: &mut Vit, optim: &mut AdamW) -> Result<Progress> {
+        if !checkpoint.is_dir() {
+            return Err(Error::data(checkpoint, "is not a checkpoint folder", "name another checkpoint"));
+        }
+        let state = State::verify(checkpoint)?;
+        if state.config_sha256 != sha256_hex(self.config()?.as_bytes()) {
+            return Err(Error::data(
+                self.root.join(CONFIG),
+                format!("is not the config that {} was saved under", checkpoint.display()),
+                "put the old one back, or start a new run with the checkpoint as --weights",
+            ));
+        }
+        check_moments("restore", vit, optim)?;
+        let model = Weights::open(&checkpoint.join(MODEL))?;
+        let moments = Weights::open(&checkpoint.join(OPTIM))?;
+        check(&model, "", &vit.params)?;
+        check(&moments, FIRST, &vit.params)?;
+        check(&moments, SECOND, &vit.params)?;
+        let (first, second) = (optim.exp_avg.data_mut(), optim.exp_avg_sq.data_mut());
+        for id in vit.params.ids() {
+            let (name, range) = (vit.params.name(id).to_string(), vit.params.range(id));
+            model.read_f32(&name, vit.params.values_mut(id))?;
+            moments.read_f32(&format!("{FIRST}{name}"), &mut first[range.clone()])?;
+            moments.read_f32(&format!("{SECOND}{name}"), &mut second[range])?;
+        }
+        optim.step = state.adamw_step;
+        Ok(state.progress)
+    }
+
+    /// Fills a new folder with a whole checkpoint, state.json last.
+    fn build(&self, dir: &Path, vit: &Vit, optim: &AdamW, progress: &Progress, card: &ModelCard) -> Result<()> {
+        fs::create_dir(dir).map_err(|e| Error::io(dir, &e))?;
+        let card = serde_json::to_string(card).expect("a card has only string keys");
+        let metadata = BTreeMap::from([("format".to_string(), "pt".to_string()), (CARD.to_string(), card)]);
+        write_arena(&dir.join(MODEL), &vit.params, &[("", vit.params.flat().data())], &metadata)?;
+        let moments = [(FIRST, optim.exp_avg.data()), (SECOND, optim.exp_avg_sq.data())];
+        write_arena(&dir.join(OPTIM), &vit.params, &moments, &BTreeMap::new())?;
+        let state = State::seal(dir, progress, optim.step, sha256_hex(self.config()?.as_bytes()))?;
+        durable::write_new(&dir.join(STATE), state.to_json().as_bytes())?;
+        durable::sync_dir(dir)
+    }
+
+    /// Drops the oldest checkpoints up to `step` beyond `keep`. Those of later steps, which a run resumed at an earlier
+    /// one finds before it, are left until it has come by again.
+    fn prune(&self, step: u64, keep: usize) -> Result<()> {
+        let folder = self.root.join(CHECKPOINTS);
+        let best = durable::follow(&self.root, "best")?;
+        let mut old = steps(&folder)?;
+        old.retain(|&n| n <= step);
+        for n in old.into_iter().rev().skip(keep.max(1)) {
+            let place = folder.join(format!("step-{n}"));
+            if best.as_ref().and_then(|best| best.file_name()) != place.file_name() {
+                remove(&place)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes the parameters' slices of each flat array under its prefix.
+fn write_arena(
+    path: &Path,
+    params: &ParamArena,
+    arrays: &[(&str, &[f32])],
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    let named: Vec<(String, &[usize], &[f32])> = arrays
+        .iter()
+        .flat_map(|&(prefix, flat)| {
+            params.ids().map(move |id| {
+                let name = format!("{prefix}{}", params.name(id));
+                (name, params.shape(id), &flat[params.range(id)])
+            })
+        })
+        .collect();
+    let entries: Vec<Entry> = named.iter().map(|(name, shape, values)| Entry { name, shape, values }).collect();
+    weights::write(path, &entries, metadata)
+}
+
+/// That the optimiser is one of this model.
+fn check_moments(op: &'static str, vit: &Vit, optim: &AdamW) -> Result<()> {
+    let (n, first, second) = (vit.params.flat().len(), optim.exp_avg.len(), optim.exp_avg_sq.len());
+    if (first, second) == (n, n) {
+        return Ok(());
+    }
+    Err(Error::shape(op, format!("{n} parameters, and moments of {first} and {second}")))
+}
+
+/// That `weights` has every parameter under `prefix`, in its shape.
+fn check(weights: &Weights, prefix: &str, params: &ParamArena) -> Result<()> {
+    for id in params.ids() {
+        let name = format!("{prefix}{}", params.name(id));
+        let found = weights.info(&name).map(|info| info.shape.as_slice());
+        if found != Some(params.shape(id)) {
+            let reason = match found {
+                Some(shape) => format!("{name} is {shape:?}, and the model's is {:?}", params.shape(id)),
+                None => format!("{name} is not in it"),
+            };
+            return Err(Error::data(weights.path(), reason, "name a checkpoint of this run"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! Class-per-folder data: the names of folders are the classes.
+#![forbid(unsafe_code)]
+
+use super::split::{Part, SEED};
+use super::{Dataset, Sample};
+use crate::error::{Error, Result};
+use crate::rng::{Purpose, Stream};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The images of each class, both in the order of their names.
+type Classes = BTreeMap<String, Vec<PathBuf>>;
+
+/// Class-per-folder data: `root/{train,val[,test]}/CLASS/*`, or `root/CLASS/*` split 75/12.5/12.5 by class.
+///
+/// Images are files ending in .jpg, .jpeg or .png in any case; hidden files and folders are passed over. Without a
+/// `val` folder an eighth of each class of `train` validates. Ids number the images in the order of split, class and
+/// name. Errors: a missing folder, an empty class, classes of `val` or `test` that are not those of `train`.
+pub fn open_folder(root: &Path) -> Result<Dataset> {
+    if !root.is_dir() {
+        let reason = if root.exists() { "is not a folder" } else { "no such folder" };
+        return Err(Error::data(root, reason, "name a folder that holds a folder for each class"));
+    }
+    let mut notes = Vec::new();
+    let split = root.join("train").is_dir();
+    let mut parts =
+        vec![(Part::Train, scan(&if split { root.join("train") } else { root.to_path_buf() }, &mut notes)?)];
+    for part in [Part::Val, Part::Test] {
+        let folder = root.join(part.name());
+        if split && folder.is_dir() {
+            let classes = scan(&folder, &mut notes)?;
+            same_classes(&folder, &classes, &parts[0].1)?;
+            parts.push((part, classes));
+        }
+    }
+    let classes: Vec<String> = parts[0].1.keys().cloned().collect();
+    let missing: &[Part] = match parts.iter().any(|(part, _)| *part == Part::Val) {
+        true => &[],
+        false if split => &[Part::Val],
+        false => &[Part::Val, Part::Test],
+    };
+    let mut samples = Vec::new();
+    for (part, classes) in &parts {
+        for (label, files) in classes.values().enumerate() {
+            let dealt = if *part == Part::Train { deal(files.len(), label, missing) } else { vec![*part; files.len()] };
+            let sample = |(path, part): (&PathBuf, Part)| (Sample { id: 0, path: path.clone(), label }, part);
+            samples.extend(files.iter().zip(dealt).map(sample));
+        }
+    }
+    match missing.len() {
+        0 => {}
+        1 => notes.push(format!("no val folder: an eighth of each class of train validates, drawn with seed {SEED}")),
+        _ => notes
+            .push(format!("no train folder: each class split 75/12.5/12.5 into train, val and test with seed {SEED}")),
+    }
+    let mut dataset = Dataset {
+        name: "folder".to_string(),
+        root: root.to_path_buf(),
+        classes,
+        train: Vec::new(),
+        val: Vec::new(),
+        test: Vec::new(),
+        notes,
+    };
+    dataset.fill(samples);
+    dataset.check_filled()?;
+    Ok(dataset)
+}
+
+/// The part of each of `n` images of a class: an eighth, rounded, to each of `missing`, the rest trains.
+fn deal(n: usize, label: usize, missing: &[Part]) -> Vec<Part> {
+    let eighth = (n + 4) / 8;
+    let mut order: Vec<usize> = (0..n).collect();
+    Stream::new(SEED, Purpose::Split, label as u32, 0).shuffle(&mut order);
+    let mut parts = vec![Part::Train; n];
+    for (part, places) in missing.iter().zip(order.chunks(eighth.max(1))) {
+        places.iter().take(eighth).for_each(|&i| parts[i] = *part);
+    }
+    parts
+}
+
+/// The classes in `folder` and their images. A class without an image is an error.
+fn scan(folder: &Path, notes: &mut Vec<String>) -> Result<Classes> {
+    let (mut classes, mut others) = (Classes::new(), 0);
+    for class in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
+        let (images, rest): (Vec<_>, Vec<_>) = entries(&class)?.into_iter().partition(|path| is_image(path));
+        others += rest.len();
+        let Some(name) = class.file_name().and_then(|name| name.to_str()) else {
+            return Err(Error::data(&class, "the folder's name is not UTF-8", "rename it"));
+        };
+        if images.is_empty() {
+            let remedy = "add images ending in .jpg, .jpeg or .png, or remove the folder";
+            return Err(Error::data(&class, "empty class: the folder holds no image", remedy));
+        }
+        classes.insert(name.to_string(), images);
+    }
+    if classes.is_empty() {
+        return Err(Error::data(
+            folder,
+            "holds no class folder",
+            "make a folder for each class and put its images there",
+        ));
+    }
+    if others > 0 {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        notes.push(format!("{others} entries in {name} do not end in .jpg, .jpeg or .png and are left out"));
+    }
+    Ok(classes)
+}
+
+fn same_classes(folder: &Path, classes: &Classes, train: &Classes) -> Result<()> {
+    let strange =
+        classes.keys().find(|class| !train.contains_key(*class)).map(|class| (class, "is not a class of train"));
+    let absent =
+        train.keys().find(|class| !classes.contains_key(*class)).map(|class| (class, "of train has no folder here"));
+    match strange.or(absent) {
+        Some((class, what)) => {
+            Err(Error::data(folder, format!("class '{class}' {what}"), "give every split the same class folders"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What is in `folder` and not hidden, sorted.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, &e))? {
+        let entry = entry.map_err(|e| Error::io(folder, &e))?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn is_image(path: &Path) -> bool {
+    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
+    matches!(ending.as_str(), "jpg" | "jpeg" | "png") && path.is_file()
+}

@@ -1,0 +1,306 @@
+//! Batches in order, decoded ahead by threads of its own, image by image, within a bounded look-ahead.
+#![forbid(unsafe_code)]
+
+use super::{Batch, Mode, Sample, TransformConfig, transform};
+use crate::error::{Error, Result};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// An image as the model wants it, and its 8-bit pixels.
+type Image = (Vec<f32>, Vec<u8>);
+
+/// Batches of `samples` in the given order, decoded ahead by worker threads; the last may be short.
+///
+/// About two batches and one image a worker are held at most. A batch with a bad image is an `Err` that names the
+/// file; the batches after it still come. Dropping the loader stops its threads and waits for them.
+pub struct Loader {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// How one sample becomes an image; a parameter so that tests can make it fail, panic or dawdle.
+type Work = Box<dyn Fn(&Sample) -> Result<Image> + Send + Sync>;
+
+struct Shared {
+    samples: Vec<Sample>,
+    batch_size: usize,
+    /// Images that may be claimed beyond those handed out.
+    ahead: usize,
+    work: Work,
+    state: Mutex<State>,
+    /// Rung when images may be claimed or the loader closes.
+    room: Condvar,
+    /// Rung when the front batch is ready.
+    ready: Condvar,
+}
+
+struct State {
+    /// Next image to claim.
+    next: usize,
+    /// First image of the front batch.
+    front: usize,
+    /// Batches begun, the front one first.
+    pending: VecDeque<Pending>,
+    closed: bool,
+}
+
+/// A batch in the making.
+struct Pending {
+    images: Vec<Option<Result<Image>>>,
+    missing: usize,
+    done: Option<Result<Batch>>,
+}
+
+impl Loader {
+    /// Begins at batch `first_batch`. `workers` threads decode; results come in order whatever their number.
+    /// With no workers the images are decoded by the caller of `next`. A `batch_size` of 0 counts as 1.
+    pub fn new(
+        samples: Vec<Sample>,
+        transform: TransformConfig,
+        mode: Mode,
+        batch_size: usize,
+        first_batch: usize,
+        workers: usize,
+    ) -> Self {
+        let work = move |sample: &Sample| transform::load(&sample.path, sample.id, &transform, mode);
+        Self::with_work(samples, Box::new(work), batch_size, first_batch, workers)
+    }
+
+    fn with_work(samples: Vec<Sample>, work: Work, batch_size: usize, first_batch: usize, workers: usize) -> Self {
+        let batch_size = batch_size.max(1);
+        let first = first_batch.saturating_mul(batch_size).min(samples.len());
+        let shared = Arc::new(Shared {
+            samples,
+            batch_size,
+            ahead: batch_size.saturating_mul(2).saturating_add(workers),
+            work,
+            state: Mutex::new(State { next: first, front: first, pending: VecDeque::new(), closed: false }),
+            room: Condvar::new(),
+            ready: Condvar::new(),
+        });
+        let start = |n| {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name(format!("loader-{n}")).spawn(move || shared.run()).ok()
+        };
+        // A system that grants fewer threads gets fewer; with none, `next` does the work.
+        let threads = (0..workers).map_while(start).collect();
+        Loader { shared, threads }
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let shared = &self.shared;
+        let mut state = shared.lock();
+        loop {
+            if state.front >= shared.samples.len() {
+                return None;
+            }
+            if let Some(batch) = state.pending.front_mut().and_then(|pending| pending.done.take()) {
+                state.pending.pop_front();
+                state.front += shared.batch_size;
+                shared.room.notify_all();
+                return Some(batch);
+            }
+            if self.threads.is_empty() {
+                let Some(index) = shared.claim(&mut state) else {
+                    unreachable!("without threads, an unfinished front batch has images to claim")
+                };
+                drop(state);
+                shared.make(index);
+                state = shared.lock();
+            } else {
+                state = shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.room.notify_all();
+        for thread in self.threads.drain(..) {
+            // Panics of the work are caught and handed out as errors, so there is nothing to learn here.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker's life.
+    fn run(&self) {
+        let mut state = self.lock();
+        while !state.closed && state.next < self.samples.len() {
+            match self.claim(&mut state) {
+                Some(index) => {
+                    drop(state);
+                    self.make(index);
+                    state = self.lock();
+                }
+                None => state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    /// The next image to make, if there is one within the look-ahead; opens its batch.
+    fn claim(&self, state: &mut State) -> Option<usize> {
+        let index = state.next;
+        if index >= self.samples.len() || index - state.front >= self.ahead {
+            return None;
+        }
+        state.next += 1;
+        if (index - state.front).is_multiple_of(self.batch_size) {
+            let missing = self.batch_size.min(self.samples.len() - index);
+            let images = (0..missing).map(|_| None).collect();
+            state.pending.push_back(Pending { images, missing, done: None });
+        }
+        Some(index)
+    }
+
+    /// Makes image `index` and, when it is the last one missing, its batch.
+    fn make(&self, index: usize) {
+        let sample = &self.samples[index];
+        let image = catch_unwind(AssertUnwindSafe(|| (self.work)(sample))).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Err(Error::data(&sample.path, format!("reading it failed: {text}"), "leave the image out and report it"))
+        });
+        let mut state = self.lock();
+        // The front never passes a batch that is still missing an image, so the place in the queue holds.
+        let (place, offset) = ((index - state.front) / self.batch_size, (index - state.front) % self.batch_size);
+        let pending = &mut state.pending[place];
+        pending.images[offset] = Some(image);
+        pending.missing -= 1;
+        if pending.missing > 0 {
+            return;
+        }
+        let images = std::mem::take(&mut pending.images);
+        drop(state);
+        let batch = assemble(images, &self.samples[index - offset..]);
+        let mut state = self.lock();
+        let place = (index - state.front) / self.batch_size;
+        state.pending[place].done = Some(batch);
+        self.ready.notify_one();
+    }
+}
+
+/// Joins the images of a batch, or gives the first error among them. `samples` begins with the batch's own.
+fn assemble(images: Vec<Option<Result<Image>>>, samples: &[Sample]) -> Result<Batch> {
+    let samples = &samples[..images.len()];
+    let images = images.into_iter().flatten().collect::<Result<Vec<Image>>>()?;
+    let total = |length: fn(&Image) -> usize| images.iter().map(length).sum();
+    let mut batch = Batch {
+        images: Vec::with_capacity(total(|image| image.0.len())),
+        rgb: Vec::with_capacity(total(|image| image.1.len())),
+        labels: samples.iter().map(|sample| sample.label).collect(),
+        ids: samples.iter().map(|sample| sample.id).collect(),
+    };
+    for (pixels, rgb) in &images {
+        batch.images.extend_from_slice(pixels);
+        batch.rgb.extend_from_slice(rgb);
+    }
+    Ok(batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    fn samples(n: usize) -> Vec<Sample> {
+        (0..n).map(|i| Sample { id: i as u64, path: format!("{i}.png").into(), label: i % 3 }).collect()
+    }
+
+    /// Later images of a batch finish first.
+    fn slow(sample: &Sample) -> Result<Image> {
+        std::thread::sleep(Duration::from_micros((7 - sample.id % 7) * 200));
+        Ok((vec![sample.id as f32], vec![sample.id as u8]))
+    }
+
+    #[test]
+    fn batches_come_in_order_for_any_number_of_workers() {
+        for workers in [0, 1, 3, 9] {
+            for first in [0, 2, 5, 9] {
+                let loader = Loader::with_work(samples(22), Box::new(slow), 5, first, workers);
+                let ids: Vec<Vec<u64>> = loader.map(|batch| batch.unwrap().ids).collect();
+                let all: Vec<u64> = (0..22).collect();
+                let want: Vec<Vec<u64>> = all.chunks(5).skip(first).map(<[u64]>::to_vec).collect();
+                assert_eq!(ids, want, "{workers} workers from batch {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_carries_its_images_and_labels() {
+        let batch = Loader::with_work(samples(4), Box::new(slow), 4, 0, 2).next().unwrap().unwrap();
+        assert_eq!(batch.images, [0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(batch.rgb, [0, 1, 2, 3]);
+        assert_eq!(batch.labels, [0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn the_look_ahead_is_bounded() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&made);
+        let work = move |sample: &Sample| {
+            count.fetch_add(1, Ordering::SeqCst);
+            slow(sample)
+        };
+        let mut loader = Loader::with_work(samples(1000), Box::new(work), 4, 0, 3);
+        for done in 1..5 {
+            loader.next().unwrap().unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+            assert!(made.load(Ordering::SeqCst) <= 4 * done + 4 * 2 + 3);
+        }
+        drop(loader);
+        assert!(made.load(Ordering::SeqCst) < 40);
+    }
+
+    #[test]
+    fn errors_and_panics_spoil_their_own_batch_only() {
+        let work = |sample: &Sample| match sample.id {
+            3 => Err(Error::data(&sample.path, "broken", "mend it")),
+            6 => panic!("boom {}", sample.id),
+            _ => slow(sample),
+        };
+        for workers in [0, 1, 4] {
+            let loader = Loader::with_work(samples(10), Box::new(work), 2, 0, workers);
+            let got: Vec<String> =
+                loader.map(|b| b.map_or_else(|e| e.to_string(), |b| format!("{:?}", b.ids))).collect();
+            assert_eq!(got[0], "[0, 1]");
+            assert_eq!(got[1], "3.png: broken; mend it");
+            assert_eq!(got[2], "[4, 5]");
+            assert!(got[3].contains("6.png") && got[3].contains("boom 6"), "{}", got[3]);
+            assert_eq!(got[4], "[8, 9]");
+        }
+    }
+
+    #[test]
+    fn dropping_early_ends_the_threads() {
+        for taken in 0..3 {
+            let mut loader = Loader::with_work(samples(500), Box::new(slow), 8, 0, 4);
+            for _ in 0..taken {
+                loader.next();
+            }
+            let shared = Arc::downgrade(&loader.shared);
+            drop(loader);
+            assert!(shared.upgrade().is_none(), "a thread still holds the loader's state");
+        }
+    }
+
+    #[test]
+    fn nothing_in_nothing_out() {
+        assert!(Loader::with_work(Vec::new(), Box::new(slow), 8, 0, 2).next().is_none());
+        assert_eq!(Loader::with_work(samples(2), Box::new(slow), 0, 0, 2).count(), 2);
+    }
+}

@@ -1,0 +1,120 @@
+//! The manifest of a data set: what was seen, by content, so that two runs can be told to have seen the same.
+#![forbid(unsafe_code)]
+
+use super::{Dataset, Sample};
+use crate::error::{Error, Result};
+use rayon::prelude::*;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+#[derive(Serialize)]
+struct Manifest<'a> {
+    name: &'a str,
+    classes: &'a [String],
+    notes: &'a [String],
+    sha256: String,
+    splits: Splits,
+}
+
+#[derive(Serialize)]
+struct Splits {
+    train: Vec<Entry>,
+    val: Vec<Entry>,
+    test: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    path: String,
+    label: usize,
+    sha256: String,
+}
+
+/// See [`Dataset::manifest_json`]. Reads every file once.
+pub fn json(dataset: &Dataset) -> Result<String> {
+    let entries = |samples: &[Sample]| samples.par_iter().map(|s| entry(&dataset.root, s)).collect::<Result<Vec<_>>>();
+    let splits = Splits { train: entries(&dataset.train)?, val: entries(&dataset.val)?, test: entries(&dataset.test)? };
+    let failed = |e: serde_json::Error| Error::data(&dataset.root, format!("no manifest: {e}"), "report this");
+    let canonical = serde_json::to_vec(&(&dataset.name, &dataset.classes, &splits)).map_err(failed)?;
+    let manifest = Manifest {
+        name: &dataset.name,
+        classes: &dataset.classes,
+        notes: &dataset.notes,
+        sha256: hex(&canonical),
+        splits,
+    };
+    serde_json::to_string_pretty(&manifest).map_err(failed)
+}
+
+fn entry(root: &Path, sample: &Sample) -> Result<Entry> {
+    let bytes = std::fs::read(&sample.path).map_err(|e| Error::io(&sample.path, &e))?;
+    let relative = sample.path.strip_prefix(root).unwrap_or(&sample.path);
+    let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    Ok(Entry { path: parts.join("/"), label: sample.label, sha256: hex(&bytes) })
+}
+
+/// The SHA-256 of `bytes` in hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dataset(root: &Path) -> Dataset {
+        let sample = |id: u64, name: &str, label| Sample { id, path: root.join("sub").join(name), label };
+        Dataset {
+            name: "folder".into(),
+            root: root.to_path_buf(),
+            classes: vec!["a".into(), "b".into()],
+            train: vec![sample(0, "x", 0), sample(1, "y", 1)],
+            val: vec![sample(2, "z", 1)],
+            test: Vec::new(),
+            notes: vec!["a note".into()],
+        }
+    }
+
+    fn written() -> (tempfile::TempDir, serde_json::Value) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("sub")).unwrap();
+        for (name, text) in [("x", "abc"), ("y", ""), ("z", "zz")] {
+            std::fs::write(folder.path().join("sub").join(name), text).unwrap();
+        }
+        let json = serde_json::from_str(&dataset(folder.path()).manifest_json().unwrap()).unwrap();
+        (folder, json)
+    }
+
+    #[test]
+    fn files_are_listed_by_content() {
+        let (_folder, json) = written();
+        assert_eq!(json["classes"], serde_json::json!(["a", "b"]));
+        let x = &json["splits"]["train"][0];
+        assert_eq!(x["path"], "sub/x");
+        // FIPS 180-2, appendix B.1.
+        assert_eq!(x["sha256"], "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(json["splits"]["val"][0]["label"], 1);
+    }
+
+    #[test]
+    fn the_hash_follows_content_not_place() {
+        let (first, json) = written();
+        assert_eq!(json["sha256"], written().1["sha256"]);
+        std::fs::write(first.path().join("sub/z"), "z").unwrap();
+        let changed: serde_json::Value = serde_json::from_str(&dataset(first.path()).manifest_json().unwrap()).unwrap();
+        assert_ne!(json["sha256"], changed["sha256"]);
+        let mut relabelled = dataset(first.path());
+        relabelled.val[0].label = 0;
+        let relabelled: serde_json::Value = serde_json::from_str(&relabelled.manifest_json().unwrap()).unwrap();
+        assert_ne!(changed["sha256"], relabelled["sha256"]);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let (folder, _) = written();
+        std::fs::remove_file(folder.path().join("sub/y")).unwrap();
+        let message = dataset(folder.path()).manifest_json().unwrap_err().to_string();
+        assert!(message.contains("y: "), "{message}");
+    }
+}

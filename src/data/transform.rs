@@ -1,0 +1,137 @@
+//! From a decoded image to the model's input: crop, resize, flip, normalise, as torchvision's transforms do on Pillow images.
+#![forbid(unsafe_code)]
+
+use super::decode::{self, Picture};
+use super::resize::{Crop, resize, resize_window};
+use super::{EvalResize, Interpolation, Mode, Norm, TransformConfig};
+use crate::error::{Error, Result};
+use crate::rng::{Purpose, Stream};
+use std::path::Path;
+
+/// Largest `image_size`, in pixels.
+const MAX_IMAGE_SIZE: usize = 4096;
+
+impl Norm {
+    /// Mean and deviation of the R, G and B channels scaled to [0, 1].
+    pub fn mean_std(self) -> ([f32; 3], [f32; 3]) {
+        match self {
+            Norm::Imagenet => ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+            Norm::Cifar => ([0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]),
+            Norm::Half => ([0.5; 3], [0.5; 3]),
+        }
+    }
+}
+
+impl TransformConfig {
+    /// The paper's preprocessing (section 4.3): ImageNet statistics, bilinear, squash, RandomResizedCrop and flip.
+    pub fn paper(image_size: usize) -> Self {
+        TransformConfig {
+            image_size,
+            norm: Norm::Imagenet,
+            interpolation: Interpolation::Bilinear,
+            eval_resize: EvalResize::Squash,
+            crop_scale: [0.08, 1.0],
+            crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
+            flip: 0.5,
+        }
+    }
+
+    /// Refuses sizes, scales, ratios and probabilities that no image can be transformed with.
+    pub fn check(&self) -> Result<()> {
+        let bad = |what: &str, reason: String| Err(Error::usage(what, reason, "give the paper's value"));
+        if self.image_size == 0 || self.image_size > MAX_IMAGE_SIZE {
+            return bad("image_size", format!("{} is not in 1..={MAX_IMAGE_SIZE}", self.image_size));
+        }
+        let ascending = |[low, high]: [f64; 2]| low > 0.0 && low <= high && high.is_finite();
+        if !ascending(self.crop_scale) || self.crop_scale[1] > 1.0 {
+            return bad("crop_scale", format!("{:?} is not a range within (0, 1]", self.crop_scale));
+        }
+        if !ascending(self.crop_ratio) {
+            return bad("crop_ratio", format!("{:?} is not a range of positive numbers", self.crop_ratio));
+        }
+        if !(0.0..=1.0).contains(&self.flip) {
+            return bad("flip", format!("{} is no probability", self.flip));
+        }
+        Ok(())
+    }
+}
+
+/// Reads and transforms one file: (image (C, h, w), rgb (h, w, C)).
+pub fn load(path: &Path, id: u64, config: &TransformConfig, mode: Mode) -> Result<(Vec<f32>, Vec<u8>)> {
+    config.check()?;
+    let rgb = apply(&decode::read(path)?, id, config, mode);
+    Ok((normalise(&rgb, config.norm), rgb))
+}
+
+/// Crop, resize and flip: (image_size, image_size, 3). Random numbers depend on the mode's seed and epoch and on `id`.
+pub fn apply(picture: &Picture, id: u64, config: &TransformConfig, mode: Mode) -> Vec<u8> {
+    let side = config.image_size;
+    match (mode, config.eval_resize) {
+        (Mode::Train { seed, epoch }, _) => {
+            let crop = random_crop(picture, config, &mut Stream::new(seed, Purpose::Crop, epoch, id as u32));
+            let mut rgb = resize(picture, crop, side, side, config.interpolation);
+            if Stream::new(seed, Purpose::Flip, epoch, id as u32).uniform() < config.flip {
+                flip(&mut rgb, side);
+            }
+            rgb
+        }
+        (Mode::Eval, EvalResize::Squash) => resize(picture, Crop::whole(picture), side, side, config.interpolation),
+        (Mode::Eval, EvalResize::Crop) => resize_then_crop(picture, side, config.interpolation),
+    }
+}
+
+/// `RandomResizedCrop.get_params` of torchvision: ten tries, then the largest central crop within the ratios.
+pub fn random_crop(picture: &Picture, config: &TransformConfig, stream: &mut Stream) -> Crop {
+    let (width, height) = (picture.width, picture.height);
+    let (area, [low, high]) = ((width * height) as f64, config.crop_ratio);
+    for _ in 0..10 {
+        let target = area * stream.range(config.crop_scale[0], config.crop_scale[1]);
+        let ratio = libm::exp(stream.range(libm::log(low), libm::log(high)));
+        let w = (target * ratio).sqrt().round_ties_even() as usize;
+        let h = (target / ratio).sqrt().round_ties_even() as usize;
+        if (1..=width).contains(&w) && (1..=height).contains(&h) {
+            let top = stream.below((height - h + 1) as u32) as usize;
+            let left = stream.below((width - w + 1) as u32) as usize;
+            return Crop { left, top, width: w, height: h };
+        }
+    }
+    let ratio = width as f64 / height as f64;
+    let (w, h) = if ratio < low {
+        (width, (width as f64 / low).round_ties_even() as usize)
+    } else if ratio > high {
+        ((height as f64 * high).round_ties_even() as usize, height)
+    } else {
+        (width, height)
+    };
+    let (w, h) = (w.clamp(1, width), h.clamp(1, height));
+    Crop { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
+}
+
+/// torchvision's `Resize(floor(side / 0.875))`, which keeps the aspect, then `CenterCrop(side)`.
+fn resize_then_crop(picture: &Picture, side: usize, filter: Interpolation) -> Vec<u8> {
+    let (short, long) = (picture.width.min(picture.height), picture.width.max(picture.height));
+    let near = side * 8 / 7;
+    let far = (near as f64 * long as f64 / short as f64) as usize;
+    let (width, height) = if picture.width <= picture.height { (near, far) } else { (far, near) };
+    let middle = |size: usize| ((size - side) as f64 / 2.0).round_ties_even() as usize;
+    let window = Crop { left: middle(width), top: middle(height), width: side, height: side };
+    resize_window(picture, Crop::whole(picture), width, height, window, filter)
+}
+
+/// Mirrors left and right.
+fn flip(rgb: &mut [u8], width: usize) {
+    for row in rgb.chunks_exact_mut(width * 3) {
+        row.as_chunks_mut::<3>().0.reverse();
+    }
+}
+
+/// `ToTensor` and `Normalize` of torchvision in f32: (h, w, 3) to (3, h, w), (v / 255 - mean) / std.
+pub fn normalise(rgb: &[u8], norm: Norm) -> Vec<f32> {
+    let (mean, std) = norm.mean_std();
+    let mut out = Vec::with_capacity(rgb.len());
+    for c in 0..3 {
+        let table: [f32; 256] = std::array::from_fn(|v| (v as f32 / 255.0 - mean[c]) / std[c]);
+        out.extend(rgb.as_chunks::<3>().0.iter().map(|p| table[usize::from(p[c])]));
+    }
+    out
+}
