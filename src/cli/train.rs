@@ -7,8 +7,10 @@ use super::{print, source};
 use crate::checkpoint::{RunDir, resolve};
 use crate::data::{LabelPolicy, SplitPolicy};
 use crate::error::{Error, Result};
+use crate::flops::Cost;
+use crate::optim::NoDecay;
 use crate::prune::Keep;
-use crate::train::{DatasetName, NoDecay, Run, Stop, Summary, TrainConfig, train};
+use crate::train::{DatasetName, Run, Stop, Summary, TrainConfig, train};
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -374,6 +376,13 @@ fn header(run: &Run, engine: Engine, progress: &Progress) {
         1 + k,
         1 + vit.patches(),
         config.keep
+    ));
+    let cost = Cost::new(vit, &run.vit.options, k);
+    let whole = Cost::new(vit, &run.vit.options, vit.patches());
+    progress.say(&format!(
+        "compute    {:.3} GMACs an image forward; unpruned {:.3}",
+        cost.executed as f64 / 1e9,
+        whole.macs as f64 / 1e9
     ));
     progress.say(&format!(
         "data       {}: {} training, {} validation, {} test images",

@@ -4,7 +4,7 @@
 use crate::data::{EvalResize, Interpolation, LabelPolicy, Norm, SplitPolicy, TransformConfig};
 use crate::error::{Error, Result};
 use crate::model::{EmbedMode, PosMode, VitConfig, VitOptions};
-use crate::optim::AdamWConfig;
+use crate::optim::{AdamWConfig, NoDecay};
 use crate::prune::{Keep, PruneConfig, Round, SaliencyDomain, Scorer};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::PathBuf;
@@ -53,28 +53,6 @@ pub enum Precision {
     Bf16,
     #[value(hide = true)]
     F16,
-}
-
-/// Parameters that can be spared weight decay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum NoDecay {
-    Bias,
-    Norm,
-    Pos,
-    Cls,
-}
-
-impl NoDecay {
-    /// True when the parameter of this name (timm's) belongs to the group.
-    pub fn covers(self, name: &str) -> bool {
-        match self {
-            NoDecay::Bias => name.ends_with(".bias"),
-            NoDecay::Norm => name.contains("norm"),
-            NoDecay::Pos => name == "pos_embed",
-            NoDecay::Cls => name == "cls_token",
-        }
-    }
 }
 
 /// A run's settings, all of them; its TOML keys are the long flags.

@@ -5,7 +5,7 @@ mod config;
 mod run;
 mod signals;
 
-pub use config::{DatasetName, DeviceName, NoDecay, Precision, TrainConfig, default_transform};
+pub use config::{DatasetName, DeviceName, Precision, TrainConfig, default_transform};
 pub use run::Run;
 pub use signals::Stop;
 
@@ -14,10 +14,10 @@ use crate::data::{Batch, Loader, Mode, epoch_order};
 use crate::error::{Error, Result};
 use crate::eval::{Report, evaluate};
 use crate::model::{HeadPolicy, Vit};
+use crate::ops::all_finite;
 use crate::prune::{Pixels, select};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
-use rayon::prelude::*;
 use std::time::Instant;
 
 /// What happens in a run, for whoever shows it.
@@ -107,7 +107,7 @@ fn step(run: &mut Run, batch: Batch, lr: f64) -> Result<f32> {
     if !loss.is_finite() {
         return Err(blame("the loss"));
     }
-    if !run.grads.data().par_chunks(1 << 16).all(|chunk| chunk.iter().all(|g| g.is_finite())) {
+    if !all_finite::check(&run.grads) {
         return Err(blame("a gradient"));
     }
     run.optim.update(run.vit.params.flat_mut(), &run.grads, lr);

@@ -7,10 +7,9 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::eval::Feed;
 use crate::model::{HeadPolicy, Vit, VitConfig};
-use crate::optim::{AdamW, Schedule};
+use crate::optim::{AdamW, Schedule, no_decay_ranges};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
-use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -50,7 +49,7 @@ impl Run {
         config.validate()?;
         let manifest = dir.root().join("manifest.json");
         let recorded = std::fs::read_to_string(&manifest).map_err(|error| Error::io(&manifest, &error))?;
-        if recorded.trim_end() != dataset.manifest_json()?.trim_end() {
+        if content_hash(&recorded) != content_hash(&dataset.manifest_json()?) {
             return Err(Error::data(
                 &dataset.root,
                 format!("the images are not those of {}", manifest.display()),
@@ -108,7 +107,7 @@ impl Run {
             prune: config.prune(),
         };
         Ok(Run {
-            optim: AdamW::new(len, config.adamw(), undecayed(&vit, &config)),
+            optim: AdamW::new(len, config.adamw(), no_decay_ranges(&vit.params, &config.no_decay)),
             schedule: Schedule {
                 lr: config.lr,
                 step_size: config.step_size,
@@ -172,6 +171,12 @@ impl Run {
     }
 }
 
+/// The hash over classes, splits and files that a manifest carries.
+fn content_hash(manifest: &str) -> Option<String> {
+    let manifest: serde_json::Value = serde_json::from_str(manifest).ok()?;
+    manifest["sha256"].as_str().map(String::from)
+}
+
 /// The model as the run begins: pretrained weights, or random ones.
 fn fresh_model(config: &TrainConfig, dataset: &Dataset, notes: &mut Vec<String>) -> Result<Vit> {
     for (split, samples) in [("training", &dataset.train), ("validation", &dataset.val)] {
@@ -193,10 +198,4 @@ fn fresh_model(config: &TrainConfig, dataset: &Dataset, notes: &mut Vec<String>)
         notes.push(format!("{} has tensors without a place: {}", file.display(), report.unexpected.join(", ")));
     }
     Ok(vit)
-}
-
-/// Ranges of the parameter arena that `--no-decay` spares.
-fn undecayed(vit: &Vit, config: &TrainConfig) -> Vec<Range<usize>> {
-    let spared = |name: &str| config.no_decay.iter().any(|group| group.covers(name));
-    vit.params.ids().filter(|&id| spared(vit.params.name(id))).map(|id| vit.params.range(id)).collect()
 }
