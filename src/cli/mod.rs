@@ -1,3 +1,110 @@
-//! x
-pub mod flops;
-pub mod inspect;
+//! The command line: one file a subcommand, each parses, calls and prints; nothing below this room prints.
+#![forbid(unsafe_code)]
+
+mod completions;
+mod data;
+mod eval;
+mod flops;
+mod inspect;
+mod options;
+mod predict;
+pub mod print;
+mod progress;
+mod source;
+mod train;
+
+use crate::error::Result;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// Vision Transformers that train and run faster by looking at fewer patches.
+#[derive(Parser)]
+#[command(name = "dynavit", version, max_term_width = 80, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  dynavit train voc 70                     train, keeping 70 % of the patches
+  dynavit eval voc 70 --checkpoint RUN     accuracy and per-class report
+  dynavit predict cat.png --weights RUN    classify images
+  dynavit flops --keep 60,70,100           what pruning saves
+
+Every flag FOO-BAR with a value can be set in the environment as
+DYNAVIT_FOO_BAR; a flag on the command line goes first.
+Exit codes: 0 done, 1 failed, 2 usage, 3 bad data or weights,
+4 numbers went non-finite, 130 interrupted and saved.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a model and keep checkpoints that can be resumed
+    Train(Box<train::TrainArgs>),
+    /// Measure a checkpoint on a split: accuracy, per-class report, confusion
+    Eval(eval::EvalArgs),
+    /// Classify images and tell which patches were looked at
+    Predict(predict::PredictArgs),
+    /// Count multiply-adds for keep ratios or sequence lengths
+    Flops(flops::FlopsArgs),
+    /// Look into a weight file or checkpoint
+    Inspect(inspect::InspectArgs),
+    /// Make data sets
+    Data(data::DataArgs),
+    /// Write shell completions to stdout
+    Completions(completions::CompletionsArgs),
+}
+
+/// The whole command: reads the process's arguments and environment and does what they say.
+pub fn main() -> Result<()> {
+    let matches = command().try_get_matches().unwrap_or_else(|error| refuse(&error));
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| refuse(&error));
+    match cli.command {
+        Command::Train(args) => train::run(*args),
+        Command::Eval(args) => eval::run(args),
+        Command::Predict(args) => predict::run(args),
+        Command::Flops(args) => flops::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Data(args) => data::run(args),
+        Command::Completions(args) => completions::run(args),
+    }
+}
+
+/// The parser, with `DYNAVIT_*` behind every flag that takes a value.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommands(|subcommand| {
+        subcommand.mut_args(|arg| match arg.get_long() {
+            Some(long) if arg.get_action().takes_values() => {
+                let name = format!("DYNAVIT_{}", long.to_uppercase().replace('-', "_"));
+                // The parser is built once and lives as long as the process.
+                arg.env(&*name.leak()).hide_env(true)
+            }
+            _ => arg,
+        })
+    })
+}
+
+/// Prints help as clap lays it out and everything else as one line, and leaves.
+fn refuse(error: &clap::Error) -> ! {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let _ = error.print();
+        std::process::exit(0);
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+    } else {
+        let text = error.render().to_string();
+        let reason = text.split("\n\nUsage:").next().unwrap_or(&text);
+        let reason = reason.split("\n\nFor more information").next().unwrap_or(reason);
+        print::complain("error", &format!("{}; try --help", reason.trim_start_matches("error: ").trim_end()));
+    }
+    std::process::exit(2)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_parser_is_consistent() {
+        super::command().debug_assert();
+    }
+}

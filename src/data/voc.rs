@@ -213,7 +213,7 @@ fn label(root: &Path, name: &str, policy: LabelPolicy) -> Result<Label> {
             largest.map(|(_, c)| c)
         }
     };
-    let image = label.map(|label| Ok((find_image(root, name, &annotation)?, label))).transpose()?;
+    let image = label.map(|label| find_image(root, name, &annotation).map(|path| (path, label))).transpose()?;
     Ok(Label { image, several })
 }
 

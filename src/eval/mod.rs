@@ -1,1 +1,64 @@
-//! x
+//! Measuring a model: accuracy, loss, per-class report, and the predictions for single images.
+#![forbid(unsafe_code)]
+
+mod predict;
+mod report;
+
+pub use predict::{Prediction, Top, predict};
+pub use report::{ClassReport, MacroReport, Report};
+
+use crate::data::{Loader, Mode, Sample, TransformConfig};
+use crate::error::{Error, Result};
+use crate::model::Vit;
+use crate::prune::{Pixels, PruneConfig, select};
+use crate::tensor::Tensor;
+
+/// How the images of a split are turned into batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Feed<'a> {
+    pub transform: &'a TransformConfig,
+    pub batch_size: usize,
+    /// Threads that decode.
+    pub workers: usize,
+}
+
+/// Loss, accuracy and confusion of `vit` on `samples`, without augmentation.
+///
+/// `watch` is told after each batch how many images are done, and ends the evaluation by returning an error.
+pub fn evaluate(
+    vit: &Vit,
+    prune: &PruneConfig,
+    samples: &[Sample],
+    feed: Feed,
+    watch: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Report> {
+    let (c, p) = (vit.config.channels, vit.config.image_size);
+    let mut report = Report::new(vit.config.classes);
+    let loader = Loader::new(samples.to_vec(), feed.transform.clone(), Mode::Eval, feed.batch_size, 0, feed.workers);
+    for batch in loader {
+        let batch = batch?;
+        let b = batch.labels.len();
+        let pixels = Pixels { normalized: &batch.images, rgb: &batch.rgb, ids: &batch.ids, epoch: 0 };
+        let kept = select(prune, &vit.config.grid(), &pixels)?;
+        let logits = vit.logits(&Tensor::from_vec(batch.images, &[b, c, p, p]), &kept)?;
+        for (row, &label) in logits.data().chunks_exact(vit.config.classes).zip(&batch.labels) {
+            if row.iter().any(|z| !z.is_finite()) {
+                return Err(Error::NonFinite {
+                    what: "a logit".into(),
+                    remedy: "the weights are unusable; take an earlier checkpoint".into(),
+                });
+            }
+            report.add(row, label);
+        }
+        watch(report.images())?;
+    }
+    Ok(report)
+}
+
+/// Softmax of a row of logits, in f64.
+pub(crate) fn softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exps: Vec<f64> = logits.iter().map(|&z| f64::from(z - max).exp()).collect();
+    let sum: f64 = exps.iter().sum();
+    exps.into_iter().map(|e| e / sum).collect()
+}

@@ -1,1 +1,172 @@
-//! x
+//! Training, told in order: batches, steps, validation, checkpoint, the next epoch, and at last the test split.
+#![forbid(unsafe_code)]
+
+mod config;
+mod run;
+mod signals;
+
+pub use config::{DatasetName, DeviceName, Precision, TrainConfig, default_transform};
+pub use run::Run;
+pub use signals::Stop;
+
+use crate::checkpoint::{EpochMetrics, resolve};
+use crate::data::{Batch, Loader, Mode, epoch_order};
+use crate::error::{Error, Result};
+use crate::eval::{Report, evaluate};
+use crate::model::{HeadPolicy, Vit};
+use crate::ops::all_finite;
+use crate::prune::{Pixels, select};
+use crate::tensor::Tensor;
+use crate::weights::Weights;
+use std::time::Instant;
+
+/// What happens in a run, for whoever shows it.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// An epoch (0-based) begins, or goes on after `done` batches of it.
+    Epoch { epoch: u32, done: u32 },
+    /// A step is done. `loss` is the mean over the epoch so far, `images` those of this batch.
+    Step { step: u64, images: usize, loss: f64, lr: f64 },
+    /// So many images of a split are evaluated.
+    Evaluated { split: &'static str, images: usize, of: usize },
+    /// An epoch is over and saved.
+    EpochEnd { row: &'a EpochMetrics, best: bool },
+}
+
+/// What a finished run leaves.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// 1-based.
+    pub best_epoch: u32,
+    pub best_accuracy: f64,
+    /// The test split, read once with the best epoch's weights; absent when there is none.
+    pub test: Option<Report>,
+}
+
+/// Runs the epochs that are left, then reads the test split. An interrupted run is saved before the error is returned.
+pub fn train(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<Summary> {
+    while run.progress.epoch < run.config.epochs {
+        epoch(run, stop, show)?;
+    }
+    let test = if run.dataset.test.is_empty() { None } else { Some(test(run, stop, show)?) };
+    Ok(Summary {
+        best_epoch: run.progress.best_epoch.unwrap_or(run.progress.epoch),
+        best_accuracy: run.progress.best_accuracy.unwrap_or(0.0),
+        test,
+    })
+}
+
+/// One epoch, from where it stands to its checkpoint.
+fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> {
+    let epoch = run.progress.epoch;
+    show(Event::Epoch { epoch, done: run.progress.batch });
+    let batches = Loader::new(
+        epoch_order(&run.dataset.train, run.config.seed, epoch),
+        run.card.transform.clone(),
+        Mode::Train { seed: run.config.seed, epoch },
+        run.config.batch_size,
+        run.progress.batch as usize,
+        run.workers,
+    );
+    let mut clock = Instant::now();
+    for batch in batches {
+        let batch = batch?;
+        let images = batch.labels.len();
+        let lr = run.schedule.at(epoch, run.progress.step);
+        let loss = step(run, batch, lr)?;
+        let progress = &mut run.progress;
+        progress.batch += 1;
+        progress.step += 1;
+        progress.loss_sum += f64::from(loss) * images as f64;
+        progress.loss_count += images as u64;
+        progress.epoch_seconds += clock.elapsed().as_secs_f64();
+        show(Event::Step { step: progress.step, images, loss: progress.loss_sum / progress.loss_count as f64, lr });
+        if stop.requested() {
+            return Err(run.interrupted()?);
+        }
+        if run.save_is_due() {
+            run.save(false)?;
+        }
+        clock = Instant::now();
+    }
+    end_epoch(run, stop, show)
+}
+
+/// One step: score, prune, forward, backward, update. Returns the mean loss of the batch.
+fn step(run: &mut Run, batch: Batch, lr: f64) -> Result<f32> {
+    let (b, c, p) = (batch.labels.len(), run.vit.config.channels, run.vit.config.image_size);
+    let pixels = Pixels { normalized: &batch.images, rgb: &batch.rgb, ids: &batch.ids, epoch: run.progress.epoch };
+    let kept = select(&run.card.prune, &run.vit.config.grid(), &pixels)?;
+    let images = Tensor::from_vec(batch.images, &[b, c, p, p]);
+    let smoothing = run.config.label_smoothing as f32;
+    let (loss, _) = run.vit.loss_and_gradients(&images, &kept, &batch.labels, smoothing, &mut run.grads)?;
+    let blame = |what: &str| Error::NonFinite {
+        what: format!("{what} of step {} (epoch {})", run.progress.step + 1, run.progress.epoch + 1),
+        remedy: format!("lower --lr (now {lr:.1e}) or warm up longer with --warmup-epochs"),
+    };
+    if !loss.is_finite() {
+        return Err(blame("the loss"));
+    }
+    if !all_finite::check(&run.grads) {
+        return Err(blame("a gradient"));
+    }
+    run.optim.update(run.vit.params.flat_mut(), &run.grads, lr);
+    Ok(loss)
+}
+
+/// Validates, and makes the epoch count: progress, checkpoint, metrics.
+fn end_epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> {
+    let report = match watched(run, &run.vit, "val", stop, show) {
+        Err(Error::Interrupted { .. }) => return Err(run.interrupted()?),
+        other => other?,
+    };
+    let progress = &mut run.progress;
+    let row = EpochMetrics {
+        epoch: progress.epoch + 1,
+        step: progress.step,
+        lr: run.schedule.at(progress.epoch, progress.step.saturating_sub(1)),
+        train_loss: progress.loss_sum / progress.loss_count.max(1) as f64,
+        val_loss: report.loss(),
+        val_accuracy: report.accuracy(),
+        images_per_second: progress.loss_count as f64 / progress.epoch_seconds.max(1e-9),
+    };
+    let best = progress.best_accuracy.is_none_or(|best| row.val_accuracy > best);
+    if best {
+        progress.best_accuracy = Some(row.val_accuracy);
+        progress.best_epoch = Some(row.epoch);
+    }
+    progress.epoch += 1;
+    progress.batch = 0;
+    (progress.loss_sum, progress.loss_count, progress.epoch_seconds) = (0.0, 0, 0.0);
+    // The row goes first: a run killed before the checkpoint drops it again on resume, while a row never written is lost.
+    run.dir.append_metrics(&row)?;
+    run.save(best)?;
+    show(Event::EpochEnd { row: &row, best });
+    if stop.requested() && run.progress.epoch < run.config.epochs {
+        return Err(run.interruption());
+    }
+    Ok(())
+}
+
+/// The test split under the best epoch's weights.
+fn test(run: &Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<Report> {
+    let (path, _) = resolve(run.dir.root())?;
+    let weights = Weights::open(&path)?;
+    let (vit, _) = Vit::load(run.vit.config.clone(), run.vit.options, &weights, HeadPolicy::Require, run.config.seed)?;
+    match watched(run, &vit, "test", stop, show) {
+        Err(Error::Interrupted { .. }) => Err(run.interruption()),
+        other => other,
+    }
+}
+
+/// Evaluates a split, telling how far it is and giving up when asked to stop.
+fn watched(run: &Run, vit: &Vit, split: &'static str, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<Report> {
+    let samples = if split == "test" { &run.dataset.test } else { &run.dataset.val };
+    evaluate(vit, &run.card.prune, samples, run.feed(), &mut |images| {
+        show(Event::Evaluated { split, images, of: samples.len() });
+        if stop.requested() && images < samples.len() {
+            return Err(Error::Interrupted { saved: String::new() });
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,228 @@
+//! `dynavit eval`: a checkpoint on a split, without augmentation.
+#![forbid(unsafe_code)]
+
+use super::options::{EngineFlags, ImageFlags, PruneFlags, set};
+use super::{print, source};
+use crate::data::{Dataset, LabelPolicy, SplitPolicy};
+use crate::error::{Error, Result};
+use crate::eval::{ClassReport, Feed, MacroReport, Report, evaluate};
+use crate::model::{HeadPolicy, Vit};
+use crate::prune::Keep;
+use crate::train::{DatasetName, TrainConfig};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// Flags of `eval`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  dynavit eval voc 70 --checkpoint runs/voc-k70-l2-s42-20260101-120000
+  dynavit eval voc 50 --checkpoint model.safetensors --split test --json
+
+Model, classes, preprocessing and scorer come from the checkpoint; a flag
+overrides them. A checkpoint inside a run knows its data set too.")]
+pub struct EvalArgs {
+    /// Data set
+    dataset: DatasetName,
+    /// Percent of the patches to keep, above 0 and up to 100
+    #[arg(allow_negative_numbers = true)]
+    keep: Keep,
+    /// A run, a checkpoint folder or a weight file
+    #[arg(long, value_name = "DIR|FILE", visible_alias = "weights")]
+    checkpoint: PathBuf,
+    /// Folder of the data set [default: the run's, or data/VOCdevkit for voc]
+    #[arg(long, visible_alias = "data-dir", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Split to evaluate
+    #[arg(long, value_enum, default_value_t = Split::Val)]
+    split: Split,
+    /// Model, when the file does not say
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Images that count when several classes are annotated [default: the run's]
+    #[arg(long, value_name = "POLICY")]
+    label_policy: Option<LabelPolicy>,
+    /// How the splits were made [default: the run's]
+    #[arg(long, value_name = "POLICY")]
+    split_policy: Option<SplitPolicy>,
+    /// Images in a batch
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
+    batch_size: usize,
+    /// Seed of the random scorer [default: the checkpoint's]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    #[command(flatten)]
+    prune: PruneFlags,
+    #[command(flatten)]
+    image: ImageFlags,
+    #[command(flatten)]
+    engine: EngineFlags,
+    /// Threads that decode images [default: threads, at most 4]
+    #[arg(long, value_name = "N", help_heading = "Engine", value_parser = at_least_one)]
+    workers: Option<usize>,
+    /// Print the result as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// A count that is not 0.
+pub fn at_least_one(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "a whole number of at least 1 is needed".into())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Split {
+    Train,
+    Val,
+    Test,
+}
+
+/// The result as `--json` prints it.
+#[derive(Serialize)]
+struct Outcome {
+    model: String,
+    dataset: String,
+    split: Split,
+    keep: f64,
+    scorer: crate::prune::Scorer,
+    seq_len: usize,
+    images: usize,
+    accuracy: f64,
+    loss: f64,
+    classes: Vec<String>,
+    per_class: Vec<Named>,
+    #[serde(rename = "macro")]
+    macro_average: MacroReport,
+    /// Rows are the true classes, columns the predicted ones.
+    confusion: Vec<Vec<u64>>,
+}
+
+#[derive(Serialize)]
+struct Named {
+    class: String,
+    #[serde(flatten)]
+    report: ClassReport,
+}
+
+/// Evaluates, and prints the report.
+pub fn run(args: EvalArgs) -> Result<()> {
+    let engine = args.engine.start()?;
+    let source::Source { weights, mut card, own_card } =
+        source::open_weights("--checkpoint", &args.checkpoint, args.model.as_deref())?;
+    card.prune.keep = args.keep;
+    set(&mut card.prune.seed, args.seed);
+    args.prune.apply(&mut card);
+    args.image.apply(&mut card);
+    if !own_card && let Some(text) = source::norm_warning(&weights, card.transform.norm) {
+        print::complain("warning", &text);
+    }
+    let dataset = open(&args, weights.path())?;
+    same_classes(&card.classes, card.model.classes, &dataset, weights.path())?;
+    let samples = match args.split {
+        Split::Train => &dataset.train,
+        Split::Val => &dataset.val,
+        Split::Test => &dataset.test,
+    };
+    if samples.is_empty() {
+        return Err(Error::usage("--split", format!("{} has no image in this split", dataset.name), "choose another"));
+    }
+    let (vit, _) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
+    let workers = engine.workers(args.workers);
+    let feed = Feed { transform: &card.transform, batch_size: args.batch_size, workers };
+    let report = evaluate(&vit, &card.prune, samples, feed, &mut |_| Ok(()))?;
+    let per_class = dataset.classes.iter().cloned().zip(report.per_class());
+    let outcome = Outcome {
+        model: card.model.name.clone(),
+        dataset: dataset.name.clone(),
+        split: args.split,
+        keep: args.keep.percent(),
+        scorer: card.prune.scorer,
+        seq_len: 1 + args.keep.count(card.model.patches(), card.prune.round),
+        images: report.images(),
+        accuracy: report.accuracy(),
+        loss: report.loss(),
+        classes: dataset.classes.clone(),
+        per_class: per_class.map(|(class, report)| Named { class, report }).collect(),
+        macro_average: report.macro_average(),
+        confusion: report.confusion.clone(),
+    };
+    if args.json { print::json(&outcome) } else { print::line(&table(&outcome, &report)) }
+}
+
+/// The data set: what the flags say, else what the run that holds the checkpoint says.
+fn open(args: &EvalArgs, weights: &Path) -> Result<Dataset> {
+    let same = |config: &TrainConfig| {
+        config.dataset == args.dataset
+            || (config.dataset == DatasetName::Sample
+                && source::or_sample(args.dataset, args.data.as_deref()) == DatasetName::Sample)
+    };
+    let config = run_config(&args.checkpoint).or_else(|| run_config(weights)).filter(same);
+    let config = config.filter(|config| args.data.is_none() || config.data == args.data || config.data.is_some());
+    let data = args.data.clone().or_else(|| config.as_ref().and_then(|config| config.data.clone()));
+    let name = match &config {
+        Some(config) if args.data.is_none() => config.dataset,
+        _ => source::or_sample(args.dataset, data.as_deref()),
+    };
+    let labels = args.label_policy.or(config.as_ref().map(|config| config.label_policy)).unwrap_or_default();
+    let split = args.split_policy.or(config.as_ref().map(|config| config.split)).unwrap_or_default();
+    if name == DatasetName::Sample && args.dataset == DatasetName::Voc {
+        print::complain("notice", "no VOC found: evaluating on the built-in sample of drawn images");
+    }
+    source::open(name, &source::root(name, data.as_deref())?, labels, split)
+}
+
+/// The settings of the run that `path` lies in, if any.
+fn run_config(path: &Path) -> Option<TrainConfig> {
+    let path = path.canonicalize().ok()?;
+    path.ancestors().take(4).find_map(|folder| {
+        let text = std::fs::read_to_string(folder.join("config.toml")).ok()?;
+        toml::from_str(&text).ok()
+    })
+}
+
+/// Refuses a checkpoint of other classes; one without names must have as many.
+fn same_classes(names: &[String], count: usize, dataset: &Dataset, file: &Path) -> Result<()> {
+    let ours = &dataset.classes;
+    if (names.is_empty() && count == ours.len()) || names == ours {
+        return Ok(());
+    }
+    let theirs = if names.is_empty() { format!("{count} unnamed classes") } else { names.join(", ") };
+    let reason = format!("its classes are {theirs}, those of {} are {}", dataset.name, ours.join(", "));
+    Err(Error::data(file, reason, "evaluate it on the data set it was trained on"))
+}
+
+/// The report for people.
+fn table(outcome: &Outcome, report: &Report) -> String {
+    let width = outcome.classes.iter().map(|class| class.chars().count()).max().unwrap_or(0).max(9);
+    let mut text = format!(
+        "{} on {} {:?}, K = {} %, S = {}: {} images\n",
+        outcome.model, outcome.dataset, outcome.split, outcome.keep, outcome.seq_len, outcome.images
+    );
+    let _ = writeln!(text, "accuracy {:.2} %, loss {:.4}\n", 100.0 * outcome.accuracy, outcome.loss);
+    let _ = writeln!(text, "{:width$} {:>10} {:>10} {:>10} {:>8}", "class", "precision", "recall", "F1", "support");
+    for Named { class, report: c } in &outcome.per_class {
+        let _ =
+            writeln!(text, "{class:width$} {:>10.4} {:>10.4} {:>10.4} {:>8}", c.precision, c.recall, c.f1, c.support);
+    }
+    let mean = &outcome.macro_average;
+    let _ = writeln!(
+        text,
+        "{:width$} {:>10.4} {:>10.4} {:>10.4} {:>8}\n",
+        "macro avg",
+        mean.precision,
+        mean.recall,
+        mean.f1,
+        report.images()
+    );
+    let cell = outcome.images.to_string().len().max(3) + 1;
+    let _ = write!(text, "{:width$}", "true \\ predicted");
+    let _ = writeln!(text, "  (columns in the order of the rows)");
+    for (class, row) in outcome.classes.iter().zip(&report.confusion) {
+        let cells: String = row.iter().map(|n| format!("{n:>cell$}")).collect();
+        let _ = writeln!(text, "{class:width$}{cells}");
+    }
+    text.trim_end().to_owned()
+}

@@ -1,0 +1,139 @@
+//! Flags that several subcommands share; their long names are the keys of `--config`.
+#![forbid(unsafe_code)]
+
+use crate::checkpoint::ModelCard;
+use crate::data::{EvalResize, Interpolation, Norm};
+use crate::error::{Error, Result};
+use crate::model::{EmbedMode, PosMode};
+use crate::prune::{Round, SaliencyDomain, Scorer};
+use crate::train::{DeviceName, Precision};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde::Serialize;
+
+/// How patches are ranked and cut.
+#[derive(Args, Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Pruning")]
+pub struct PruneFlags {
+    /// Statistic that ranks patches [default: l2]
+    #[arg(long)]
+    pub scorer: Option<Scorer>,
+    /// Pixels the l2 scorer sees [default: normalized]
+    #[arg(long, value_name = "DOMAIN")]
+    pub saliency_domain: Option<SaliencyDomain>,
+    /// Bins of the entropy scorer's histogram [default: 256]
+    #[arg(long, value_name = "N", value_parser = bins())]
+    pub entropy_bins: Option<u32>,
+    /// How K percent of the patches becomes a count [default: floor]
+    #[arg(long)]
+    pub round: Option<Round>,
+    /// Rows of the position table that kept patches get [default: gathered]
+    #[arg(long)]
+    pub pos: Option<PosMode>,
+    /// Embed only the kept patches, or all [default: sparse]
+    #[arg(long)]
+    pub embed: Option<EmbedMode>,
+    /// Compute the last block for all tokens, not for [CLS] alone
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub full_last_block: Option<bool>,
+}
+
+/// From file to pixels.
+#[derive(Args, Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Images")]
+pub struct ImageFlags {
+    /// Mean and deviation of the pixels [default: imagenet]
+    #[arg(long)]
+    pub norm: Option<Norm>,
+    /// Filter of the resize, as Pillow's [default: bilinear]
+    #[arg(long)]
+    pub interpolation: Option<Interpolation>,
+    /// Squash to the square, or resize and crop its centre [default: squash]
+    #[arg(long, value_name = "HOW")]
+    pub eval_resize: Option<EvalResize>,
+}
+
+/// What computes.
+#[derive(Args, Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Engine")]
+pub struct EngineFlags {
+    /// Threads of the engine; results do not depend on it [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Where to compute [default: auto]
+    #[arg(long)]
+    pub device: Option<DeviceName>,
+    /// Arithmetic of the step [default: auto]
+    #[arg(long)]
+    pub precision: Option<Precision>,
+}
+
+fn bins() -> impl TypedValueParser<Value = u32> {
+    PossibleValuesParser::new(["32", "64", "256"]).map(|text| text.parse().expect("the possible values are numbers"))
+}
+
+impl PruneFlags {
+    /// Puts what was given in place of what the card says.
+    pub fn apply(&self, card: &mut ModelCard) {
+        set(&mut card.prune.scorer, self.scorer);
+        set(&mut card.prune.domain, self.saliency_domain);
+        set(&mut card.prune.entropy_bins, self.entropy_bins);
+        set(&mut card.prune.round, self.round);
+        set(&mut card.options.pos, self.pos);
+        set(&mut card.options.embed, self.embed);
+        set(&mut card.options.full_last_block, self.full_last_block);
+    }
+}
+
+impl ImageFlags {
+    /// Puts what was given in place of what the card says.
+    pub fn apply(&self, card: &mut ModelCard) {
+        set(&mut card.transform.norm, self.norm);
+        set(&mut card.transform.interpolation, self.interpolation);
+        set(&mut card.transform.eval_resize, self.eval_resize);
+    }
+}
+
+/// The engine that was picked.
+#[derive(Clone, Copy, Debug)]
+pub struct Engine {
+    pub threads: usize,
+}
+
+impl EngineFlags {
+    /// Picks the engine and starts its threads; called once in a process.
+    pub fn start(&self) -> Result<Engine> {
+        if matches!(self.device, Some(DeviceName::Cuda | DeviceName::PtxVm)) {
+            return Err(Error::usage("--device", "this build has no CUDA engine", "use --device cpu"));
+        }
+        if matches!(self.precision, Some(Precision::Bf16 | Precision::F16)) {
+            return Err(Error::usage("--precision", "this build computes in f32 only", "use --precision f32"));
+        }
+        if self.threads == Some(0) {
+            return Err(Error::usage("--threads", "no thread could compute", "give at least 1"));
+        }
+        let threads = self.threads.unwrap_or(0);
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .map_err(|error| Error::usage("--threads", error.to_string(), "give a smaller number"))?;
+        Ok(Engine { threads: rayon::current_num_threads() })
+    }
+}
+
+impl Engine {
+    /// Threads that decode images: what was asked for, or at most four.
+    pub fn workers(&self, asked: Option<usize>) -> usize {
+        asked.unwrap_or(self.threads.min(4))
+    }
+}
+
+/// Replaces `place` when there is a value.
+pub fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}

@@ -1,0 +1,146 @@
+//! `dynavit predict`: classes, logits and kept patches of image files.
+#![forbid(unsafe_code)]
+
+use super::eval::at_least_one;
+use super::options::{EngineFlags, ImageFlags, PruneFlags, set};
+use super::{print, source};
+use crate::error::{Error, Result};
+use crate::eval::{Prediction, predict};
+use crate::model::{HeadPolicy, Vit};
+use crate::prune::{Keep, Scorer};
+use clap::Args;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Flags of `predict`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  dynavit predict cat.png dog.jpg --weights runs/voc-k70-l2-s42-20260101-120000
+  dynavit predict photos --weights vit_tiny.safetensors \\
+      --model vit_tiny_patch16_224 --keep 50 --json")]
+pub struct PredictArgs {
+    /// Images, and folders whose JPEG and PNG files are taken in order
+    #[arg(required = true, value_name = "IMAGE|FOLDER")]
+    images: Vec<PathBuf>,
+    /// A run, a checkpoint folder or a weight file
+    #[arg(long, value_name = "FILE|DIR", visible_alias = "checkpoint")]
+    weights: PathBuf,
+    /// Model, by timm's name, when the file does not say
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Percent of the patches to keep [default: the file's, or 70]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    keep: Option<Keep>,
+    /// Likeliest classes to tell
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    top: usize,
+    /// Images in a batch
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one)]
+    batch_size: usize,
+    /// Seed of the random scorer
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Print one JSON document
+    #[arg(long, conflicts_with = "jsonl")]
+    json: bool,
+    /// Print a JSON document for each image, on a line
+    #[arg(long)]
+    jsonl: bool,
+    #[command(flatten)]
+    prune: PruneFlags,
+    #[command(flatten)]
+    image: ImageFlags,
+    #[command(flatten)]
+    engine: EngineFlags,
+}
+
+/// The result as `--json` prints it.
+#[derive(Serialize)]
+struct Outcome {
+    model: String,
+    keep: f64,
+    scorer: Scorer,
+    seq_len: usize,
+    images: Vec<Prediction>,
+}
+
+/// Predicts, and prints batch by batch or all at once.
+pub fn run(args: PredictArgs) -> Result<()> {
+    args.engine.start()?;
+    let source::Source { weights, mut card, own_card } =
+        source::open_weights("--weights", &args.weights, args.model.as_deref())?;
+    set(&mut card.prune.keep, args.keep);
+    card.prune.seed = args.seed;
+    args.prune.apply(&mut card);
+    args.image.apply(&mut card);
+    if !own_card && let Some(text) = source::norm_warning(&weights, card.transform.norm) {
+        print::complain("warning", &text);
+    }
+    let paths = files(&args.images)?;
+    let (vit, _) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
+    let mut images = Vec::new();
+    for (i, batch) in paths.chunks(args.batch_size).enumerate() {
+        let first = i * args.batch_size;
+        let done = predict(&vit, &card.prune, &card.transform, &card.classes, batch, first, args.top)?;
+        for prediction in done {
+            if args.json {
+                images.push(prediction);
+            } else if args.jsonl {
+                print::json(&prediction)?;
+            } else {
+                print::line(&sentence(&prediction))?;
+            }
+        }
+    }
+    if !args.json {
+        return Ok(());
+    }
+    let keep = card.prune.keep;
+    print::json(&Outcome {
+        seq_len: 1 + keep.count(card.model.patches(), card.prune.round),
+        model: card.model.name,
+        keep: keep.percent(),
+        scorer: card.prune.scorer,
+        images,
+    })
+}
+
+/// The images asked for, folders opened.
+fn files(asked: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for path in asked {
+        let meta = std::fs::metadata(path).map_err(|error| Error::io(path, &error))?;
+        if !meta.is_dir() {
+            paths.push(path.clone());
+            continue;
+        }
+        let mut inside = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(|error| Error::io(path, &error))? {
+            let entry = entry.map_err(|error| Error::io(path, &error))?.path();
+            if is_image(&entry) {
+                inside.push(entry);
+            }
+        }
+        if inside.is_empty() {
+            return Err(Error::data(path, "the folder holds no JPEG or PNG file", "name another folder"));
+        }
+        inside.sort();
+        paths.extend(inside);
+    }
+    Ok(paths)
+}
+
+fn is_image(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_ascii_lowercase();
+    matches!(extension.as_str(), "jpg" | "jpeg" | "png") && path.is_file()
+}
+
+/// One line for people.
+fn sentence(prediction: &Prediction) -> String {
+    let classes = prediction.top.iter().map(|top| {
+        let name = top.class.clone().unwrap_or_else(|| format!("class {}", top.index));
+        format!("{name} {:.1} %", 100.0 * top.prob)
+    });
+    format!("{}: {}", prediction.path, classes.collect::<Vec<_>>().join(", "))
+}

@@ -1,0 +1,27 @@
+//! Results on stdout, words to the user on stderr; a reader that went away is no error.
+#![forbid(unsafe_code)]
+
+use crate::error::{Error, Result};
+use serde::Serialize;
+use std::io::{ErrorKind, Write};
+
+/// Writes `text` and a newline to stdout. When the reader has closed the pipe nobody is left to serve: the command ends quietly.
+pub fn line(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(Error::io("stdout", &error)),
+    }
+}
+
+/// Writes `value` as one JSON document on one line of stdout.
+pub fn json<T: Serialize>(value: &T) -> Result<()> {
+    line(&serde_json::to_string(value).expect("results are plain structures with string keys"))
+}
+
+/// Writes `kind: text` to stderr as one line, whatever line breaks the text holds.
+pub fn complain(kind: &str, text: &str) {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let _ = writeln!(std::io::stderr(), "{kind}: {text}");
+}

@@ -1,0 +1,138 @@
+//! Progress on stderr: bars on a terminal, plain lines elsewhere, nothing when quiet.
+#![forbid(unsafe_code)]
+
+use crate::train::Event;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Seconds between plain lines inside an epoch.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// Shows a run's events.
+pub struct Progress {
+    quiet: bool,
+    bars: bool,
+    bar: Option<ProgressBar>,
+    epochs: u32,
+    /// Training images in an epoch, and the batch size.
+    images: usize,
+    batch_size: usize,
+    epoch: u32,
+    done: usize,
+    /// Images seen by this process in this epoch.
+    seen: usize,
+    began: Instant,
+    spoke: Instant,
+}
+
+impl Progress {
+    /// Nothing shown yet.
+    pub fn new(quiet: bool, epochs: u32, images: usize, batch_size: usize) -> Self {
+        let now = Instant::now();
+        let bars = !quiet && std::io::stderr().is_terminal();
+        Progress {
+            quiet,
+            bars,
+            bar: None,
+            epochs,
+            images,
+            batch_size,
+            epoch: 0,
+            done: 0,
+            seen: 0,
+            began: now,
+            spoke: now,
+        }
+    }
+
+    /// A line to the user, unless quiet.
+    pub fn say(&self, text: &str) {
+        if self.quiet {
+            return;
+        }
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => drop(writeln!(std::io::stderr(), "{text}")),
+        }
+    }
+
+    /// Shows what happened.
+    pub fn show(&mut self, event: Event) {
+        match event {
+            Event::Epoch { epoch, done } => self.begin(epoch, (done as usize * self.batch_size).min(self.images)),
+            Event::Step { images, loss, lr, .. } => self.step(images, loss, lr),
+            Event::Evaluated { split, images, of } => self.evaluated(split, images, of),
+            Event::EpochEnd { row, best } => {
+                self.clear();
+                self.say(&format!(
+                    "epoch {}/{}: {:.1} img/s, lr {:.2e}, train loss {:.4}, val loss {:.4}, val accuracy {:.2} %{}",
+                    row.epoch,
+                    self.epochs,
+                    row.images_per_second,
+                    row.lr,
+                    row.train_loss,
+                    row.val_loss,
+                    100.0 * row.val_accuracy,
+                    if best { " (best)" } else { "" }
+                ));
+            }
+        }
+    }
+
+    /// Takes the bar off the screen.
+    pub fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn begin(&mut self, epoch: u32, done: usize) {
+        (self.epoch, self.done, self.seen) = (epoch, done, 0);
+        (self.began, self.spoke) = (Instant::now(), Instant::now());
+        let prefix = format!("epoch {}/{}", epoch + 1, self.epochs);
+        self.new_bar(self.images, done, &prefix, "{prefix} {wide_bar} {pos}/{len} {msg} ETA {eta}");
+    }
+
+    fn step(&mut self, images: usize, loss: f64, lr: f64) {
+        self.done += images;
+        self.seen += images;
+        let rate = self.seen as f64 / self.began.elapsed().as_secs_f64().max(1e-9);
+        let message = format!("{rate:.1} img/s loss {loss:.4} lr {lr:.2e}");
+        if let Some(bar) = &self.bar {
+            bar.set_position(self.done as u64);
+            bar.set_message(message);
+        } else if !self.bars && self.spoke.elapsed() >= LINE_EVERY {
+            self.spoke = Instant::now();
+            let left = (self.images - self.done.min(self.images)) as f64 / rate;
+            self.say(&format!(
+                "epoch {}/{}: {}/{} images, {message}, {left:.0} s left in the epoch",
+                self.epoch + 1,
+                self.epochs,
+                self.done,
+                self.images
+            ));
+        }
+    }
+
+    fn evaluated(&mut self, split: &str, images: usize, of: usize) {
+        if self.bar.as_ref().is_none_or(|bar| bar.prefix() != split) {
+            self.new_bar(of, 0, split, "{prefix} {wide_bar} {pos}/{len} {per_sec} ETA {eta}");
+        }
+        match &self.bar {
+            Some(bar) if images < of => bar.set_position(images as u64),
+            _ => self.clear(),
+        }
+    }
+
+    fn new_bar(&mut self, len: usize, done: usize, prefix: &str, template: &str) {
+        self.clear();
+        if self.bars {
+            let style = ProgressStyle::with_template(template).expect("the templates are constants");
+            let bar = ProgressBar::new(len as u64).with_style(style).with_prefix(prefix.to_owned());
+            bar.set_position(done as u64);
+            bar.reset_eta();
+            self.bar = Some(bar);
+        }
+    }
+}

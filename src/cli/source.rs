@@ -1,0 +1,108 @@
+//! Which data set a command works on, and which weights: found on disk, or drawn when there is none.
+#![forbid(unsafe_code)]
+
+use crate::checkpoint::{ModelCard, resolve};
+use crate::data::{Dataset, LabelPolicy, Norm, SplitPolicy, open_folder, open_voc, sample};
+use crate::error::{Error, Result};
+use crate::model::{VitConfig, VitOptions};
+use crate::prune::Keep;
+use crate::train::{DatasetName, TrainConfig, default_transform};
+use crate::weights::Weights;
+use std::path::{Path, PathBuf};
+
+/// Where VOC is looked for when nobody says.
+pub const VOC_ROOT: &str = "data/VOCdevkit";
+/// Where the built-in sample is drawn when nobody says.
+pub const SAMPLE_ROOT: &str = "data/sample";
+/// Images of the built-in sample.
+pub const SAMPLE_IMAGES: usize = 1200;
+/// Seed of the built-in sample.
+pub const SAMPLE_SEED: u64 = 42;
+
+/// The data set that `name` and `data` mean: VOC that is neither given nor in its usual place becomes the built-in sample.
+pub fn or_sample(name: DatasetName, data: Option<&Path>) -> DatasetName {
+    if name == DatasetName::Voc && data.is_none() && !Path::new(VOC_ROOT).exists() { DatasetName::Sample } else { name }
+}
+
+/// The folder of the data set.
+pub fn root(name: DatasetName, data: Option<&Path>) -> Result<PathBuf> {
+    match (data, name) {
+        (Some(data), _) => Ok(data.to_path_buf()),
+        (None, DatasetName::Voc) => Ok(VOC_ROOT.into()),
+        (None, DatasetName::Sample) => Ok(SAMPLE_ROOT.into()),
+        (None, DatasetName::Folder) => {
+            Err(Error::usage("--data", "a class-per-folder data set has no usual place", "give --data DIR"))
+        }
+    }
+}
+
+/// Reads the data set; the sample is drawn first when it is not there.
+pub fn open(name: DatasetName, root: &Path, labels: LabelPolicy, split: SplitPolicy) -> Result<Dataset> {
+    match name {
+        DatasetName::Voc => open_voc(root, labels, split),
+        DatasetName::Folder => open_folder(root),
+        DatasetName::Sample => open_voc(&sample::ensure(root, SAMPLE_IMAGES, SAMPLE_SEED)?, labels, split),
+    }
+}
+
+/// A weight file and what is known of it.
+pub struct Source {
+    pub weights: Weights,
+    pub card: ModelCard,
+    /// Whether the card came with the file; if not, it holds the paper's settings.
+    pub own_card: bool,
+}
+
+/// Opens `path` (a run, a checkpoint or a file; `flag` named it) for inference. A plain file needs `model`.
+pub fn open_weights(flag: &str, path: &Path, model: Option<&str>) -> Result<Source> {
+    let (file, card) = resolve(path)?;
+    let weights = Weights::open(&file)?;
+    if let Some(card) = card {
+        if let Some(model) = model.filter(|&model| model != card.model.name) {
+            let reason = format!("{flag} holds {}, not {model}", card.model.name);
+            return Err(Error::usage("--model", reason, "leave --model out"));
+        }
+        return Ok(Source { weights, card, own_card: true });
+    }
+    let Some(model) = model else {
+        let reason = format!("{} does not say which model it holds", file.display());
+        return Err(Error::usage("--model", reason, format!("give one of {}", VitConfig::names().join(", "))));
+    };
+    let Some(head) = weights.info("head.weight") else {
+        let reason = "tensor head.weight is missing, so the number of classes is unknown";
+        return Err(Error::data(file, reason, "take weights with a head, or train one"));
+    };
+    let model = VitConfig::named(model, head.shape.first().copied().unwrap_or(0))?;
+    let keep: Keep = "70".parse().expect("70 is a keep ratio");
+    let card = ModelCard {
+        options: VitOptions::default(),
+        classes: Vec::new(),
+        transform: default_transform(&model),
+        prune: TrainConfig::paper(DatasetName::Voc, keep).prune(),
+        model,
+    };
+    Ok(Source { weights, card, own_card: false })
+}
+
+/// What to say when the file's own metadata asks for another normalisation than `norm`.
+pub fn norm_warning(weights: &Weights, norm: Norm) -> Option<String> {
+    let metadata = weights.metadata();
+    let config = metadata.get("pretrained_cfg").and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    let asked = |key: &str| -> Option<Vec<f64>> {
+        let value = match (&config, metadata.get(key)) {
+            (Some(config), _) => config.get(key)?.clone(),
+            (None, text) => serde_json::from_str(text?).ok()?,
+        };
+        value.as_array()?.iter().map(serde_json::Value::as_f64).collect()
+    };
+    let (mean, std): ([f64; 3], [f64; 3]) = match norm {
+        Norm::Imagenet => ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        Norm::Half => ([0.5; 3], [0.5; 3]),
+        Norm::Cifar => return None,
+    };
+    let differs = |key: &str, used: [f64; 3]| {
+        asked(key).is_some_and(|asked| asked.len() != 3 || asked.iter().zip(used).any(|(a, u)| (a - u).abs() > 1e-3))
+    };
+    (differs("mean", mean) || differs("std", std))
+        .then(|| format!("{} was trained with another normalisation than --norm says", weights.path().display()))
+}

@@ -1,0 +1,481 @@
+//! `dynavit train`: settles every setting, then runs or resumes.
+#![forbid(unsafe_code)]
+
+use super::options::{Engine, EngineFlags, ImageFlags, PruneFlags};
+use super::progress::Progress;
+use super::{print, source};
+use crate::checkpoint::{RunDir, resolve};
+use crate::data::{LabelPolicy, SplitPolicy};
+use crate::error::{Error, Result};
+use crate::flops::Cost;
+use crate::optim::NoDecay;
+use crate::prune::Keep;
+use crate::train::{DatasetName, Run, Stop, Summary, TrainConfig, train};
+use clap::Args;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use toml::Table;
+
+/// Settings that a resumed run may be given anew: none of them changes its numbers up to the last epoch asked for.
+const FREE_ON_RESUME: [&str; 6] = ["threads", "workers", "epochs", "save-every", "save-steps", "keep-checkpoints"];
+
+/// Flags of `train`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  dynavit train voc 70
+  dynavit train voc 70 --data VOCdevkit --weights vit_base.safetensors
+  dynavit train folder 50 --data photos --model vit_small_patch16_224
+  dynavit train --resume runs/voc-k70-l2-s42-20260101-120000
+
+Settings come from, first to last: flags, DYNAVIT_* variables, --config, the
+data set's preset, the paper's recipe. A run keeps all of them in config.toml,
+which --config reads back.")]
+pub struct TrainArgs {
+    #[command(flatten)]
+    flags: TrainFlags,
+    /// TOML file of settings, named as the flags
+    #[arg(long, value_name = "FILE", conflicts_with = "resume", help_heading = "Run")]
+    config: Option<PathBuf>,
+    /// Go on with a run: its folder, or auto for the newest that fits
+    #[arg(long, value_name = "DIR|auto", help_heading = "Run")]
+    resume: Option<PathBuf>,
+    /// Folder that gets a folder for each run
+    #[arg(long, value_name = "DIR", default_value = "runs", help_heading = "Run")]
+    output: PathBuf,
+    /// Name of the run's folder [default: from settings and time]
+    #[arg(long, value_name = "NAME", help_heading = "Run")]
+    run_name: Option<String>,
+    /// Print the result as one JSON document
+    #[arg(long, help_heading = "Run")]
+    json: bool,
+    /// No progress on stderr
+    #[arg(long, help_heading = "Run")]
+    quiet: bool,
+}
+
+/// The settings that may stand in `--config` too.
+#[derive(Args, Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct TrainFlags {
+    /// Data set
+    #[arg(required_unless_present_any = ["config", "resume"])]
+    dataset: Option<DatasetName>,
+    /// Percent of the patches to keep, above 0 and up to 100
+    #[arg(required_unless_present_any = ["config", "resume"], allow_negative_numbers = true)]
+    keep: Option<Keep>,
+    /// Folder of the data set [default: data/VOCdevkit for voc]
+    #[arg(long, visible_alias = "data-dir", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Weights to start from: safetensors with timm's names, or a run
+    #[arg(long, value_name = "FILE|DIR")]
+    weights: Option<PathBuf>,
+    /// Model, by timm's name [default: vit_base_patch16_224]
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Images that count when several classes are annotated
+    #[arg(long, value_name = "POLICY")]
+    label_policy: Option<LabelPolicy>,
+    /// Stratified by class, or VOC's own lists
+    #[arg(long, visible_alias = "split-policy", value_name = "POLICY")]
+    split: Option<SplitPolicy>,
+
+    /// Epochs [default: 10]
+    #[arg(long, value_name = "N", help_heading = "Recipe")]
+    epochs: Option<u32>,
+    /// Images in a step [default: 32]
+    #[arg(long, value_name = "N", help_heading = "Recipe")]
+    batch_size: Option<usize>,
+    /// Learning rate [default: 3e-5]
+    #[arg(long, value_name = "F", help_heading = "Recipe")]
+    lr: Option<f64>,
+    /// AdamW's decoupled weight decay [default: 0.05]
+    #[arg(long, value_name = "F", help_heading = "Recipe")]
+    weight_decay: Option<f64>,
+    /// Epochs between decays of the rate [default: 3]
+    #[arg(long, visible_alias = "decay-epochs", value_name = "N", help_heading = "Recipe")]
+    step_size: Option<u32>,
+    /// Factor of each decay of the rate [default: 0.1]
+    #[arg(long, visible_alias = "decay-rate", value_name = "F", help_heading = "Recipe")]
+    gamma: Option<f64>,
+    /// Epochs of linear warm-up, may be a fraction [default: 0]
+    #[arg(long, value_name = "F", help_heading = "Recipe")]
+    warmup_epochs: Option<f64>,
+    /// Parameters without weight decay, as bias,norm [default: none]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Recipe")]
+    no_decay: Option<Vec<NoDecay>>,
+    /// Label smoothing [default: 0]
+    #[arg(long, value_name = "F", help_heading = "Recipe")]
+    label_smoothing: Option<f64>,
+    /// Share of the image that crops cover [default: 0.08,1]
+    #[arg(long, visible_alias = "scale", value_name = "A,B", value_parser = pair, help_heading = "Recipe")]
+    crop_scale: Option<Pair>,
+    /// Probability of a mirrored image [default: 0.5]
+    #[arg(long, value_name = "F", help_heading = "Recipe")]
+    flip: Option<f64>,
+    /// Seed of everything random [default: 42]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64), help_heading = "Recipe")]
+    seed: Option<u64>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    prune: PruneFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    image: ImageFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    engine: EngineFlags,
+    /// Threads that decode images [default: threads, at most 4]
+    #[arg(long, value_name = "N", help_heading = "Engine")]
+    workers: Option<usize>,
+
+    /// Minutes between checkpoints inside an epoch, 0 for none [default: 10]
+    #[arg(long, value_name = "MINUTES", help_heading = "Run")]
+    save_every: Option<f64>,
+    /// Steps between checkpoints inside an epoch
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    save_steps: Option<u64>,
+    /// Checkpoints kept beside the best [default: 3]
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    keep_checkpoints: Option<usize>,
+}
+
+type Pair = [f64; 2];
+
+fn pair(text: &str) -> std::result::Result<Pair, String> {
+    let numbers = text.split(',').map(|part| part.trim().parse()).collect::<std::result::Result<Vec<f64>, _>>();
+    numbers.ok().and_then(|numbers| numbers.try_into().ok()).ok_or_else(|| "two numbers A,B are needed".into())
+}
+
+/// Trains, and prints the outcome.
+pub fn run(args: TrainArgs) -> Result<()> {
+    let engine = args.flags.engine.start()?;
+    let mut run = match &args.resume {
+        Some(which) => match resumable(&args, which)? {
+            Some(dir) => resume(&args, dir, engine)?,
+            None => start(&args, engine)?,
+        },
+        None => start(&args, engine)?,
+    };
+    let mut progress = Progress::new(args.quiet, run.config.epochs, run.dataset.train.len(), run.config.batch_size);
+    header(&run, engine, &progress);
+    let stop = Stop::on_signals()?;
+    let summary = train(&mut run, &stop, &mut |event| progress.show(event));
+    progress.clear();
+    report(&run, &summary?, args.json)
+}
+
+/// Begins a new run.
+fn start(args: &TrainArgs, engine: Engine) -> Result<Run> {
+    let (config, fell_back) = settle(args)?;
+    config.validate()?;
+    let root = source::root(config.dataset, config.data.as_deref())?;
+    if fell_back {
+        print::complain(
+            "notice",
+            &format!(
+                "no VOC found (no --data, no DYNAVIT_DATA, no {}): training a small ViT from random weights on the \
+                 built-in sample of drawn images in {}",
+                source::VOC_ROOT,
+                root.display()
+            ),
+        );
+    } else if config.weights.is_none() && config.dataset != DatasetName::Sample {
+        let text = format!("{} starts from random weights; --weights FILE gives it pretrained ones", config.model);
+        print::complain("warning", &text);
+    }
+    warn_of_norm(&config);
+    let dataset = source::open(config.dataset, &root, config.label_policy, config.split)?;
+    let config = TrainConfig { data: Some(absolute(&root)?), ..config };
+    let dir = match &args.run_name {
+        Some(name) => args.output.join(name),
+        None => unused(&args.output, &format!("{}{}", config.run_prefix(), utc_stamp(SystemTime::now()))),
+    };
+    let workers = engine.workers(config.workers);
+    Run::start(config, dataset, &dir, workers)
+}
+
+/// The run that `--resume` means; none when `auto` finds nothing to go on with.
+fn resumable(args: &TrainArgs, which: &Path) -> Result<Option<RunDir>> {
+    if which != Path::new("auto") {
+        return RunDir::open(which).map(Some);
+    }
+    if args.flags.dataset.is_none() || args.flags.keep.is_none() {
+        return match RunDir::newest(&args.output, "")? {
+            Some(dir) => Ok(Some(dir)),
+            None => {
+                Err(Error::data(&args.output, "there is no run to resume", "begin one, or name it with --resume DIR"))
+            }
+        };
+    }
+    let found = RunDir::newest(&args.output, &settle(args)?.0.run_prefix())?;
+    if found.is_none() {
+        print::complain("notice", &format!("nothing to resume under {}: beginning a new run", args.output.display()));
+    }
+    Ok(found)
+}
+
+/// Goes on with a run under its own settings.
+fn resume(args: &TrainArgs, dir: RunDir, engine: Engine) -> Result<Run> {
+    let path = dir.root().join("config.toml");
+    let mut table: Table = dir.config()?.parse().map_err(|error| unreadable(&path, &error))?;
+    for (key, value) in given(&args.flags)? {
+        if FREE_ON_RESUME.contains(&key.as_str()) {
+            table.insert(key, value);
+        } else if !agrees(&key, &value, table.get(&key)) {
+            let was = table.get(&key).map_or("unset".into(), ToString::to_string);
+            return Err(Error::usage(
+                format!("--{key}"),
+                format!("{value} contradicts the run being resumed, which has {was}"),
+                "leave the flag (or its DYNAVIT_ variable) out, or begin a new run",
+            ));
+        }
+    }
+    let config: TrainConfig = table.try_into().map_err(|error| unreadable(&path, &error))?;
+    let root = source::root(config.dataset, config.data.as_deref())?;
+    let dataset = source::open(config.dataset, &root, config.label_policy, config.split)?;
+    let workers = engine.workers(config.workers);
+    Run::resume(config, dataset, dir, workers)
+}
+
+/// True when a flag given on resume says what the run's settings say.
+fn agrees(key: &str, value: &toml::Value, was: Option<&toml::Value>) -> bool {
+    let automatic = matches!(key, "device" | "precision") && value.as_str() == Some("auto");
+    // `train voc` of the same run fell back to the sample.
+    let fallback = key == "dataset" && value.as_str() == Some("voc") && was.and_then(|v| v.as_str()) == Some("sample");
+    automatic || fallback || was == Some(value)
+}
+
+/// Every setting of a new run, and whether VOC had to be replaced by the sample.
+fn settle(args: &TrainArgs) -> Result<(TrainConfig, bool)> {
+    let flags = given(&args.flags)?;
+    let mut layer = match &args.config {
+        Some(path) => config_file(path)?,
+        None => Table::new(),
+    };
+    layer.extend(flags);
+    let blame = |error: &dyn std::fmt::Display| match &args.config {
+        Some(path) => Error::usage(format!("--config {}", path.display()), first_line(error), "correct the file"),
+        None => Error::usage("settings", first_line(error), "see --help"),
+    };
+    let need = |key: &str| {
+        layer.get(key).cloned().ok_or_else(|| Error::usage(key, "neither given nor in --config", "give it"))
+    };
+    let asked: DatasetName = need("dataset")?.try_into().map_err(|error| blame(&error))?;
+    let keep = match need("keep")? {
+        toml::Value::String(text) => text,
+        other => other.to_string(),
+    };
+    let keep: Keep = keep.parse().map_err(|error| blame(&format!("keep: {error}")))?;
+    let data = layer.get("data").and_then(|value| value.as_str()).map(PathBuf::from);
+    let dataset = source::or_sample(asked, data.as_deref());
+    let mut base = match dataset {
+        DatasetName::Sample => TrainConfig::sample(keep),
+        _ => TrainConfig::paper(dataset, keep),
+    };
+    if let Some(weights) = layer.get("weights").and_then(|value| value.as_str())
+        && let (_, Some(card)) = resolve(Path::new(weights))?
+    {
+        base.model = card.model.name;
+    }
+    let mut table = Table::try_from(&base).map_err(|error| blame(&error))?;
+    table.extend(layer);
+    table.insert("dataset".into(), dataset.to_string().into());
+    for (key, picked) in [("device", "cpu"), ("precision", "f32")] {
+        table.insert(key.into(), picked.into());
+    }
+    let config = table.try_into().map_err(|error: toml::de::Error| blame(&error))?;
+    Ok((config, dataset != asked))
+}
+
+/// The flags that were given, by their long names; paths made absolute, so that a run can be resumed from anywhere.
+fn given(flags: &TrainFlags) -> Result<Table> {
+    let mut flags = flags.clone();
+    for path in [&mut flags.data, &mut flags.weights].into_iter().flatten() {
+        *path = absolute(path)?;
+    }
+    Table::try_from(&flags).map_err(|error| Error::usage("flags", error.to_string(), "give paths in UTF-8"))
+}
+
+/// The content of `--config`, whose keys are all known.
+fn config_file(path: &Path) -> Result<Table> {
+    let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+    let table: Table = text.parse().map_err(|error| unreadable(path, &error))?;
+    let command = TrainFlags::augment_args(clap::Command::new("train"));
+    let known: Vec<&str> = command.get_arguments().map(|arg| arg.get_long().unwrap_or(arg.get_id().as_str())).collect();
+    let unknown: Vec<&str> = table.keys().map(String::as_str).filter(|key| !known.contains(key)).collect();
+    if unknown.is_empty() {
+        return Ok(table);
+    }
+    Err(Error::usage(
+        format!("--config {}", path.display()),
+        format!("unknown key {}", unknown.join(", ")),
+        format!("known keys are {}", known.join(", ")),
+    ))
+}
+
+fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::data(path, first_line(error), "correct the file")
+}
+
+/// What a TOML error says, without the excerpt it draws.
+fn first_line(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    let lines = text.lines().filter(|line| !line.contains('|') && !line.trim().is_empty());
+    lines.collect::<Vec<_>>().join(": ")
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| Error::io(path, &error))
+}
+
+fn warn_of_norm(config: &TrainConfig) {
+    let weights = config.weights.as_deref().and_then(|path| resolve(path).ok());
+    if let Some((file, None)) = weights
+        && let Ok(weights) = crate::weights::Weights::open(&file)
+        && let Some(text) = source::norm_warning(&weights, config.norm)
+    {
+        print::complain("warning", &text);
+    }
+}
+
+/// `output/name`, or with a number behind it when that is taken.
+fn unused(output: &Path, name: &str) -> PathBuf {
+    let mut names = std::iter::once(name.to_owned()).chain((2..).map(|i| format!("{name}-{i}")));
+    output.join(names.find(|name| !output.join(name).exists()).expect("numbers do not run out"))
+}
+
+/// `yyyymmdd-hhmmss` in UTC.
+fn utc_stamp(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
+    let (days, clock) = (seconds / 86_400, seconds % 86_400);
+    // Civil date from days since 1970-01-01, in eras of 400 years that begin on the first of March.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", clock / 3600, clock / 60 % 60, clock % 60)
+}
+
+/// What is about to run.
+fn header(run: &Run, engine: Engine, progress: &Progress) {
+    let (config, dataset, vit) = (&run.config, &run.dataset, &run.vit.config);
+    let k = config.keep.count(vit.patches(), config.round);
+    progress.say(&format!("run        {}", run.dir.root().display()));
+    progress.say(&format!(
+        "model      {}, {} classes, {} parameters, {} of {} tokens (K = {} %)",
+        vit.name,
+        vit.classes,
+        run.vit.params.flat().len(),
+        1 + k,
+        1 + vit.patches(),
+        config.keep
+    ));
+    let cost = Cost::new(vit, &run.vit.options, k);
+    let whole = Cost::new(vit, &run.vit.options, vit.patches());
+    progress.say(&format!(
+        "compute    {:.3} GMACs an image forward; unpruned {:.3}",
+        cost.executed as f64 / 1e9,
+        whole.macs as f64 / 1e9
+    ));
+    progress.say(&format!(
+        "data       {}: {} training, {} validation, {} test images",
+        dataset.name,
+        dataset.train.len(),
+        dataset.val.len(),
+        dataset.test.len()
+    ));
+    progress.say(&format!("engine     cpu, f32, {} threads, {} decoding threads", engine.threads, run.workers));
+    for note in dataset.notes.iter().chain(&run.notes) {
+        progress.say(&format!("note       {note}"));
+    }
+}
+
+/// The result as `--json` prints it.
+#[derive(Serialize)]
+struct Outcome {
+    run: String,
+    model: String,
+    keep: f64,
+    epochs: u32,
+    best_epoch: u32,
+    best_val_accuracy: f64,
+    test_accuracy: Option<f64>,
+    test_loss: Option<f64>,
+}
+
+fn report(run: &Run, summary: &Summary, json: bool) -> Result<()> {
+    let test = summary.test.as_ref();
+    let root = run.dir.root().display().to_string();
+    if json {
+        return print::json(&Outcome {
+            run: root,
+            model: run.config.model.clone(),
+            keep: run.config.keep.percent(),
+            epochs: run.progress.epoch,
+            best_epoch: summary.best_epoch,
+            best_val_accuracy: summary.best_accuracy,
+            test_accuracy: test.map(|test| test.accuracy()),
+            test_loss: test.map(|test| test.loss()),
+        });
+    }
+    let test = test.map_or(String::new(), |test| format!(", test accuracy {:.2} %", 100.0 * test.accuracy()));
+    print::line(&format!(
+        "best epoch {}: validation accuracy {:.2} %{test}; run in {root}",
+        summary.best_epoch,
+        100.0 * summary.best_accuracy
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn stamps_are_civil_dates() {
+        let at = |seconds| utc_stamp(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(0), "19700101-000000");
+        assert_eq!(at(951_782_399), "20000228-235959");
+        assert_eq!(at(951_782_400), "20000229-000000");
+        assert_eq!(at(1_735_689_599), "20241231-235959");
+    }
+
+    #[test]
+    fn every_setting_of_a_run_is_a_key_of_a_config_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let config = TrainConfig {
+            data: Some("a".into()),
+            weights: Some("b".into()),
+            threads: Some(1),
+            workers: Some(1),
+            save_steps: Some(1),
+            no_decay: vec![NoDecay::Bias],
+            ..TrainConfig::sample("62.5".parse().unwrap())
+        };
+        std::fs::write(&path, toml::to_string(&config).unwrap()).unwrap();
+        let table = config_file(&path).unwrap();
+        assert_eq!(table.try_into::<TrainConfig>().unwrap(), config);
+        let flags = TrainFlags::augment_args(clap::Command::new("train"));
+        let written = std::fs::read_to_string(&path).unwrap().parse::<Table>().unwrap();
+        assert_eq!(written.len(), flags.get_arguments().count());
+    }
+
+    #[test]
+    fn flags_not_given_leave_no_key() {
+        assert_eq!(given(&TrainFlags::default()).unwrap(), Table::new());
+        let flags = TrainFlags {
+            lr: Some(3e-5),
+            engine: EngineFlags { threads: Some(2), ..Default::default() },
+            ..Default::default()
+        };
+        assert_eq!(given(&flags).unwrap().keys().collect::<Vec<_>>(), ["lr", "threads"]);
+    }
+}

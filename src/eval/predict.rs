@@ -1,0 +1,94 @@
+//! Predictions for image files, with the patches that were looked at.
+#![forbid(unsafe_code)]
+
+use super::softmax;
+use crate::data::{TransformConfig, load_image};
+use crate::error::{Error, Result};
+use crate::model::Vit;
+use crate::prune::{Pixels, PruneConfig, select};
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// One of the likeliest classes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Top {
+    pub index: usize,
+    /// Absent when the weights name no classes.
+    pub class: Option<String>,
+    pub prob: f32,
+}
+
+/// What the model says of one image.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Prediction {
+    pub path: String,
+    /// Raster indices of the kept patches, ascending.
+    pub kept: Vec<u32>,
+    /// (classes,)
+    pub logits: Vec<f32>,
+    /// Likeliest first; equal logits in class order.
+    pub top: Vec<Top>,
+}
+
+/// Predictions for a batch of files. `first` is the place of `paths[0]` among all images asked for; it keys the random scorer.
+pub fn predict(
+    vit: &Vit,
+    prune: &PruneConfig,
+    transform: &TransformConfig,
+    classes: &[String],
+    paths: &[PathBuf],
+    first: usize,
+    top: usize,
+) -> Result<Vec<Prediction>> {
+    let (b, c, p) = (paths.len(), vit.config.channels, vit.config.image_size);
+    let loaded = paths.par_iter().map(|path| load_image(path, transform)).collect::<Result<Vec<_>>>()?;
+    let images: Vec<f32> = loaded.iter().flat_map(|(image, _)| image).copied().collect();
+    let rgb: Vec<u8> = loaded.iter().flat_map(|(_, rgb)| rgb).copied().collect();
+    let ids: Vec<u64> = (first..first + b).map(|id| id as u64).collect();
+    let kept = select(prune, &vit.config.grid(), &Pixels { normalized: &images, rgb: &rgb, ids: &ids, epoch: 0 })?;
+    let logits = vit.logits(&Tensor::from_vec(images, &[b, c, p, p]), &kept)?;
+    let rows = logits.data().chunks_exact(vit.config.classes);
+    paths
+        .iter()
+        .zip(rows.zip(kept.indices.chunks_exact(kept.k)))
+        .map(|(path, (row, kept))| {
+            if row.iter().any(|z| !z.is_finite()) {
+                return Err(Error::NonFinite {
+                    what: format!("a logit of {}", path.display()),
+                    remedy: "check the weights and --norm".into(),
+                });
+            }
+            Ok(Prediction {
+                path: path.display().to_string(),
+                kept: kept.to_vec(),
+                logits: row.to_vec(),
+                top: likeliest(row, classes, top),
+            })
+        })
+        .collect()
+}
+
+fn likeliest(logits: &[f32], classes: &[String], top: usize) -> Vec<Top> {
+    let prob = softmax(logits);
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    order.truncate(top);
+    order.into_iter().map(|index| Top { index, class: classes.get(index).cloned(), prob: prob[index] as f32 }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_likeliest_come_first_and_ties_in_class_order() {
+        let names: Vec<String> = ["a", "b", "c", "d"].map(String::from).to_vec();
+        let top = likeliest(&[0.0, 2.0, -1.0, 2.0], &names, 3);
+        assert_eq!(top.iter().map(|t| t.index).collect::<Vec<_>>(), [1, 3, 0]);
+        assert_eq!(top[0].class.as_deref(), Some("b"));
+        assert!(top[0].prob > 0.4 && top.iter().map(|t| t.prob).sum::<f32>() < 1.0);
+        assert_eq!(likeliest(&[1.0], &[], 5)[0].class, None);
+    }
+}

@@ -1,0 +1,251 @@
+//! Everything that decides what a training run does: the content of its config.toml.
+#![forbid(unsafe_code)]
+
+use crate::data::{EvalResize, Interpolation, LabelPolicy, Norm, SplitPolicy, TransformConfig};
+use crate::error::{Error, Result};
+use crate::model::{EmbedMode, PosMode, VitConfig, VitOptions};
+use crate::optim::{AdamWConfig, NoDecay};
+use crate::prune::{Keep, PruneConfig, Round, SaliencyDomain, Scorer};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::path::PathBuf;
+
+/// The data sets that can be trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum DatasetName {
+    /// PASCAL VOC, five classes
+    Voc,
+    /// One folder a class
+    Folder,
+    /// The built-in sample, drawn by the program
+    Sample,
+}
+
+impl std::fmt::Display for DatasetName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            DatasetName::Voc => "voc",
+            DatasetName::Folder => "folder",
+            DatasetName::Sample => "sample",
+        })
+    }
+}
+
+/// Where the numbers are computed. Only the first two exist in this build; the others are known so as to be refused by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceName {
+    Auto,
+    Cpu,
+    #[value(hide = true)]
+    Cuda,
+    #[value(hide = true)]
+    PtxVm,
+}
+
+/// Arithmetic of the step. Only the first two exist in this build; the others are known so as to be refused by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    Auto,
+    F32,
+    #[value(hide = true)]
+    Bf16,
+    #[value(hide = true)]
+    F16,
+}
+
+/// A run's settings, all of them; its TOML keys are the long flags.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TrainConfig {
+    pub dataset: DatasetName,
+    #[serde(deserialize_with = "keep_of_any_type")]
+    pub keep: Keep,
+    pub data: Option<PathBuf>,
+    pub weights: Option<PathBuf>,
+    pub model: String,
+    pub epochs: u32,
+    pub batch_size: usize,
+    pub lr: f64,
+    pub weight_decay: f64,
+    pub step_size: u32,
+    pub gamma: f64,
+    pub warmup_epochs: f64,
+    pub no_decay: Vec<NoDecay>,
+    pub label_smoothing: f64,
+    pub crop_scale: [f64; 2],
+    pub flip: f64,
+    pub seed: u64,
+    pub label_policy: LabelPolicy,
+    pub split: SplitPolicy,
+    pub scorer: Scorer,
+    pub saliency_domain: SaliencyDomain,
+    pub entropy_bins: u32,
+    pub round: Round,
+    pub pos: PosMode,
+    pub embed: EmbedMode,
+    pub full_last_block: bool,
+    pub norm: Norm,
+    pub interpolation: Interpolation,
+    pub eval_resize: EvalResize,
+    pub device: DeviceName,
+    pub precision: Precision,
+    /// Threads of the engine; all cores when absent.
+    pub threads: Option<usize>,
+    /// Threads that decode; at most four, and no more than `threads`, when absent.
+    pub workers: Option<usize>,
+    /// Minutes between checkpoints inside an epoch; 0 for none.
+    pub save_every: f64,
+    /// Steps between checkpoints inside an epoch.
+    pub save_steps: Option<u64>,
+    pub keep_checkpoints: usize,
+}
+
+/// K may be written as a number or as a string in TOML.
+fn keep_of_any_type<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Keep, D::Error> {
+    let text = match toml::Value::deserialize(deserializer)? {
+        toml::Value::String(text) => text,
+        other => other.to_string(),
+    };
+    text.parse().map_err(serde::de::Error::custom)
+}
+
+impl TrainConfig {
+    /// The paper's recipe (section 4.3; readings.md where the paper is silent).
+    pub fn paper(dataset: DatasetName, keep: Keep) -> Self {
+        TrainConfig {
+            dataset,
+            keep,
+            data: None,
+            weights: None,
+            model: "vit_base_patch16_224".into(),
+            epochs: 10,
+            batch_size: 32,
+            lr: 3e-5,
+            weight_decay: 0.05,
+            step_size: 3,
+            gamma: 0.1,
+            warmup_epochs: 0.0,
+            no_decay: Vec::new(),
+            label_smoothing: 0.0,
+            crop_scale: [0.08, 1.0],
+            flip: 0.5,
+            seed: 42,
+            label_policy: LabelPolicy::default(),
+            split: SplitPolicy::default(),
+            scorer: Scorer::default(),
+            saliency_domain: SaliencyDomain::default(),
+            entropy_bins: 256,
+            round: Round::default(),
+            pos: PosMode::default(),
+            embed: EmbedMode::default(),
+            full_last_block: false,
+            norm: Norm::default(),
+            interpolation: Interpolation::default(),
+            eval_resize: EvalResize::default(),
+            device: DeviceName::Cpu,
+            precision: Precision::F32,
+            threads: None,
+            workers: None,
+            save_every: 10.0,
+            save_steps: None,
+            keep_checkpoints: 3,
+        }
+    }
+
+    /// The recipe of the built-in sample: a small ViT from random weights, so a larger rate with warm-up and gentler crops.
+    pub fn sample(keep: Keep) -> Self {
+        TrainConfig {
+            model: "vit_micro_patch16_224".into(),
+            epochs: 12,
+            lr: 1e-3,
+            warmup_epochs: 1.0,
+            step_size: 4,
+            gamma: 0.4,
+            crop_scale: [0.5, 1.0],
+            ..Self::paper(DatasetName::Sample, keep)
+        }
+    }
+
+    /// Refuses values that no run could use, naming the flag.
+    pub fn validate(&self) -> Result<()> {
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        let natural = |x: f64| x.is_finite() && x >= 0.0;
+        let [low, high] = self.crop_scale;
+        let checks: [(bool, &str, &str); 15] = [
+            (self.epochs > 0, "--epochs", "at least 1"),
+            (self.batch_size > 0, "--batch-size", "at least 1"),
+            (positive(self.lr), "--lr", "a number above 0"),
+            (natural(self.weight_decay), "--weight-decay", "0 or more"),
+            (self.step_size > 0, "--step-size", "at least 1"),
+            (positive(self.gamma), "--gamma", "a number above 0"),
+            (natural(self.warmup_epochs), "--warmup-epochs", "0 or more"),
+            ((0.0..1.0).contains(&self.label_smoothing), "--label-smoothing", "0 or more and below 1"),
+            (0.0 < low && low <= high && high <= 1.0, "--crop-scale", "two numbers A,B with 0 < A <= B <= 1"),
+            ((0.0..=1.0).contains(&self.flip), "--flip", "a probability from 0 to 1"),
+            ([32, 64, 256].contains(&self.entropy_bins), "--entropy-bins", "32, 64 or 256"),
+            (natural(self.save_every), "--save-every", "0 or more minutes"),
+            (self.save_steps != Some(0), "--save-steps", "at least 1"),
+            (self.keep_checkpoints > 0, "--keep-checkpoints", "at least 1"),
+            (self.workers != Some(0), "--workers", "at least 1"),
+        ];
+        match checks.into_iter().find(|(holds, ..)| !holds) {
+            Some((_, flag, rule)) => Err(Error::usage(flag, "the value is out of range", format!("give {rule}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// What decides the kept patches.
+    pub fn prune(&self) -> PruneConfig {
+        PruneConfig {
+            keep: self.keep,
+            round: self.round,
+            scorer: self.scorer,
+            domain: self.saliency_domain,
+            entropy_bins: self.entropy_bins,
+            seed: self.seed,
+        }
+    }
+
+    /// What becomes of an image before `vit` sees it.
+    pub fn transform(&self, vit: &VitConfig) -> TransformConfig {
+        TransformConfig {
+            norm: self.norm,
+            interpolation: self.interpolation,
+            eval_resize: self.eval_resize,
+            crop_scale: self.crop_scale,
+            flip: self.flip,
+            ..default_transform(vit)
+        }
+    }
+
+    /// Choices of the forward pass.
+    pub fn options(&self) -> VitOptions {
+        VitOptions { pos: self.pos, embed: self.embed, full_last_block: self.full_last_block }
+    }
+
+    /// The optimiser's constants.
+    pub fn adamw(&self) -> AdamWConfig {
+        AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: self.weight_decay }
+    }
+
+    /// How the name of this run's folder begins; a time follows.
+    pub fn run_prefix(&self) -> String {
+        let scorer = toml::Value::try_from(self.scorer).ok().and_then(|v| v.as_str().map(String::from));
+        format!("{}-k{}-{}-s{}-", self.dataset, self.keep, scorer.unwrap_or_default(), self.seed)
+    }
+}
+
+/// The paper's transform (section 4.3) at the image size of `vit`.
+pub fn default_transform(vit: &VitConfig) -> TransformConfig {
+    TransformConfig {
+        image_size: vit.image_size,
+        norm: Norm::default(),
+        interpolation: Interpolation::default(),
+        eval_resize: EvalResize::default(),
+        crop_scale: [0.08, 1.0],
+        crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
+        flip: 0.5,
+    }
+}

@@ -1,0 +1,201 @@
+//! A run: everything that lives from the first step to the last, begun afresh or picked up from its folder.
+#![forbid(unsafe_code)]
+
+use super::config::TrainConfig;
+use crate::checkpoint::{ModelCard, Progress, RunDir};
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::eval::Feed;
+use crate::model::{HeadPolicy, Vit, VitConfig};
+use crate::optim::{AdamW, Schedule, no_decay_ranges};
+use crate::tensor::Tensor;
+use crate::weights::Weights;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A training run.
+pub struct Run {
+    pub config: TrainConfig,
+    pub dataset: Dataset,
+    pub dir: RunDir,
+    pub card: ModelCard,
+    pub vit: Vit,
+    pub progress: Progress,
+    /// Threads that decode.
+    pub workers: usize,
+    /// What the user should know of how the run began.
+    pub notes: Vec<String>,
+    pub(super) optim: AdamW,
+    pub(super) schedule: Schedule,
+    /// The flat gradient, as `vit.params.flat()`.
+    pub(super) grads: Tensor,
+    saved_at: Instant,
+}
+
+impl Run {
+    /// Begins a run in the new folder `root`, which is made only when model and data are in order.
+    pub fn start(config: TrainConfig, dataset: Dataset, root: &Path, workers: usize) -> Result<Self> {
+        config.validate()?;
+        let mut notes = Vec::new();
+        let vit = fresh_model(&config, &dataset, &mut notes)?;
+        let text =
+            toml::to_string(&config).map_err(|error| Error::usage("config", error.to_string(), "report this"))?;
+        let dir = RunDir::create(root, &text, &dataset.manifest_json()?)?;
+        Self::assemble(config, dataset, dir, vit, workers, notes)
+    }
+
+    /// Picks up the run in `dir` from its newest sound checkpoint, or from the beginning when it never saved one.
+    pub fn resume(config: TrainConfig, dataset: Dataset, dir: RunDir, workers: usize) -> Result<Self> {
+        config.validate()?;
+        let manifest = dir.root().join("manifest.json");
+        let recorded = std::fs::read_to_string(&manifest).map_err(|error| Error::io(&manifest, &error))?;
+        if content_hash(&recorded) != content_hash(&dataset.manifest_json()?) {
+            return Err(Error::data(
+                &dataset.root,
+                format!("the images are not those of {}", manifest.display()),
+                "restore the data or begin a new run",
+            ));
+        }
+        let mut notes = Vec::new();
+        let Some((checkpoint, passed_over)) = dir.latest()? else {
+            notes.push("no checkpoint was saved yet: beginning at the first step".into());
+            let vit = fresh_model(&config, &dataset, &mut notes)?;
+            dir.truncate_metrics(0)?;
+            return Self::assemble(config, dataset, dir, vit, workers, notes);
+        };
+        notes.extend(passed_over.into_iter().map(|fault| format!("passed over a torn checkpoint: {fault}")));
+        let vit = Vit::init(VitConfig::named(&config.model, dataset.classes.len())?, config.options(), config.seed);
+        let mut run = Self::assemble(config, dataset, dir, vit, workers, notes)?;
+        run.progress = run.dir.restore(&checkpoint, &mut run.vit, &mut run.optim)?;
+        // Rows belong to finished epochs; one written for the current epoch is written again when that ends.
+        run.dir.truncate_metrics(run.progress.step - u64::from(run.progress.batch))?;
+        run.mend_best(&checkpoint)?;
+        run.notes.push(format!(
+            "resuming at step {} (epoch {} of {}, {} batches into it)",
+            run.progress.step,
+            (run.progress.epoch + 1).min(run.config.epochs),
+            run.config.epochs,
+            run.progress.batch
+        ));
+        Ok(run)
+    }
+
+    /// Points `best` at `checkpoint` when that ends the best epoch and the run was killed before the link moved.
+    fn mend_best(&mut self, checkpoint: &Path) -> Result<()> {
+        if self.progress.batch > 0 || self.progress.best_epoch != Some(self.progress.epoch) {
+            return Ok(());
+        }
+        let place = |path: &Path| path.canonicalize().ok();
+        if place(&self.dir.root().join("best")) == place(checkpoint) { Ok(()) } else { self.save(true) }
+    }
+
+    fn assemble(
+        config: TrainConfig,
+        dataset: Dataset,
+        dir: RunDir,
+        vit: Vit,
+        workers: usize,
+        notes: Vec<String>,
+    ) -> Result<Self> {
+        let len = vit.params.flat().len();
+        let batches = dataset.train.len().div_ceil(config.batch_size);
+        let card = ModelCard {
+            model: vit.config.clone(),
+            options: vit.options,
+            classes: dataset.classes.clone(),
+            transform: config.transform(&vit.config),
+            prune: config.prune(),
+        };
+        Ok(Run {
+            optim: AdamW::new(len, config.adamw(), no_decay_ranges(&vit.params, &config.no_decay)),
+            schedule: Schedule {
+                lr: config.lr,
+                step_size: config.step_size,
+                gamma: config.gamma,
+                warmup_steps: (config.warmup_epochs * batches as f64).round() as u64,
+            },
+            grads: Tensor::zeros(&[len]),
+            progress: Progress::default(),
+            saved_at: Instant::now(),
+            config,
+            dataset,
+            dir,
+            card,
+            vit,
+            workers,
+            notes,
+        })
+    }
+
+    /// Batches in an epoch.
+    pub fn batches(&self) -> usize {
+        self.dataset.train.len().div_ceil(self.config.batch_size)
+    }
+
+    /// How validation and test images are fed.
+    pub fn feed(&self) -> Feed<'_> {
+        Feed { transform: &self.card.transform, batch_size: self.config.batch_size, workers: self.workers }
+    }
+
+    /// True when a checkpoint inside the epoch is due; never after its last batch, where the epoch saves anyway.
+    pub(super) fn save_is_due(&self) -> bool {
+        let minutes = self.config.save_every;
+        let by_time = minutes > 0.0 && self.saved_at.elapsed() >= Duration::from_secs_f64(minutes * 60.0);
+        let by_steps = self.config.save_steps.is_some_and(|steps| self.progress.step.is_multiple_of(steps));
+        (by_time || by_steps) && (self.progress.batch as usize) < self.batches()
+    }
+
+    /// Writes a checkpoint of the present state.
+    pub(super) fn save(&mut self, best: bool) -> Result<()> {
+        let keep = self.config.keep_checkpoints;
+        self.dir.save(&self.vit, &self.optim, &self.progress, &self.card, best, keep)?;
+        self.saved_at = Instant::now();
+        Ok(())
+    }
+
+    /// Saves, and returns the error that ends an interrupted run.
+    pub(super) fn interrupted(&mut self) -> Result<Error> {
+        self.save(false)?;
+        Ok(self.interruption())
+    }
+
+    /// The error that ends an interrupted run whose state is saved.
+    pub(super) fn interruption(&self) -> Error {
+        Error::Interrupted {
+            saved: format!(
+                "saved at step {}, go on with `dynavit train --resume {}`",
+                self.progress.step,
+                self.dir.root().display()
+            ),
+        }
+    }
+}
+
+/// The hash over classes, splits and files that a manifest carries.
+fn content_hash(manifest: &str) -> Option<String> {
+    let manifest: serde_json::Value = serde_json::from_str(manifest).ok()?;
+    manifest["sha256"].as_str().map(String::from)
+}
+
+/// The model as the run begins: pretrained weights, or random ones.
+fn fresh_model(config: &TrainConfig, dataset: &Dataset, notes: &mut Vec<String>) -> Result<Vit> {
+    for (split, samples) in [("training", &dataset.train), ("validation", &dataset.val)] {
+        if samples.is_empty() {
+            return Err(Error::data(&dataset.root, format!("the {split} split has no image"), "add images"));
+        }
+    }
+    let shape = VitConfig::named(&config.model, dataset.classes.len())?;
+    let Some(path) = &config.weights else {
+        return Ok(Vit::init(shape, config.options(), config.seed));
+    };
+    let (file, _) = crate::checkpoint::resolve(path)?;
+    let weights = Weights::open(&file)?;
+    let (vit, report) = Vit::load(shape, config.options(), &weights, HeadPolicy::Replace, config.seed)?;
+    if let Some(reason) = report.fresh_head {
+        notes.push(format!("the head starts from random weights: {reason}"));
+    }
+    if !report.unexpected.is_empty() {
+        notes.push(format!("{} has tensors without a place: {}", file.display(), report.unexpected.join(", ")));
+    }
+    Ok(vit)
+}

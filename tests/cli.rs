@@ -1,0 +1,301 @@
+//! The built command, end to end: what it refuses, what it prints, and that a killed run loses nothing.
+#![forbid(unsafe_code)]
+
+use assert_cmd::Command;
+use dynavit::model::{Vit, VitConfig, VitOptions};
+use dynavit::weights::{Entry, write};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+const BIN: &str = env!("CARGO_BIN_EXE_dynavit");
+
+/// A command in its own folder, with no setting from outside.
+fn dynavit(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(BIN);
+    command.current_dir(folder).args(args);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DYNAVIT_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs, demands the exit code, and returns stdout and stderr.
+#[track_caller]
+fn run(folder: &Path, args: &[&str], code: i32) -> (String, String) {
+    let output = dynavit(folder, args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let (out, err) = (text(output.stdout), text(output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{args:?}\nstdout: {out}\nstderr: {err}");
+    (out, err)
+}
+
+/// Runs what must fail with one line on stderr that holds all of `words`, and nothing on stdout.
+#[track_caller]
+fn refused(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
+    let (out, err) = run(folder, args, code);
+    assert_eq!(out, "", "{args:?}");
+    assert!(err.starts_with("error: ") && err.trim_end().lines().count() == 1, "{args:?}: {err}");
+    for word in words {
+        assert!(err.contains(word), "{args:?}: no {word:?} in {err}");
+    }
+}
+
+#[test]
+fn bad_usage_is_one_line_and_exit_code_2() {
+    let folder = tempfile::tempdir().unwrap();
+    for keep in ["0", "101", "-1", "abc", "nan"] {
+        refused(folder.path(), &["train", "voc", keep], 2, &[keep, "KEEP"]);
+        refused(folder.path(), &["eval", "voc", keep, "--checkpoint", "x"], 2, &[keep, "KEEP"]);
+    }
+    let train = |more: &[&'static str]| [&["train", "voc", "70", "--data", "x"], more].concat();
+    for (flags, words) in [
+        (train(&["--lr", "0"]), ["--lr", "above 0"]),
+        (train(&["--epochs", "0"]), ["--epochs", "at least 1"]),
+        (train(&["--batch-size", "0"]), ["--batch-size", "at least 1"]),
+        (train(&["--crop-scale", "0.9,0.1"]), ["--crop-scale", "A <= B"]),
+        (train(&["--crop-scale", "1"]), ["--crop-scale", "two numbers"]),
+        (train(&["--scorer", "best"]), ["--scorer", "sobel"]),
+        (train(&["--model", "resnet50"]), ["resnet50", "vit_base_patch16_224"]),
+        (train(&["--device", "cuda"]), ["--device", "no CUDA engine"]),
+        (train(&["--precision", "f16"]), ["--precision", "f32"]),
+        (train(&["--threads", "0"]), ["--threads", "at least 1"]),
+        (vec!["train", "cifar", "70"], ["cifar", "sample"]),
+        (vec!["train", "voc"], ["KEEP", "required"]),
+        (vec!["train", "folder", "70"], ["--data", "give"]),
+        (vec!["predict", "--weights", "x"], ["IMAGE", "required"]),
+        (vec!["frobnicate"], ["frobnicate", "unrecognized"]),
+    ] {
+        refused(folder.path(), &flags, 2, &words);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a refused command left something behind");
+}
+
+#[test]
+fn missing_files_are_named_with_exit_code_3() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    refused(
+        folder.path(),
+        &["train", "voc", "70", "--data", "nowhere", "--model", "vit_micro_patch16_224"],
+        3,
+        &["nowhere"],
+    );
+    refused(folder.path(), &["train", "voc", "70", "--config", "none.toml"], 3, &["none.toml"]);
+    refused(folder.path(), &["train", "--resume", "gone"], 3, &["gone"]);
+    refused(folder.path(), &["train", "--resume", "auto"], 3, &["runs"]);
+    refused(folder.path(), &["eval", "voc", "70", "--checkpoint", "gone"], 3, &["gone"]);
+    refused(folder.path(), &["predict", "a.png", "--weights", "gone"], 3, &["gone"]);
+    assert!(!folder.path().join("runs").exists());
+}
+
+#[test]
+fn help_fits_a_terminal_and_lists_what_works() {
+    let folder = tempfile::tempdir().unwrap();
+    for args in [
+        &["--help"][..],
+        &["train", "--help"],
+        &["eval", "--help"],
+        &["predict", "--help"],
+        &["flops", "--help"],
+        &["inspect", "--help"],
+        &["data", "--help"],
+        &["data", "sample", "--help"],
+        &["completions", "--help"],
+    ] {
+        let (out, _) = run(folder.path(), args, 0);
+        for line in out.lines() {
+            assert!(line.chars().count() <= 80, "{args:?}: {line}");
+        }
+        assert!(!out.contains("cuda"), "{args:?} offers what this build lacks");
+    }
+    let (train, _) = run(folder.path(), &["train", "--help"], 0);
+    for flag in ["--lr", "--decay-epochs", "--decay-rate", "--data-dir", "--scale", "--resume", "Examples:"] {
+        assert!(train.contains(flag), "{flag}");
+    }
+    let (script, _) = run(folder.path(), &["completions", "bash"], 0);
+    assert!(script.contains("--saliency-domain"));
+}
+
+#[test]
+fn config_files_are_checked_and_overridden_by_environment_and_flags() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("c.toml");
+    std::fs::write(&config, "lrr = 1\nlr = 1e-3\nscorrer = 'l2'\n").unwrap();
+    refused(folder.path(), &["train", "voc", "70", "--config", "c.toml"], 2, &["c.toml", "lrr, scorrer", "lr,"]);
+    std::fs::write(&config, "lr = 'high'\n").unwrap();
+    refused(folder.path(), &["train", "voc", "70", "--config", "c.toml"], 2, &["c.toml", "lr"]);
+    std::fs::write(&config, "dataset = 'voc'\nkeep = 70\nlr = -1.0\n").unwrap();
+    refused(folder.path(), &["train", "--config", "c.toml"], 2, &["--lr"]);
+    let mut command = dynavit(folder.path(), &["train", "--config", "c.toml"]);
+    let output = command.env("DYNAVIT_LR", "1e-4").env("DYNAVIT_DATA", "envdata").output().unwrap();
+    assert!(
+        String::from_utf8(output.stderr).unwrap().contains("envdata"),
+        "lr of the environment is fine, its data is not there"
+    );
+    let mut command = dynavit(folder.path(), &["train", "--config", "c.toml", "--lr", "1e-4", "--data", "flagdata"]);
+    let output = command.env("DYNAVIT_LR", "-2").env("DYNAVIT_DATA", "envdata").output().unwrap();
+    assert!(String::from_utf8(output.stderr).unwrap().contains("flagdata"));
+}
+
+/// Random weights of the smallest model without a card, and two images of different sizes.
+fn weights_and_images(folder: &Path, classes: usize) {
+    let config = VitConfig::named("vit_micro_patch16_224", classes).unwrap();
+    let vit = Vit::init(config, VitOptions::default(), 7);
+    let entries: Vec<Entry> = vit
+        .params
+        .ids()
+        .map(|id| Entry { name: vit.params.name(id), shape: vit.params.shape(id), values: vit.params.values(id) })
+        .collect();
+    write(&folder.join("w.safetensors"), &entries, &BTreeMap::new()).unwrap();
+    for (name, width, height) in [("a.png", 40, 31), ("b.png", 300, 224)] {
+        let image =
+            image::RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 5) as u8, (y * 7) as u8, (x * y) as u8]));
+        image.save(folder.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn predict_prints_the_documented_json() {
+    let folder = tempfile::tempdir().unwrap();
+    weights_and_images(folder.path(), 3);
+    let base = ["predict", "a.png", "b.png", "--weights", "w.safetensors"];
+    refused(folder.path(), &base, 2, &["--model", "vit_micro_patch16_224"]);
+    let base = [&base[..], &["--model", "vit_micro_patch16_224"]].concat();
+    let (out, err) = run(folder.path(), &[&base[..], &["--json", "--top", "2"]].concat(), 0);
+    assert_eq!(err, "");
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert!(out.starts_with(
+        r#"{"model":"vit_micro_patch16_224","keep":70.0,"scorer":"l2","seq_len":138,"images":[{"path":"a.png","kept":["#
+    ));
+    assert_eq!(document.as_object().unwrap().len(), 5);
+    for image in document["images"].as_array().unwrap() {
+        let kept: Vec<u64> = image["kept"].as_array().unwrap().iter().map(|i| i.as_u64().unwrap()).collect();
+        assert!(kept.len() == 137 && kept.windows(2).all(|w| w[0] < w[1]) && kept[136] < 196);
+        let logits: Vec<f32> = image["logits"].as_array().unwrap().iter().map(|z| z.as_f64().unwrap() as f32).collect();
+        let top = image["top"].as_array().unwrap();
+        assert_eq!((logits.len(), top.len(), image.as_object().unwrap().len()), (3, 2, 4));
+        let first = top[0]["index"].as_u64().unwrap() as usize;
+        assert!(logits.iter().all(|&z| z <= logits[first]) && top[0]["class"].is_null());
+        assert!(top[0]["prob"].as_f64().unwrap() >= top[1]["prob"].as_f64().unwrap());
+    }
+    // A line an image says the same, whatever the batches; a folder is its images in order.
+    let (lines, _) = run(folder.path(), &[&base[..], &["--jsonl", "--top", "2", "--batch-size", "1"]].concat(), 0);
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(&lines, document["images"].as_array().unwrap());
+    let (human, _) =
+        run(folder.path(), &["predict", ".", "--weights", "w.safetensors", "--model", "vit_micro_patch16_224"], 0);
+    assert_eq!(human.lines().count(), 2);
+    for (scorer, keep, seq_len) in
+        [("random", "100", 197), ("entropy", "0.1", 2), ("sobel", "50", 99), ("center", "30", 59)]
+    {
+        let (out, _) = run(folder.path(), &[&base[..], &["--json", "--scorer", scorer, "--keep", keep]].concat(), 0);
+        assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["seq_len"], seq_len);
+    }
+    std::fs::write(folder.path().join("torn.png"), b"\x89PNG\r\n\x1a\n").unwrap();
+    let torn = ["predict", "torn.png", "--weights", "w.safetensors", "--model", "vit_micro_patch16_224", "--json"];
+    refused(folder.path(), &torn, 3, &["torn.png"]);
+}
+
+/// A sample of few images that all tests of training share the drawing of, in a fresh folder.
+fn small_sample() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), &["data", "sample", "--output", "drawn", "--images", "60", "--seed", "5"], 0);
+    folder
+}
+
+const RECIPE: &str = "train voc 30 --data drawn --model vit_micro_patch16_224 --lr 1e-3 --batch-size 12 \
+                      --warmup-epochs 0.5 --save-steps 1 --workers 2 --quiet";
+
+/// The arguments of a short training run.
+fn recipe<'a>(epochs: &'a str, name: &'a str) -> Vec<&'a str> {
+    RECIPE.split_whitespace().chain(["--epochs", epochs, "--run-name", name]).collect()
+}
+
+fn model_hash(run: &Path) -> String {
+    let bytes = std::fs::read(run.join("last/model.safetensors")).unwrap();
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// metrics.csv without its last column, which is a rate.
+fn metrics(run: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
+    text.lines().map(|line| line.rsplit_once(',').unwrap().0.to_owned()).collect()
+}
+
+/// Starts a training run and waits until its checkpoint of `step` is there.
+fn begin(folder: &Path, args: &[&str], run: &Path, step: u32) -> Child {
+    let mut command = std::process::Command::new(BIN);
+    command.current_dir(folder).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let patience = Instant::now();
+    while !run.join(format!("checkpoints/step-{step}/state.json")).exists() && child.try_wait().unwrap().is_none() {
+        assert!(patience.elapsed() < Duration::from_secs(300), "no checkpoint of step {step}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child
+}
+
+fn in_runs(folder: &Path, name: &str) -> PathBuf {
+    folder.join("runs").join(name)
+}
+
+#[test]
+fn a_killed_run_ends_like_one_never_stopped() {
+    let folder = small_sample();
+    let folder = folder.path();
+    let (out, _) = run(folder, &recipe("2", "whole"), 0);
+    assert!(out.contains("best epoch") && out.contains("test accuracy"), "{out}");
+    let whole = in_runs(folder, "whole");
+    // In the first epoch, and in the second; each is killed once more on the way.
+    for (name, steps) in [("early", [1, 3]), ("late", [5, 6])] {
+        let killed = in_runs(folder, name);
+        let name_it = recipe("2", name);
+        let go_on = ["train", "--resume", killed.to_str().unwrap(), "--quiet"];
+        for (args, step) in [&name_it[..], &go_on[..]].into_iter().zip(steps) {
+            let mut child = begin(folder, args, &killed, step);
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        run(folder, &go_on, 0);
+        assert_eq!(model_hash(&killed), model_hash(&whole), "{name}");
+        assert_eq!(metrics(&killed), metrics(&whole), "{name}");
+    }
+    let path = whole.to_str().unwrap();
+    refused(folder, &["train", "--resume", path, "--lr", "0.5"], 2, &["--lr", "contradicts"]);
+    run(folder, &["train", "voc", "30", "--resume", path, "--threads", "1", "--quiet"], 0);
+
+    let (out, _) =
+        run(folder, &["eval", "voc", "30", "--data", "drawn", "--checkpoint", path, "--split", "test", "--json"], 0);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    let confusion: u64 = report["confusion"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|row| row.as_array().unwrap())
+        .map(|n| n.as_u64().unwrap())
+        .sum();
+    assert_eq!(confusion, report["images"].as_u64().unwrap());
+    assert_eq!(report["per_class"].as_array().unwrap().len(), report["classes"].as_array().unwrap().len());
+    let (text, _) = run(folder, &["eval", "voc", "30", "--checkpoint", path], 0);
+    assert!(text.contains("macro avg") && text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_saves_and_exits_with_130() {
+    let folder = small_sample();
+    let folder = folder.path();
+    let interrupted = in_runs(folder, "stopped");
+    let child = begin(folder, &recipe("1000", "stopped"), &interrupted, 1);
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{err}");
+    assert!(err.contains("interrupted") && err.contains("dynavit train --resume"), "{err}");
+    run(folder, &["train", "--resume", interrupted.to_str().unwrap(), "--epochs", "1", "--quiet"], 0);
+}
