@@ -141,6 +141,18 @@ mod tests {
     }
 
     #[test]
+    fn fvcores_own_counts() {
+        let fixture: serde_json::Value = serde_json::from_str(include_str!("../fixtures/flops.json")).unwrap();
+        for row in fixture["rows"].as_array().unwrap() {
+            let config = VitConfig::named(row["model"].as_str().unwrap(), 5).unwrap();
+            let s = row["seq_len"].as_u64().unwrap() as usize;
+            let cost = Cost::new(&config, &VitOptions::default(), s - 1);
+            let counted = ["macs", "fvcore_unfused", "fvcore_fused"].map(|key| row[key].as_u64().unwrap());
+            assert_eq!([cost.macs, cost.fvcore_unfused, cost.fvcore_fused], counted, "{row}");
+        }
+    }
+
+    #[test]
     fn keep_60_and_70_give_the_lengths_of_the_table() {
         let s = |keep: &str, round| 1 + keep.parse::<crate::prune::Keep>().unwrap().count(base().patches(), round);
         assert_eq!((s("60", Round::Floor), s("60", Round::Nearest), s("70", Round::Floor)), (118, 119, 138));

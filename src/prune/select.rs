@@ -100,7 +100,7 @@ fn check_normalized(config: &PruneConfig, grid: &Grid, len: usize, batch: usize)
         return Ok(0);
     }
     let Grid { height, width, .. } = *grid;
-    if len == 0 || len % (batch * height * width) != 0 {
+    if len == 0 || !len.is_multiple_of(batch * height * width) {
         let want = format!("(B, C, h, w) = ({batch}, C, {height}, {width})");
         return Err(Error::shape("prune", format!("{len} normalised values are not {want}")));
     }

@@ -69,15 +69,14 @@ fn naive_score(scorer: Scorer, grid: &Grid, normalized: &[f32], rgb: &[u8], n: u
             (0..3).map(|c| inside().map(|(y, x)| value(c, y, x).powi(2)).sum::<f64>()).sum::<f64>().sqrt()
         }
         Scorer::Sobel => {
-            let kernel = [[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]];
+            let smooth = [1.0, 2.0, 1.0];
+            let slope = [-1.0, 0.0, 1.0];
             let magnitude = |(y, x): (usize, usize)| {
                 let (mut gx, mut gy) = (0.0, 0.0);
-                for i in 0..3 {
-                    for j in 0..3 {
-                        let v = luma(y as isize + i as isize - 1, x as isize + j as isize - 1);
-                        gx += kernel[i][j] * v;
-                        gy += kernel[j][i] * v;
-                    }
+                for (i, j) in (0..9).map(|cell| (cell / 3, cell % 3)) {
+                    let v = luma(y as isize + i as isize - 1, x as isize + j as isize - 1);
+                    gx += smooth[i] * slope[j] * v;
+                    gy += slope[i] * smooth[j] * v;
                 }
                 f64::hypot(gx, gy)
             };

@@ -83,7 +83,7 @@ impl Serialize for HeaderJson<'_> {
         }
         let mut from = 0;
         for Entry { name, shape, values } in self.entries {
-            let to = from + size_of_val::<[f32]>(values);
+            let to = from + size_of_val(*values);
             map.serialize_entry(name, &TensorJson { dtype: "F32", shape, data_offsets: [from, to] })?;
             from = to;
         }
