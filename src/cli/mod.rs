@@ -63,8 +63,8 @@ pub fn main() -> Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
-        Command::Flops(args) => flops::run(args),
-        Command::Inspect(args) => inspect::run(args),
+        Command::Flops(args) => flops::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Data(args) => data::run(args),
         Command::Completions(args) => completions::run(args),
     }
