@@ -38,7 +38,8 @@ fn run(folder: &Path, args: &[&str], code: i32) -> (String, String) {
 fn refused(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
     let (out, err) = run(folder, args, code);
     assert_eq!(out, "", "{args:?}");
-    assert!(err.starts_with("error: ") && err.trim_end().lines().count() == 1, "{args:?}: {err}");
+    let lines: Vec<&str> = err.lines().filter(|line| !line.starts_with("warning: ")).collect();
+    assert!(lines.len() == 1 && lines[0].starts_with("error: "), "{args:?}: {err}");
     for word in words {
         assert!(err.contains(word), "{args:?}: no {word:?} in {err}");
     }
@@ -185,7 +186,14 @@ fn predict_prints_the_documented_json() {
     // A line an image says the same, whatever the batches; a folder is its images in order.
     let (lines, _) = run(folder.path(), &[&base[..], &["--jsonl", "--top", "2", "--batch-size", "1"]].concat(), 0);
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(&lines, document["images"].as_array().unwrap());
+    for (line, image) in lines.iter().zip(document["images"].as_array().unwrap()) {
+        assert_eq!((&line["path"], &line["kept"]), (&image["path"], &image["kept"]));
+        for (a, b) in line["logits"].as_array().unwrap().iter().zip(image["logits"].as_array().unwrap()) {
+            // The product splits batches of one and of two differently: a few roundings of logits below 1.
+            assert!((a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-5, "{line} {image}");
+        }
+    }
+    assert_eq!(lines.len(), 2);
     let (human, _) =
         run(folder.path(), &["predict", ".", "--weights", "w.safetensors", "--model", "vit_micro_patch16_224"], 0);
     assert_eq!(human.lines().count(), 2);
@@ -264,6 +272,12 @@ fn a_killed_run_ends_like_one_never_stopped() {
         assert_eq!(model_hash(&killed), model_hash(&whole), "{name}");
         assert_eq!(metrics(&killed), metrics(&whole), "{name}");
     }
+    refused(
+        folder,
+        &[&recipe("3", "wild")[..], &["--gamma", "1e30", "--step-size", "1"]].concat(),
+        4,
+        &["finite", "step", "--lr"],
+    );
     let path = whole.to_str().unwrap();
     refused(folder, &["train", "--resume", path, "--lr", "0.5"], 2, &["--lr", "contradicts"]);
     run(folder, &["train", "voc", "30", "--resume", path, "--threads", "1", "--quiet"], 0);

@@ -160,7 +160,6 @@ fn open(args: &EvalArgs, weights: &Path) -> Result<Dataset> {
                 && source::or_sample(args.dataset, args.data.as_deref()) == DatasetName::Sample)
     };
     let config = run_config(&args.checkpoint).or_else(|| run_config(weights)).filter(same);
-    let config = config.filter(|config| args.data.is_none() || config.data == args.data || config.data.is_some());
     let data = args.data.clone().or_else(|| config.as_ref().and_then(|config| config.data.clone()));
     let name = match &config {
         Some(config) if args.data.is_none() => config.dataset,
@@ -197,9 +196,10 @@ fn same_classes(names: &[String], count: usize, dataset: &Dataset, file: &Path) 
 /// The report for people.
 fn table(outcome: &Outcome, report: &Report) -> String {
     let width = outcome.classes.iter().map(|class| class.chars().count()).max().unwrap_or(0).max(9);
+    let split = outcome.split.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
     let mut text = format!(
-        "{} on {} {:?}, K = {} %, S = {}: {} images\n",
-        outcome.model, outcome.dataset, outcome.split, outcome.keep, outcome.seq_len, outcome.images
+        "{} on {} ({}), K = {} %, S = {}: {} images\n",
+        outcome.model, outcome.dataset, split, outcome.keep, outcome.seq_len, outcome.images
     );
     let _ = writeln!(text, "accuracy {:.2} %, loss {:.4}\n", 100.0 * outcome.accuracy, outcome.loss);
     let _ = writeln!(text, "{:width$} {:>10} {:>10} {:>10} {:>8}", "class", "precision", "recall", "F1", "support");

@@ -8,6 +8,7 @@ use crate::checkpoint::{RunDir, resolve};
 use crate::data::{LabelPolicy, SplitPolicy};
 use crate::error::{Error, Result};
 use crate::flops::Cost;
+use crate::model::VitConfig;
 use crate::optim::NoDecay;
 use crate::prune::Keep;
 use crate::train::{DatasetName, Run, Stop, Summary, TrainConfig, train};
@@ -171,6 +172,8 @@ pub fn run(args: TrainArgs) -> Result<()> {
 fn start(args: &TrainArgs, engine: Engine) -> Result<Run> {
     let (config, fell_back) = settle(args)?;
     config.validate()?;
+    // A bad name is told before the data set, which may be large, is read.
+    VitConfig::named(&config.model, 1)?;
     let root = source::root(config.dataset, config.data.as_deref())?;
     if fell_back {
         print::complain(
@@ -182,12 +185,13 @@ fn start(args: &TrainArgs, engine: Engine) -> Result<Run> {
                 root.display()
             ),
         );
-    } else if config.weights.is_none() && config.dataset != DatasetName::Sample {
+    }
+    let dataset = source::open(config.dataset, &root, config.label_policy, config.split)?;
+    if config.weights.is_none() && config.dataset != DatasetName::Sample {
         let text = format!("{} starts from random weights; --weights FILE gives it pretrained ones", config.model);
         print::complain("warning", &text);
     }
     warn_of_norm(&config);
-    let dataset = source::open(config.dataset, &root, config.label_policy, config.split)?;
     let config = TrainConfig { data: Some(absolute(&root)?), ..config };
     let dir = match &args.run_name {
         Some(name) => args.output.join(name),
