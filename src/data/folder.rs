@@ -103,7 +103,7 @@ fn scan(folder: &Path, notes: &mut Vec<String>) -> Result<Classes> {
     }
     if others > 0 {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        notes.push(format!("{others} entries in {name} do not end in .jpg, .jpeg or .png and are left out"));
+        notes.push(format!("left out in {name}, not being .jpg, .jpeg or .png: {others}"));
     }
     Ok(classes)
 }
@@ -137,4 +137,76 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 fn is_image(path: &Path) -> bool {
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
     matches!(ending.as_str(), "jpg" | "jpeg" | "png") && path.is_file()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Empty files stand for images: this room only looks at names.
+    fn tree(files: &[(&str, usize)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (folder, n) in files {
+            let folder = root.path().join(folder);
+            std::fs::create_dir_all(&folder).unwrap();
+            (0..*n).for_each(|i| std::fs::write(folder.join(format!("{i:02}.JPG")), "").unwrap());
+        }
+        root
+    }
+
+    fn message(root: &Path) -> String {
+        open_folder(root).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn given_splits_are_taken() {
+        let root = tree(&[("train/dog", 3), ("train/cat", 2), ("val/cat", 1), ("val/dog", 1), (".git/x", 1)]);
+        std::fs::write(root.path().join("train/dog/notes.txt"), "").unwrap();
+        std::fs::write(root.path().join("train/dog/.hidden.jpg"), "").unwrap();
+        let data = open_folder(root.path()).unwrap();
+        assert_eq!(data.classes, ["cat", "dog"]);
+        assert_eq!(data.train.iter().map(|s| s.label).collect::<Vec<_>>(), [0, 0, 1, 1, 1]);
+        assert_eq!(data.val.iter().map(|s| (s.id, s.label)).collect::<Vec<_>>(), [(5, 0), (6, 1)]);
+        assert_eq!(data.test, []);
+        assert_eq!(data.notes, ["left out in train, not being .jpg, .jpeg or .png: 1"]);
+    }
+
+    #[test]
+    fn plain_class_folders_are_split_by_class() {
+        let root = tree(&[("a", 40), ("b", 16)]);
+        let data = open_folder(root.path()).unwrap();
+        let count = |samples: &[Sample], label| samples.iter().filter(|s| s.label == label).count();
+        assert_eq!([0, 1].map(|c| count(&data.train, c)), [30, 12]);
+        assert_eq!([0, 1].map(|c| count(&data.val, c)), [5, 2]);
+        assert_eq!([0, 1].map(|c| count(&data.test, c)), [5, 2]);
+        let all = [&data.train, &data.val, &data.test].map(|s| s.clone()).concat();
+        assert_eq!(all.iter().map(|s| s.id).collect::<BTreeSet<_>>(), (0..56).collect());
+        assert_eq!(all.iter().map(|s| &s.path).collect::<BTreeSet<_>>().len(), 56);
+        assert_eq!(open_folder(root.path()).unwrap().val, data.val);
+        assert!(data.notes[0].contains("75/12.5/12.5"));
+    }
+
+    #[test]
+    fn a_missing_val_is_taken_from_train() {
+        let root = tree(&[("train/a", 16), ("train/b", 8), ("test/a", 2), ("test/b", 3)]);
+        let data = open_folder(root.path()).unwrap();
+        assert_eq!([data.train.len(), data.val.len(), data.test.len()], [21, 3, 5]);
+        assert!(data.notes[0].contains("no val folder"));
+    }
+
+    #[test]
+    fn bad_trees_are_named() {
+        assert!(message(Path::new("/no/such/place")).contains("no such folder"));
+        assert!(message(tree(&[]).path()).contains("no class folder"));
+        assert!(message(tree(&[("a", 9), ("b", 0)]).path()).contains("b: empty class"));
+        assert!(
+            message(tree(&[("train/a", 2), ("val/a", 1), ("val/b", 1)]).path()).contains("'b' is not a class of train")
+        );
+        assert!(
+            message(tree(&[("train/a", 2), ("train/b", 2), ("val/a", 1)]).path())
+                .contains("'b' of train has no folder")
+        );
+        assert!(message(tree(&[("a", 2), ("b", 3)]).path()).contains("no image to validate on"));
+    }
 }

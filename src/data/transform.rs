@@ -135,3 +135,108 @@ pub fn normalise(rgb: &[u8], norm: Norm) -> Vec<f32> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ramp(width: usize, height: usize) -> Picture {
+        let pixels = (0..width * height).flat_map(|i| [(i % width) as u8, (i / width) as u8, 7]).collect();
+        Picture { width, height, pixels }
+    }
+
+    #[test]
+    fn normalising_keeps_torchs_order_of_operations() {
+        let out = normalise(&[0, 128, 255, 1, 2, 3], Norm::Imagenet);
+        let want = |v: f32, mean: f32, std: f32| (v / 255.0 - mean) / std;
+        assert_eq!(out[0].to_bits(), want(0.0, 0.485, 0.229).to_bits());
+        assert_eq!(out[1].to_bits(), want(1.0, 0.485, 0.229).to_bits());
+        assert_eq!(out[2].to_bits(), want(128.0, 0.456, 0.224).to_bits());
+        assert_eq!(out[4].to_bits(), want(255.0, 0.406, 0.225).to_bits());
+        assert_eq!(normalise(&[0, 255, 255], Norm::Half), [-1.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn a_flip_mirrors_each_row() {
+        let mut rgb = ramp(3, 2).pixels;
+        flip(&mut rgb, 3);
+        assert_eq!(rgb, [2, 0, 7, 1, 0, 7, 0, 0, 7, 2, 1, 7, 1, 1, 7, 0, 1, 7]);
+    }
+
+    #[test]
+    fn flips_come_as_often_as_asked() {
+        let mut config =
+            TransformConfig { crop_scale: [1.0, 1.0], crop_ratio: [1.0, 1.0], ..TransformConfig::paper(8) };
+        let picture = ramp(8, 8);
+        let flips = |config: &TransformConfig| {
+            let at = |id| apply(&picture, id, config, Mode::Train { seed: 5, epoch: 1 })[0] == 7;
+            (0..2000).filter(|&id| at(id)).count()
+        };
+        // The deviation of the count is 22; six of them bound a correct one.
+        assert!(flips(&config).abs_diff(1000) < 135);
+        config.flip = 0.0;
+        assert_eq!(flips(&config), 0);
+        config.flip = 1.0;
+        assert_eq!(flips(&config), 2000);
+    }
+
+    #[test]
+    fn augmentation_depends_on_seed_epoch_and_id_alone() {
+        let (picture, config) = (ramp(90, 60), TransformConfig::paper(16));
+        let at = |seed, epoch, id| apply(&picture, id, &config, Mode::Train { seed, epoch });
+        assert_eq!(at(1, 2, 3), at(1, 2, 3));
+        assert_ne!(at(1, 2, 3), at(2, 2, 3));
+        assert_ne!(at(1, 2, 3), at(1, 3, 3));
+        assert_ne!(at(1, 2, 3), at(1, 2, 4));
+    }
+
+    #[test]
+    fn a_strip_gets_the_central_crop_of_its_ratio() {
+        let config = TransformConfig::paper(8);
+        let crop = |w, h| random_crop(&ramp(w, h), &config, &mut Stream::new(0, Purpose::Crop, 0, 0));
+        // No area of a strip this thin has a ratio within 3/4..4/3, so all ten tries miss.
+        assert_eq!(crop(9, 2000), Crop { left: 0, top: 994, width: 9, height: 12 });
+        assert_eq!(crop(2000, 9), Crop { left: 994, top: 0, width: 12, height: 9 });
+        assert_eq!(crop(1, 1), Crop { left: 0, top: 0, width: 1, height: 1 });
+    }
+
+    #[test]
+    fn the_central_crop_is_torchvisions() {
+        let config = TransformConfig { eval_resize: EvalResize::Crop, ..TransformConfig::paper(14) };
+        // 14 / 0.875 = 16, the size of the short side already: rows and columns are only cut, 1 and (33 - 14) / 2 = 9.5,
+        // which Python rounds to 10.
+        let rgb = apply(&ramp(33, 16), 0, &config, Mode::Eval);
+        assert_eq!((rgb.len(), &rgb[..3]), (14 * 14 * 3, &[10, 1, 7][..]));
+        // A strip of 16,000 pixels must not be blown up as a whole.
+        assert_eq!(apply(&ramp(1, 16_000), 0, &config, Mode::Eval).len(), 14 * 14 * 3);
+    }
+
+    #[test]
+    fn impossible_settings_are_usage_errors() {
+        let paper = TransformConfig::paper(224);
+        assert!(paper.check().is_ok());
+        let bad = [
+            TransformConfig { image_size: 0, ..paper.clone() },
+            TransformConfig { crop_scale: [0.5, 0.1], ..paper.clone() },
+            TransformConfig { crop_scale: [0.5, 1.5], ..paper.clone() },
+            TransformConfig { crop_ratio: [f64::NAN, 1.0], ..paper.clone() },
+            TransformConfig { crop_ratio: [1.0, f64::INFINITY], ..paper.clone() },
+            TransformConfig { flip: -0.1, ..paper.clone() },
+        ];
+        for config in bad {
+            assert_eq!(config.check().unwrap_err().exit_code(), 2, "{config:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn crops_lie_inside(w in 1usize..500, h in 1usize..500, seed: u64, low in 0.01..1.0f64) {
+            let config = TransformConfig { crop_scale: [low, 1.0], ..TransformConfig::paper(8) };
+            let picture = Picture { width: w, height: h, pixels: Vec::new() };
+            let crop = random_crop(&picture, &config, &mut Stream::new(seed, Purpose::Crop, 0, 0));
+            prop_assert!(crop.width > 0 && crop.height > 0);
+            prop_assert!(crop.left + crop.width <= w && crop.top + crop.height <= h);
+        }
+    }
+}

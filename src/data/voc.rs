@@ -231,3 +231,7 @@ fn find_image(root: &Path, name: &str, annotation: &Annotation) -> Result<PathBu
         )
     })
 }
+
+#[cfg(test)]
+#[path = "voc_tests.rs"]
+mod tests;
