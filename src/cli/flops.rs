@@ -19,7 +19,13 @@ pub struct FlopsArgs {
     #[arg(long, value_name = "NAME", default_value = "vit_base_patch16_224")]
     model: String,
     /// Keep ratios in percent
-    #[arg(long, value_name = "K,...", value_delimiter = ',', default_value = "60,70,100")]
+    #[arg(
+        long,
+        value_name = "K,...",
+        value_delimiter = ',',
+        default_value = "60,70,100",
+        allow_negative_numbers = true
+    )]
     keep: Vec<Keep>,
     /// Sequence lengths with [CLS]; takes the place of --keep
     #[arg(long, value_name = "S,...", value_delimiter = ',')]
@@ -153,7 +159,7 @@ fn table(config: &VitConfig, options: &VitOptions, rows: &[Row]) -> String {
     let giga = |count: u64| format!("{:.3} G", count as f64 / 1e9);
     let label = rows.iter().map(|row| row.label.len()).max().unwrap_or(1).max(4);
     let mut text = format!("{name}, {image_size} x {image_size} pixels, N = {n}, {classes} classes, one image\n\n");
-    text += &format!("{:label$} {:>4} {:>10} {:>10}   {:^21}\n", "", "", "", "", "fvcore, attention");
+    text += &format!("{:label$} {:>4} {:>10} {:>10}   {:>21}\n", "", "", "", "", "fvcore, attention");
     text += &format!(
         "{:>label$} {:>4} {:>10} {:>10} {:>11} {:>11} {:>10} {:>8}\n",
         "K %", "S", "MACs", "FLOPs", "unfused", "fused", "executed", "of K=100"
@@ -254,7 +260,7 @@ mod tests {
             let error = counted(line).err().unwrap();
             assert_eq!(error.exit_code(), 2, "{error}");
         }
-        for line in ["--classes 0", "--keep abc", "--keep 0", "--image-size 0", "--seq-len x"] {
+        for line in ["--classes 0", "--keep abc", "--keep 0", "--keep -1", "--image-size 0", "--seq-len x"] {
             assert!(Command::try_parse_from(std::iter::once("flops").chain(line.split_whitespace())).is_err());
         }
         let (_, _, rows) = counted("--model vit_large_patch16_224 --image-size 16384 --keep 100").unwrap();
