@@ -223,8 +223,16 @@ pub fn person(random: &mut Stream) -> Parts {
 /// A bottle: not one of the five.
 pub fn bottle(random: &mut Stream) -> Parts {
     let belly = random.range(0.26, 0.36);
-    let outline =
-        [[-0.1, -1.0], [0.1, -1.0], [0.1, -0.5], [belly, -0.2], [belly, 1.0], [-belly, 1.0], [-belly, -0.2], [-0.1, -0.5]];
+    let outline = [
+        [-0.1, -1.0],
+        [0.1, -1.0],
+        [0.1, -0.5],
+        [belly, -0.2],
+        [belly, 1.0],
+        [-belly, 1.0],
+        [-belly, -0.2],
+        [-0.1, -0.5],
+    ];
     let label = [[-belly, 0.1], [belly, 0.1], [belly, 0.6], [-belly, 0.6]];
     vec![(Main, polygon(&outline, 0.04)), (Second, polygon(&label, 0.0))]
 }

@@ -15,7 +15,8 @@ fn thumbnail(scene: &Scene) -> [f64; 64] {
     let mut sums = [[0.0, 0.0]; 64];
     for (i, pixel) in scene.rgb.chunks_exact(3).enumerate() {
         let (x, y) = (i % scene.width * 8 / scene.width, i / scene.width * 8 / scene.height);
-        sums[y * 8 + x][0] += (299 * u32::from(pixel[0]) + 587 * u32::from(pixel[1]) + 114 * u32::from(pixel[2])) as f64;
+        sums[y * 8 + x][0] +=
+            (299 * u32::from(pixel[0]) + 587 * u32::from(pixel[1]) + 114 * u32::from(pixel[2])) as f64;
         sums[y * 8 + x][1] += 255_000.0;
     }
     sums.map(|[sum, count]| sum / count)
@@ -182,24 +183,4 @@ fn an_interrupted_drawing_leaves_no_sample_and_is_swept() {
     assert!(write_all(&draft.0, &Marker { version: VERSION, seed: 0, images: 5 }).is_err());
     drop(draft);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-}
-
-#[test]
-fn throwaway_bulk() {
-    if let Ok(dir) = std::env::var("SAMPLE_OUT") {
-        let t = std::time::Instant::now();
-        ensure(Path::new(&dir), 1200, 42).unwrap();
-        println!("{:?}", t.elapsed());
-        let (cw, chh) = (300, 260);
-        let mut sheet = image::RgbImage::new(cw * 6, chh * 5);
-        for row in 0..5u32 {
-            let mut col = 0;
-            for i in 0..40 { if class_of(42, i) == row as usize && col < 6 {
-                let s = draw(42, i);
-                let im = image::RgbImage::from_raw(s.width as u32, s.height as u32, s.rgb).unwrap();
-                image::imageops::overlay(&mut sheet, &im, i64::from(col * cw), i64::from(row * chh)); col += 1;
-            } }
-        }
-        sheet.save(format!("{dir}.png")).unwrap();
-    }
 }
