@@ -193,19 +193,27 @@ impl Canvas {
         let first = |low: f64| (low - 1.0).floor().max(0.0) as usize;
         let past = |high: f64, end: usize| ((high + 2.0).ceil().max(0.0) as usize).min(end);
         let mut covered: Option<Bounds> = None;
+        // Distances to ellipses may be overestimated far away; all others tell how many pixels are safe to pass over.
+        let exact = !matches!(shape, Shape::Ellipse { .. });
         for y in first(reach.low[1])..past(reach.high[1], self.height) {
-            for x in first(reach.low[0])..past(reach.high[0], self.width) {
+            let mut x = first(reach.low[0]);
+            while x < past(reach.high[0], self.width) {
                 let at = [x as f64, y as f64];
-                let coverage = (0.5 - shape.distance(at)).clamp(0.0, 1.0);
-                if coverage >= 0.5 {
+                let distance = shape.distance(at);
+                if distance >= 0.5 {
+                    x += if exact { (distance - 0.5).ceil().max(1.0) as usize } else { 1 };
+                    continue;
+                }
+                if distance <= 0.0 {
                     let here = Bounds { low: at, high: at };
                     covered = Some(covered.map_or(here, |c| c.union(here)));
                 }
-                let alpha = coverage as f32 * opacity;
+                let alpha = (0.5 - distance).min(1.0) as f32 * opacity;
                 let pixel = &mut self.pixels[y * self.width + x];
                 for (old, new) in pixel.iter_mut().zip(colour) {
                     *old += alpha * (new - *old);
                 }
+                x += 1;
             }
         }
         covered

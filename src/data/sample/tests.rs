@@ -184,26 +184,3 @@ fn an_interrupted_drawing_leaves_no_sample_and_is_swept() {
     drop(draft);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
-
-#[test]
-fn throwaway_bulk() {
-    if let Ok(dir) = std::env::var("SAMPLE_OUT") {
-        let t = std::time::Instant::now();
-        ensure(Path::new(&dir), 1200, 42).unwrap();
-        println!("{:?}", t.elapsed());
-        let (cw, chh) = (300, 260);
-        let mut sheet = image::RgbImage::new(cw * 6, chh * 5);
-        for row in 0..5u32 {
-            let mut col = 0;
-            for i in 0..40 {
-                if class_of(42, i) == row as usize && col < 6 {
-                    let s = draw(42, i);
-                    let im = image::RgbImage::from_raw(s.width as u32, s.height as u32, s.rgb).unwrap();
-                    image::imageops::overlay(&mut sheet, &im, i64::from(col * cw), i64::from(row * chh));
-                    col += 1;
-                }
-            }
-        }
-        sheet.save(format!("{dir}.png")).unwrap();
-    }
-}
