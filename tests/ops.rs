@@ -60,7 +60,11 @@ impl<'a> Case<'a> {
         let scale = expected.iter().fold(0.0f64, |m, v| m.max(v.abs()));
         for (i, (&g, &e)) in got.iter().zip(expected).enumerate() {
             let error = (f64::from(g) - e).abs();
-            assert!(error <= (200.0 * 6e-8 + self.conditioning) * (scale + 1e-3), "{}.{what}[{i}]: {g:e} against {e:e}", self.prefix);
+            assert!(
+                error <= (200.0 * 6e-8 + self.conditioning) * (scale + 1e-3),
+                "{}.{what}[{i}]: {g:e} against {e:e}",
+                self.prefix
+            );
         }
     }
 }
@@ -128,8 +132,7 @@ fn cross_entropy_with_and_without_smoothing() {
     for_cases("cross_entropy", |f, p| {
         let labels: Vec<usize> = f.u32(&format!("{p}.labels")).into_iter().map(|l| l as usize).collect();
         let smoothing = f.f32(&format!("{p}.smoothing"))[0];
-        Case::new(f, p, &["logits"])
-            .check("loss", |t, v| cross_entropy::forward(Some(t), &v[0], &labels, smoothing));
+        Case::new(f, p, &["logits"]).check("loss", |t, v| cross_entropy::forward(Some(t), &v[0], &labels, smoothing));
     });
 }
 

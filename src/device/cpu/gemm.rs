@@ -127,9 +127,8 @@ pub fn par_gemm(out: &mut [f32], a: Mat, b: Mat, write: Write, finish: &(dyn Fn(
     }
     let (tile_rows, tile_cols) = tile(m, n);
     let (row_tiles, col_tiles) = (m.div_ceil(tile_rows), n.div_ceil(tile_cols));
-    let output = Output(out.as_mut_ptr());
+    let output = &Output(out.as_mut_ptr());
     (0..row_tiles * col_tiles).into_par_iter().for_each(|index| {
-        let output = output;
         let (i, j) = ((index / col_tiles) * tile_rows, (index % col_tiles) * tile_cols);
         let (rows, cols) = (tile_rows.min(m - i), tile_cols.min(n - j));
         // SAFETY: the rectangle (i..i + rows, j..j + cols) lies inside the output and belongs to this tile alone.

@@ -3,6 +3,13 @@
 //! Both builds do the same operations in the same order without contraction, so they give the same bits.
 #![allow(unsafe_code)]
 
+/// Mean of a row and the reciprocal of its deviation.
+#[derive(Clone, Copy, Debug)]
+pub struct Moments {
+    pub mean: f32,
+    pub rstd: f32,
+}
+
 /// Lanes of an ordered reduction: element i goes to lane i mod LANES, lanes are added pairwise at the end.
 const LANES: usize = 16;
 
@@ -36,7 +43,7 @@ pub fn exp(x: f32) -> f32 {
     /// Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
     /// ln 2 in two parts, the first with trailing zero bits so that n times it is exact.
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // Written as comparisons, not `clamp`, so that NaN passes through and the loop vectorises.
     let x = if x < -87.3 { -87.3 } else { x };
@@ -59,7 +66,7 @@ pub fn exp(x: f32) -> f32 {
 pub fn erf(x: f32) -> f32 {
     let t = x.abs();
     let s = t * t;
-    let mut near = 7.882_497e-5f32;
+    let mut near = 7.882_497e-5_f32;
     for c in [-8.018_855e-4, 5.189_312e-3, -2.685_432_9e-2, 1.128_359_7e-1, -3.761_262_7e-1, 1.283_791_7e-1] {
         near = near * s + c;
     }
@@ -196,18 +203,18 @@ vectorised! {
     }
 
     /// y = (x - mean) * rstd * weight + bias.
-    pub fn normalise(x: &[f32], mean: f32, rstd: f32, weight: &[f32], bias: &[f32], y: &mut [f32]) {
+    pub fn normalise(x: &[f32], row: Moments, weight: &[f32], bias: &[f32], y: &mut [f32]) {
         for (((y, &x), &w), &b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
-            *y = (x - mean) * rstd * w + b;
+            *y = (x - row.mean) * row.rstd * w + b;
         }
     }
 
     /// dweight += dy * (x - mean) * rstd; dbias += dy; scratch = dy * weight.
-    pub fn normalise_backward(x: &[f32], dy: &[f32], mean: f32, rstd: f32, weight: &[f32], dweight: &mut [f32], dbias: &mut [f32], scratch: &mut [f32]) {
+pub fn normalise_backward(x: &[f32], dy: &[f32], row: Moments, weight: &[f32], dweight: &mut [f32], dbias: &mut [f32], scratch: &mut [f32]) {
         let rows = x.iter().zip(dy).zip(weight);
         let sums = dweight.iter_mut().zip(dbias.iter_mut()).zip(scratch.iter_mut());
         for (((&x, &dy), &w), ((dw, db), g)) in rows.zip(sums) {
-            *dw += dy * ((x - mean) * rstd);
+            *dw += dy * ((x - row.mean) * row.rstd);
             *db += dy;
             *g = dy * w;
         }
@@ -219,9 +226,9 @@ vectorised! {
     }
 
     /// dx = (g - a - (x - mean) * b) * rstd.
-    pub fn centre(g: &[f32], x: &[f32], mean: f32, rstd: f32, a: f32, b: f32, dx: &mut [f32]) {
+    pub fn centre(g: &[f32], x: &[f32], row: Moments, a: f32, b: f32, dx: &mut [f32]) {
         for ((dx, &g), &x) in dx.iter_mut().zip(g).zip(x) {
-            *dx = (g - a - (x - mean) * b) * rstd;
+            *dx = (g - a - (x - row.mean) * b) * row.rstd;
         }
     }
 

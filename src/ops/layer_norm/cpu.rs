@@ -1,7 +1,7 @@
 //! Layer norm on the CPU: rows over threads, weight and bias gradients through ordered partial sums.
 #![forbid(unsafe_code)]
 
-use crate::device::cpu::vector;
+use crate::device::cpu::vector::{self, Moments};
 use rayon::prelude::*;
 
 /// Rows a task works on; fixed, so that the order of the sums does not depend on the number of threads.
@@ -17,7 +17,7 @@ pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32],
             mean[i] = vector::sum(x) / d as f32;
             let variance = vector::sum_of_squared_deviations(x, mean[i]) / d as f32;
             rstd[i] = 1.0 / (variance + eps).sqrt();
-            vector::normalise(x, mean[i], rstd[i], weight, bias, y);
+            vector::normalise(x, Moments { mean: mean[i], rstd: rstd[i] }, weight, bias, y);
         }
     });
 }
@@ -40,10 +40,11 @@ pub fn backward(
             let (mut dweight, mut dbias, mut g) = (vec![0.0; d], vec![0.0; d], vec![0.0; d]);
             let rows = dx.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(dy.chunks_exact(d));
             for (i, ((dx, x), dy)) in rows.enumerate() {
-                vector::normalise_backward(x, dy, mean[i], rstd[i], weight, &mut dweight, &mut dbias, &mut g);
+                let row = Moments { mean: mean[i], rstd: rstd[i] };
+                vector::normalise_backward(x, dy, row, weight, &mut dweight, &mut dbias, &mut g);
                 let a = vector::sum(&g) / d as f32;
-                let b = vector::dot_deviation(&g, x, mean[i]) * rstd[i] * rstd[i] / d as f32;
-                vector::centre(&g, x, mean[i], rstd[i], a, b, dx);
+                let b = vector::dot_deviation(&g, x, row.mean) * row.rstd * row.rstd / d as f32;
+                vector::centre(&g, x, row, a, b, dx);
             }
             (dweight, dbias)
         })
