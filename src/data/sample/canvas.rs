@@ -178,13 +178,35 @@ pub struct Canvas {
     pub height: usize,
     /// Row by row, `width * height` of them.
     pub pixels: Vec<Colour>,
+    /// How much of the background still shows at each pixel, from 1 to 0.
+    ground: Vec<f32>,
 }
 
 impl Canvas {
     /// A picture whose pixel (x, y) is `colour(x, y)`.
     pub fn new(width: usize, height: usize, colour: impl Fn(f64, f64) -> Colour) -> Self {
         let pixels = (0..width * height).map(|i| colour((i % width) as f64, (i / width) as f64)).collect();
-        Canvas { width, height, pixels }
+        Canvas { width, height, pixels, ground: vec![1.0; width * height] }
+    }
+
+    /// Declares everything painted so far background.
+    pub fn settle(&mut self) {
+        self.ground.fill(1.0);
+    }
+
+    /// Shifts the background alone until the picture's mean colour is `target`.
+    pub fn balance(&mut self, target: Colour) {
+        let count = self.pixels.len() as f64;
+        let ground = self.ground.iter().map(|&g| f64::from(g)).sum::<f64>() / count;
+        let shift: Colour = std::array::from_fn(|i| {
+            let mean = self.pixels.iter().map(|p| f64::from(p[i])).sum::<f64>() / count;
+            ((f64::from(target[i]) - mean) / ground.max(0.1)) as f32
+        });
+        for (pixel, &ground) in self.pixels.iter_mut().zip(&self.ground) {
+            for (value, shift) in pixel.iter_mut().zip(shift) {
+                *value += shift * ground;
+            }
+        }
     }
 
     /// Blends `shape` in and returns the box of the pixel centres that it covers by half or more.
@@ -209,6 +231,7 @@ impl Canvas {
                     covered = Some(covered.map_or(here, |c| c.union(here)));
                 }
                 let alpha = (0.5 - distance).min(1.0) as f32 * opacity;
+                self.ground[y * self.width + x] *= 1.0 - alpha;
                 let pixel = &mut self.pixels[y * self.width + x];
                 for (old, new) in pixel.iter_mut().zip(colour) {
                     *old += alpha * (new - *old);
@@ -248,6 +271,20 @@ mod tests {
             // A box filter in place of exact coverage errs by less than a pixel per fifty of outline.
             assert!(relative.abs() < 0.01, "{shape:?} is off by {relative}");
         }
+    }
+
+    #[test]
+    fn balance_moves_the_background_and_nothing_else() {
+        let mut canvas = Canvas::new(60, 40, |x, _| [0.3, 0.4 + x as f32 * 0.001, 0.5]);
+        canvas.paint(&Shape::Ring { centre: [20.0, 20.0], radius: 9.0, half: 2.0 }, [0.9; 3], 1.0);
+        canvas.settle();
+        canvas.paint(&Shape::Ellipse { centre: [40.0, 20.0], radii: [9.0, 12.0], axis: [1.0, 0.0] }, [1.0; 3], 1.0);
+        canvas.balance([0.6, 0.45, 0.5]);
+        for (i, wanted) in [0.6, 0.45, 0.5].into_iter().enumerate() {
+            let mean = canvas.pixels.iter().map(|p| f64::from(p[i])).sum::<f64>() / 2400.0;
+            assert!((mean - wanted).abs() < 1e-6, "channel {i}: {mean}");
+        }
+        assert_eq!(canvas.pixels[20 * 60 + 40], [1.0; 3]);
     }
 
     #[test]

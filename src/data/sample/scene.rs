@@ -8,7 +8,7 @@ use crate::rng::{Purpose, Stream};
 /// The classes, in the order of their labels.
 pub const CLASSES: [&str; 5] = ["bicycle", "car", "cat", "dog", "person"];
 
-/// Between the mean and the middle of what pictures hold: objects are as often brighter than this as darker.
+/// The grey about which pictures are balanced, close to ImageNet's mean: what differs from it has a large norm.
 const MIDDLE: f64 = 0.46;
 
 /// One annotated object; the box counts pixels from 1, both ends included, as VOC does.
@@ -46,7 +46,10 @@ fn tinted(random: &mut Stream, level: f64, tint: f64) -> Colour {
     offsets.map(|o| (level + o - mean).clamp(0.0, 1.0) as f32)
 }
 
-/// Colours by role: the main one far from the middle, to either side with even odds, the others across from it.
+/// Colours by role: the main one well above the middle, the others below it.
+///
+/// Which of them is the brighter does not change from picture to picture: a small model would have to learn each class
+/// twice. Brightness still tells no class, because `draw` balances every picture.
 struct Palette {
     main: Colour,
     second: Colour,
@@ -55,11 +58,10 @@ struct Palette {
 
 impl Palette {
     fn draw(random: &mut Stream) -> Self {
-        let side = if random.below(2) == 0 { 1.0 } else { -1.0 };
-        let main = MIDDLE + side * random.range(0.3, 0.42);
-        let second = MIDDLE - side * random.range(0.24, 0.4);
-        let detail = MIDDLE - side * random.range(0.16, 0.32);
-        let mut colour = |level| tinted(random, level, 0.12);
+        let main = MIDDLE + random.range(0.3, 0.44);
+        let second = MIDDLE - random.range(0.28, 0.4);
+        let detail = MIDDLE - random.range(0.2, 0.34);
+        let mut colour = |level| tinted(random, level, 0.08);
         Palette { main: colour(main), second: colour(second), detail: colour(detail) }
     }
 
@@ -89,7 +91,7 @@ fn background(random: &mut Stream, width: usize, height: usize) -> Canvas {
         let t = (position / span + 0.5).clamp(0.0, 1.0) as f32;
         std::array::from_fn(|i| from[i] + t * (to[i] - from[i]))
     });
-    for _ in 0..2 + random.below(4) {
+    for _ in 0..2 + random.below(3) {
         let centre = [random.range(0.0, w), random.range(0.0, h)];
         let shape = if random.below(2) == 0 {
             let turn = random.range(0.0, 3.0);
@@ -101,10 +103,11 @@ fn background(random: &mut Stream, width: usize, height: usize) -> Canvas {
             let end = [centre[0] + reach * libm::cos(turn), centre[1] + reach * libm::sin(turn)];
             Shape::Line { points: vec![centre, end], radius: random.range(2.0, 9.0) }
         };
-        let level = MIDDLE + random.range(-0.12, 0.12);
+        let level = MIDDLE + random.range(-0.1, 0.1);
         let colour = tinted(random, level, 0.06);
         canvas.paint(&shape, colour, 0.6);
     }
+    canvas.settle();
     canvas
 }
 
@@ -124,9 +127,9 @@ fn place(random: &mut Stream, parts: &Parts, canvas: &Canvas, tilt: f64, side: f
     let size = bounds(&all(&to)).size();
     to.scale = side / size[0].max(size[1]);
     let reach = bounds(&all(&to));
-    let ends = [canvas.width as f64 - 3.0, canvas.height as f64 - 3.0];
+    let ends = [canvas.width as f64 - 6.0, canvas.height as f64 - 6.0];
     for i in 0..2 {
-        to.shift[i] = random.range(2.0, ends[i] - reach.size()[i]) - reach.low[i];
+        to.shift[i] = random.range(5.0, ends[i] - reach.size()[i]) - reach.low[i];
     }
     (all(&to), mirror)
 }
@@ -153,29 +156,32 @@ pub fn draw(seed: u64, index: usize) -> Scene {
     let class = class_of(seed, index);
     let palette = Palette::draw(random);
     let parts = [shapes::bicycle, shapes::car, shapes::cat, shapes::dog, shapes::person][class](random);
-    let side = shorter * random.range(0.62, 0.9);
-    let (placed, mirror) = place(random, &parts, &canvas, 0.14, side);
+    let side = shorter * random.range(0.66, 0.9);
+    let (placed, mirror) = place(random, &parts, &canvas, 0.1, side);
     let pose = match (CLASSES[class], mirror) {
         ("cat" | "person", _) => "Frontal",
         (_, true) => "Left",
         (_, false) => "Right",
     };
     let mut objects = Vec::new();
-    if random.below(8) == 0 {
+    if random.below(12) == 0 {
         let (name, stranger) =
             if random.below(2) == 0 { ("bottle", shapes::bottle(random)) } else { ("chair", shapes::chair(random)) };
         let side = shorter * random.range(0.18, 0.26);
         let colours = Palette::draw(random);
         for _ in 0..8 {
             let (aside, _) = place(random, &stranger, &canvas, 0.1, side);
-            if !bounds(&aside).meets(&bounds(&placed), 4.0) {
+            if !bounds(&aside).meets(&bounds(&placed), 12.0) {
                 objects.push(paint(&mut canvas, &aside, &colours, name, "Unspecified"));
                 break;
             }
         }
     }
     objects.insert(0, paint(&mut canvas, &placed, &palette, CLASSES[class], pose));
-    let grain = random.range(0.01, 0.05) as f32;
+    // The mean colour comes from one distribution whatever is on the picture, so that it cannot tell the class.
+    let level = MIDDLE + random.range(-0.06, 0.1);
+    canvas.balance(tinted(random, level, 0.05));
+    let grain = random.range(0.005, 0.03) as f32;
     let mut rgb = Vec::with_capacity(width * height * 3);
     for pixel in &canvas.pixels {
         let noise = (random.next_u32() >> 16) as f32 / 65536.0 - 0.5;

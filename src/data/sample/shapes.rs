@@ -61,7 +61,7 @@ fn toward(p: Point, angle: f64, distance: f64) -> Point {
 pub fn bicycle(random: &mut Stream) -> Parts {
     let wheel = random.range(0.38, 0.44);
     let (rear, front) = ([-0.56, 0.3], [0.56, 0.3]);
-    let spokes = 5 + random.below(3);
+    let spokes = 4 + random.below(3);
     let first = random.range(0.0, PI);
     let tube = random.range(0.03, 0.042);
     let mut parts = Vec::new();
@@ -130,8 +130,11 @@ pub fn cat(random: &mut Stream) -> Parts {
         (Main, ellipse([0.0, 0.48], [belly, 0.46], 0.0)),
         (Main, ellipse([-0.16, 0.9], [0.15, 0.09], 0.0)),
         (Main, ellipse([0.16, 0.9], [0.15, 0.09], 0.0)),
-        (Second, line(&[[0.0, 0.62], [0.0, 0.88]], 0.022)),
     ];
+    for i in 0..3 {
+        let (y, bow) = (0.3 + 0.17 * f64::from(i), belly * 0.7 - 0.04 * f64::from(i));
+        parts.push((Second, curve([-bow, y - 0.06], [0.0, y + 0.08], [bow, y - 0.06], 0.035)));
+    }
     let tip = random.range(0.42, 0.52);
     for side in [-1.0, 1.0] {
         let at = |x: f64, y: f64| [head[0] + side * x, head[1] + y];
@@ -183,6 +186,11 @@ pub fn dog(random: &mut Stream) -> Parts {
     parts.push((Main, line(&[head, muzzle], 0.11)));
     parts.push((Second, ellipse([muzzle[0] + 0.07, muzzle[1] - 0.05], [0.065, 0.05], 0.0)));
     parts.push((Second, disc([head[0] + 0.1, head[1] - 0.06], 0.04)));
+    let spots = [[-0.52, -0.1], [-0.34, 0.08], [-0.18, -0.1], [0.02, 0.06], [0.2, -0.04]];
+    for spot in spots {
+        let shifted = [spot[0] + random.range(-0.03, 0.03), spot[1] + random.range(-0.03, 0.03)];
+        parts.push((Second, disc(shifted, random.range(0.05, 0.07))));
+    }
     let droop = random.range(1.5, 1.9);
     parts.push((Second, ellipse(toward([head[0] - 0.1, head[1] - 0.08], droop, 0.16), [0.22, 0.1], droop)));
     parts.push((Detail, line(&[[chest[0] - 0.02, -0.24], [chest[0] + 0.24, -0.12]], 0.035)));
@@ -202,12 +210,12 @@ pub fn person(random: &mut Stream) -> Parts {
             let joint = aim(from, bends[0], lengths[0]);
             [from, joint, aim(joint, bends[1], lengths[1])]
         };
-        let swing = random.range(0.05, 0.5);
-        let leg = limb([side * hip * 0.7, 0.12], [swing, swing - random.range(0.0, 0.45)], [0.42, 0.4]);
+        let swing = random.range(0.1, 0.4);
+        let leg = limb([side * hip * 0.7, 0.12], [swing, swing - random.range(0.0, 0.3)], [0.42, 0.4]);
         parts.push((Main, line(&leg, 0.085)));
         parts.push((Main, line(&[leg[2], [leg[2][0] + side * 0.1, leg[2][1] + 0.01]], 0.06)));
-        let raise = random.range(0.25, 1.9);
-        let arm = limb([side * shoulder, -0.46], [raise, raise + random.range(-0.5, 1.0)], [0.32, 0.3]);
+        let raise = random.range(0.5, 1.6);
+        let arm = limb([side * shoulder, -0.46], [raise, raise + random.range(-0.3, 0.8)], [0.32, 0.3]);
         parts.push((Second, line(&arm[..2], 0.075)));
         parts.push((Main, line(&arm[1..], 0.06)));
         parts.push((Main, disc(arm[2], 0.075)));
