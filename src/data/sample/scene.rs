@@ -128,9 +128,8 @@ fn place(random: &mut Stream, parts: &Parts, canvas: &Canvas, tilt: f64, side: f
     to.scale = side / size[0].max(size[1]);
     let reach = bounds(&all(&to));
     let ends = [canvas.width as f64 - 6.0, canvas.height as f64 - 6.0];
-    for i in 0..2 {
-        to.shift[i] = random.range(5.0, ends[i] - reach.size()[i]) - reach.low[i];
-    }
+    let size = reach.size();
+    to.shift = std::array::from_fn(|i| random.range(5.0, ends[i] - size[i]) - reach.low[i]);
     (all(&to), mirror)
 }
 
@@ -156,7 +155,7 @@ pub fn draw(seed: u64, index: usize) -> Scene {
     let class = class_of(seed, index);
     let palette = Palette::draw(random);
     let parts = [shapes::bicycle, shapes::car, shapes::cat, shapes::dog, shapes::person][class](random);
-    let side = shorter * random.range(0.66, 0.9);
+    let side = shorter * random.range(0.72, 0.92);
     let (placed, mirror) = place(random, &parts, &canvas, 0.1, side);
     let pose = match (CLASSES[class], mirror) {
         ("cat" | "person", _) => "Frontal",
