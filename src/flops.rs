@@ -1,6 +1,6 @@
 //! The analytic model of compute: what a forward pass of one image costs, by several conventions.
 //!
-//! All counts are multiply-accumulates (MACs), exact integers; a MAC is two FLOPs. `paper/readings.md` defines them.
+//! All counts are multiply-accumulates (MACs), exact integers; a MAC is two FLOPs. `docs/readings.md` defines them.
 #![forbid(unsafe_code)]
 
 use crate::model::{EmbedMode, VitConfig, VitOptions};

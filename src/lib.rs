@@ -1,4 +1,35 @@
 //! dynavit: train, evaluate and explain Vision Transformers that look at fewer patches.
+//!
+//! Each patch of an image is scored by a parameter-free statistic of its pixels; the top K percent are kept, and an
+//! unmodified ViT sees only those. This file is the map.
+//!
+//! # Rooms, in reading order
+//! - [`rng`], [`error`]: counter-based random numbers, and the one error type with its exit codes.
+//! - [`device`]: where memory comes from and how it is computed on: buffers, products, vector mathematics.
+//! - [`tensor`]: shaped windows into shared buffers, and the comparator of the tests.
+//! - [`tape`]: what ran, in order; the walk back; the flat arena of parameters; finite differences.
+//! - [`ops`]: one folder an op: contract, f64 definition, engine.
+//! - [`weights`]: named tensors in and out of safetensors files.
+//! - [`prune`]: scores, how many patches are kept, and which.
+//! - [`model`]: the ViT on those ops, under timm's names.
+//! - [`flops`]: what it costs, in every convention.
+//! - [`optim`]: AdamW over the arena, and the schedule of the rate.
+//! - [`data`]: from files to batches: readers, splits, transforms, the drawn sample, a loader that reads ahead.
+//! - [`checkpoint`]: run directories, durable saves, exact resume.
+//! - [`eval`], [`train`]: accuracy and predictions; an epoch told in order.
+//! - [`cli`]: flags in, results out.
+//!
+//! # Letters
+//! B batch, N patches, K keep ratio in percent, k kept patches, S = 1 + k tokens with \[CLS\], D width, H heads,
+//! Dh = D/H head width, F MLP width, L blocks, P patch side, C channels. A gradient is `d` + the name of its value.
+//!
+//! # What does not happen
+//! - No room imports from one that stands later in this list; `tests/tidy.rs` watches.
+//! - `device` knows no op, `ops` name no driver type, `model` never asks which device it is on.
+//! - Nothing below `cli` prints.
+//! - No result depends on the number of threads, on time, or on whether a run was resumed.
+//! - No parameter goes without a gradient unnoticed.
+//! - No `unsafe` outside `device/cpu` and the memory map of `weights`.
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod checkpoint;
