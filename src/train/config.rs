@@ -158,12 +158,13 @@ impl TrainConfig {
     pub fn sample(keep: Keep) -> Self {
         TrainConfig {
             model: "vit_micro_patch16_224".into(),
-            epochs: 12,
+            epochs: 10,
+            batch_size: 16,
             lr: 1e-3,
             warmup_epochs: 1.0,
-            step_size: 4,
-            gamma: 0.4,
-            crop_scale: [0.5, 1.0],
+            step_size: 3,
+            gamma: 0.5,
+            crop_scale: [0.6, 1.0],
             ..Self::paper(DatasetName::Sample, keep)
         }
     }
