@@ -1,22 +1,11 @@
-//! Kept patches of every scorer, resizes and compute counts against Pillow, numpy and fvcore.
+//! Kept patches of every scorer against the reference (fixtures/kept.safetensors).
 #![forbid(unsafe_code)]
 
 mod support;
 
 use dynavit::prune::{Grid, Kept, Pixels, PruneConfig, Round, SaliencyDomain, Scorer, select};
-use dynavit::rng::{Purpose, Stream};
-use sha2::{Digest, Sha256};
-use support::{Fixture, json};
-
-/// Bytes of a noise image: byte j is the top byte of word j.
-fn noise(purpose: Purpose, image: u32, len: usize) -> Vec<u8> {
-    let mut stream = Stream::new(7, purpose, image, 0);
-    (0..len).map(|_| (stream.next_u32() >> 24) as u8).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
-}
+use dynavit::rng::Purpose;
+use support::{Fixture, hex, json, noise};
 
 /// The images of kept.json by its formula: (side, 3) bytes in (h, w, c) order.
 fn image(number: u32, side: usize, kind: &str) -> Vec<u8> {

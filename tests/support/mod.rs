@@ -4,6 +4,7 @@
 
 use dynavit::rng::{Purpose, Stream};
 use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// A file under fixtures/.
@@ -76,4 +77,15 @@ impl Fixture {
 pub fn generated(number: u32, len: usize, amplitude: f32) -> Vec<f32> {
     let mut stream = Stream::new(7, Purpose::Fixture, number, 0);
     (0..len).map(|_| (stream.uniform24() * 2.0 - 1.0) * amplitude).collect()
+}
+
+/// Bytes of a noise image: byte j is the top byte of word j.
+pub fn noise(purpose: Purpose, image: u32, len: usize) -> Vec<u8> {
+    let mut stream = Stream::new(7, purpose, image, 0);
+    (0..len).map(|_| (stream.next_u32() >> 24) as u8).collect()
+}
+
+/// SHA-256 in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
