@@ -25,7 +25,7 @@
 //!
 //! # What does not happen
 //! - No room imports from one that stands later in this list; `tests/tidy.rs` watches.
-//! - `device` knows no op, `ops` name no driver type, `model` never asks which device it is on.
+//! - `device` knows shapes of loops, not ops on a tape; `ops` name no driver type; `model` never asks which device it is on.
 //! - Nothing below `cli` prints.
 //! - No result depends on the number of threads, on time, or on whether a run was resumed.
 //! - No parameter goes without a gradient unnoticed.

@@ -5,7 +5,7 @@ mod support;
 
 use dynavit::model::{EmbedMode, PosMode, Vit, VitConfig, VitOptions};
 use dynavit::optim::{AdamW, AdamWConfig, Schedule};
-use dynavit::prune::{Kept, Pixels, PruneConfig, Round, SaliencyDomain, Scorer, select};
+use dynavit::prune::{Kept, Pixels, PruneConfig, Round, SaliencyDomain, Scorer, select, top_k};
 use dynavit::tensor::Tensor;
 use dynavit::tensor::compare::relative_norm;
 use support::{Fixture, generated, json};
@@ -65,6 +65,7 @@ fn keep(vit: &Vit, images: &Tensor, percent: &str) -> Kept {
 }
 
 fn assert_near(what: &str, got: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), expected.len(), "{what}: lengths differ");
     for (i, (&g, &e)) in got.iter().zip(expected).enumerate() {
         assert!((f64::from(g) - e).abs() <= tolerance, "{what}[{i}]: {g} against {e}");
     }
@@ -119,7 +120,9 @@ fn ten_steps_follow_pytorch() {
     let schedule = Schedule { lr: 1e-3, step_size: 3, gamma: 0.5, warmup_steps: 0 };
     let mut grads = Tensor::zeros(vit.params.flat().shape());
     let expected = json("tiny_vit.json");
-    for (step, expected) in expected["losses_f64"].as_array().unwrap().iter().enumerate() {
+    let losses = expected["losses_f64"].as_array().unwrap();
+    assert_eq!(losses.len(), 10);
+    for (step, expected) in losses.iter().enumerate() {
         let (loss, _) = vit.loss_and_gradients(&images, &kept, &LABELS, 0.0, &mut grads).unwrap();
         let expected = expected.as_f64().unwrap();
         let error = (f64::from(loss) / expected - 1.0).abs();
@@ -153,10 +156,16 @@ fn shortcuts_agree_with_the_long_way() {
 #[test]
 fn keeping_all_patches_equals_the_unpruned_model_bit_for_bit() {
     let vit = tiny_vit(VitOptions::default());
-    let (images, kept) = (images(), keep(&vit, &images(), "100"));
-    let pruned = vit.logits(&images, &kept).unwrap();
-    let unpruned = vit.logits(&images, &Kept::all(BATCH, vit.config.patches())).unwrap();
-    assert_eq!(pruned.data(), unpruned.data());
+    let (images, n) = (images(), vit.config.patches());
+    let kept = keep(&vit, &images, "100");
+    // `select` does not score at K=100, so the way through the ranking is walked here as well.
+    let energy = |b: usize| (0..n).map(|i| ((i * 7 + b * 5) % 16) as f64).collect::<Vec<_>>();
+    let ranked: Vec<u32> = (0..BATCH).flat_map(|b| top_k(&energy(b), n)).collect();
+    assert_eq!(kept, Kept { indices: ranked, batch: BATCH, k: n });
+    // The unpruned model embeds all patches in raster order and gathers nothing away.
+    let dense = tiny_vit(VitOptions { embed: EmbedMode::Dense, ..VitOptions::default() });
+    let unpruned = dense.logits(&images, &Kept::all(BATCH, n)).unwrap();
+    assert_eq!(vit.logits(&images, &kept).unwrap().data(), unpruned.data());
     // All patches kept, the first k position rows are the gathered ones.
     let prefix = tiny_vit(VitOptions { pos: PosMode::Prefix, ..VitOptions::default() });
     assert_eq!(prefix.logits(&images, &kept).unwrap().data(), unpruned.data());
@@ -170,9 +179,17 @@ fn bits_do_not_depend_on_the_number_of_threads() {
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let (loss, _, grads, _) = losses_and_gradients(VitOptions::default(), "70");
+            // Sixteen images make several chunks of every ordered sum.
+            let vit = tiny_vit(VitOptions::default());
+            let values = [images().data(); 4].concat();
+            let all = Tensor::from_vec(values, &[4 * BATCH, 3, 64, 64]);
+            let kept = keep(&vit, &images(), "70");
+            let kept = Kept { indices: kept.indices.repeat(4), batch: 4 * BATCH, k: kept.k };
+            let mut grads = Tensor::zeros(vit.params.flat().shape());
+            let (loss, _) = vit.loss_and_gradients(&all, &kept, &LABELS.repeat(4), 0.0, &mut grads).unwrap();
             (loss.to_bits(), grads.data().iter().map(|v| v.to_bits()).collect::<Vec<_>>())
         })
     };
-    assert_eq!(run(1), run(3));
+    let alone = run(1);
+    assert!(alone == run(2) && alone == run(3), "the number of threads changes the gradient");
 }

@@ -59,6 +59,7 @@ impl ParamArena {
 
     /// Rows `first..first + rows` of a parameter of rank 1 or 2 as an input of ops.
     pub fn rows(&self, id: ParamId, first: usize, rows: usize) -> Var {
+        assert!(first + rows <= self.shape(id)[0], "rows {first}+{rows} leave {}", self.name(id));
         let row: usize = self.shape(id)[1..].iter().product();
         let mut shape = self.shape(id).to_vec();
         shape[0] = rows;
@@ -81,6 +82,32 @@ struct Record {
     shape: Vec<usize>,
 }
 
+/// Ends the forward of every op: records `saved` when there is a tape, and returns the output.
+///
+/// `inputs` are activations or anything else, `params` the inputs whose gradient the op adds in place. Two mistakes that
+/// would lose a gradient in silence are errors: an activation of a live tape without that tape, and an in-place input
+/// that is no parameter.
+pub fn emit<B: Backward + 'static>(
+    tape: Option<&mut Tape>,
+    op: &'static str,
+    y: Tensor,
+    inputs: &[&Var],
+    params: &[&Var],
+    saved: impl FnOnce(&Tensor) -> B,
+) -> Result<Var> {
+    let Some(tape) = tape else {
+        if inputs.iter().chain(params).any(|x| matches!(x.slot, Slot::Node(_))) {
+            return Err(Error::shape(op, "an activation of a live tape came without that tape"));
+        }
+        return Ok(Var::constant(y));
+    };
+    if params.iter().any(|x| !matches!(x.slot, Slot::Param { .. })) {
+        return Err(Error::shape(op, "weights must come from a parameter arena"));
+    }
+    let saved = saved(&y);
+    Ok(tape.record(y, saved))
+}
+
 /// What ran, in order of execution. One record makes one activation; its index is the activation's node.
 #[derive(Default)]
 pub struct Tape {
@@ -93,7 +120,7 @@ impl Tape {
         Self::default()
     }
 
-    /// Appends the op that made `value` and returns the value with a place for its gradient.
+    /// Appends the op that made `value` (ops go through `emit`) and returns the value with a place for its gradient.
     pub fn record(&mut self, value: Tensor, backward: impl Backward + 'static) -> Var {
         let slot = Slot::Node(self.records.len());
         self.records.push(Record { shape: value.shape().to_vec(), backward: Box::new(backward) });
@@ -106,7 +133,7 @@ impl Tape {
         if flat.shape() != params.flat().shape() {
             return Err(Error::shape("tape", format!("gradients of shape {:?}", flat.shape())));
         }
-        flat.data_mut().fill(0.0);
+        flat.fill_zero();
         let mut grads = Grads { nodes: vec![None; self.records.len()], flat, reached: Vec::new() };
         grads.add(output.slot, dy);
         for (node, record) in self.records.into_iter().enumerate().rev() {
@@ -149,7 +176,7 @@ impl Grads<'_> {
                 empty @ None => *empty = Some(gradient),
                 Some(_) => {
                     let mut sum = self.nodes[node].take().expect("matched above").into_unique();
-                    vector::add(sum.data_mut(), gradient.data());
+                    sum.add(&gradient);
                     self.nodes[node] = Some(sum);
                 }
             },
@@ -157,7 +184,7 @@ impl Grads<'_> {
         }
     }
 
-    /// Lets `add` add to a parameter's gradient in place. `slot` must be a parameter.
+    /// Lets `add` add to a parameter's gradient in place. `slot` must be a parameter, which `emit` sees to.
     pub fn param_add(&mut self, slot: Slot, add: impl FnOnce(&mut [f32])) {
         let Slot::Param { offset, len } = slot else { unreachable!("only parameters are added to in place") };
         add(&mut self.flat.data_mut()[offset..offset + len]);
@@ -242,5 +269,22 @@ mod tests {
         }
         let Err(Error::NoGradient { names }) = grads.check_coverage(&params) else { panic!("the gap went unnoticed") };
         assert_eq!(names, ["half", "idle"]);
+    }
+
+    #[test]
+    fn a_live_value_without_its_tape_is_refused() {
+        let params = ParamArena::new(&[("w".into(), vec![2])]);
+        let mut tape = Tape::new();
+        let live = double(&mut tape, &params.var(ParamId(0)));
+        let y = Tensor::zeros(&[2]);
+        assert!(emit(None, "double", y.clone(), &[&live], &[], |_| Double { x: Slot::None }).is_err());
+        assert!(emit(Some(&mut tape), "double", y, &[], &[&live], |_| Double { x: Slot::None }).is_err());
+    }
+
+    #[test]
+    #[should_panic(expected = "rows 1+2 leave w")]
+    fn rows_beyond_a_parameter_are_refused() {
+        let params = ParamArena::new(&[("w".into(), vec![2, 1]), ("next".into(), vec![5])]);
+        params.rows(ParamId(0), 1, 2);
     }
 }

@@ -1,8 +1,7 @@
 //! The one comparator of the tests: a result against its f64 reference, within a budget derived from a naive f32 run.
 #![forbid(unsafe_code)]
 
-/// Half a unit in the last place of f32 at 1.
-pub const UNIT_F32: f64 = (f32::EPSILON / 2.0) as f64;
+pub use crate::device::cpu::vector::UNIT_F32;
 
 /// Aggregates of fewer elements say no more than the elements themselves.
 const AGGREGATE_FROM: usize = 64;
@@ -46,9 +45,11 @@ impl Budget {
 #[track_caller]
 pub fn assert_close(what: &str, got: &[f32], reference: &[f64], budget: &Budget) {
     assert_eq!(got.len(), reference.len(), "{what}: lengths differ");
+    assert_eq!(got.len(), budget.element.len(), "{what}: lengths differ");
     let mut worst = (0usize, 0.0f64);
     for (i, (&g, &r)) in got.iter().zip(reference).enumerate() {
         assert!(g.is_finite() && r.is_finite(), "{what}[{i}] is {g}, reference {r}");
+        assert!(budget.element[i] >= 0.0, "{what}[{i}]: the budget is {}", budget.element[i]);
         let error = (f64::from(g) - r).abs();
         let share = if error == 0.0 { 0.0 } else { error / budget.element[i] };
         if share > worst.1 {
@@ -77,6 +78,12 @@ mod tests {
     #[should_panic(expected = "is NaN")]
     fn nan_fails() {
         assert_close("x", &[f32::NAN], &[0.0], &Budget::roundings(&[0.0], 4.0, 1.0));
+    }
+
+    #[test]
+    #[should_panic(expected = "the budget is NaN")]
+    fn a_nan_budget_fails() {
+        assert_close("x", &[1.0], &[2.0], &Budget { element: vec![f64::NAN], rms: 1.0 });
     }
 
     #[test]

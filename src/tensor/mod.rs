@@ -6,8 +6,12 @@
 pub mod compare;
 
 use crate::device::Device;
-use crate::device::cpu::Buffer;
+use crate::device::cpu::{Buffer, vector};
+use rayon::prelude::*;
 use std::sync::Arc;
+
+/// Elements that a task of an elementwise sum works on.
+const CHUNK: usize = 1 << 15;
 
 /// A contiguous row-major f32 tensor: shape, and a window into a shared buffer.
 #[derive(Clone, Debug)]
@@ -82,6 +86,29 @@ impl Tensor {
     pub fn data_mut(&mut self) -> &mut [f32] {
         let buffer = Arc::get_mut(&mut self.storage).expect("a shared tensor cannot be written");
         &mut buffer.as_mut_slice()[self.offset..self.offset + self.len]
+    }
+
+    /// Sets every element to zero.
+    pub fn fill_zero(&mut self) {
+        match self.device() {
+            Device::Cpu => self.data_mut().par_chunks_mut(CHUNK).for_each(|chunk| chunk.fill(0.0)),
+        }
+    }
+
+    /// self += other, elementwise. Panics when the lengths differ.
+    pub fn add(&mut self, other: &Tensor) {
+        assert_eq!(self.len, other.len, "a sum of {:?} and {:?}", self.shape, other.shape);
+        match self.device() {
+            Device::Cpu => {
+                let chunks = self.data_mut().par_chunks_mut(CHUNK).zip(other.data().par_chunks(CHUNK));
+                chunks.for_each(|(x, y)| vector::add(x, y));
+            }
+        }
+    }
+
+    /// Gives memory that waits for reuse back to the system, as between phases of different shapes.
+    pub fn release_memory() {
+        Buffer::release_pool();
     }
 
     /// The same values in a buffer of their own: itself when nobody shares it, a copy otherwise.

@@ -89,6 +89,7 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
         }
         clock = Instant::now();
     }
+    Tensor::release_memory();
     end_epoch(run, stop, show)
 }
 

@@ -47,9 +47,10 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<Header> {
     let Some(json) = rest.get(..length) else {
         return Err(bad(format!("the file is cut short: {length} bytes of header, {} are there", rest.len()), AGAIN));
     };
-    let json = std::str::from_utf8(json).map_err(|_| bad("the header is not UTF-8".into(), AGAIN))?;
+    // Copied out of the map first: text that another program rewrote under our hands would not stay UTF-8.
+    let json = String::from_utf8(json.to_vec()).map_err(|_| bad("the header is not UTF-8".into(), AGAIN))?;
     let Raw { mut tensors, metadata } =
-        serde_json::from_str(json).map_err(|err| bad(format!("the header is malformed: {err}"), AGAIN))?;
+        serde_json::from_str(&json).map_err(|err| bad(format!("the header is malformed: {err}"), AGAIN))?;
     tensors.sort_by_key(|(_, info)| info.data_offsets);
     check_layout(path, &tensors, rest.len() - length)?;
     Metadata::new(None, tensors.clone()).map_err(|err| bad(format!("the header is inconsistent: {err}"), AGAIN))?;

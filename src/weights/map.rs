@@ -19,7 +19,7 @@ pub fn map(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(|err| Error::io(path, &err))?;
     // SAFETY: the map is sound as long as nobody truncates or rewrites the file while it is mapped. `write` of this
     // room never does: it renames a finished file into place, which leaves an older map on the older file. A map lives
-    // no longer than its `Weights`, is only ever read as bytes, and every value is copied out and checked at once, so
-    // bytes changed by another program give wrong numbers and never an invalid value.
+    // no longer than its `Weights`, and is only ever read as bytes that are copied out before they are interpreted.
+    // What remains is the risk of every map: a program that truncates the file in place ends this one with SIGBUS.
     unsafe { Mmap::map(&file) }.map_err(|err| Error::io(path, &err))
 }

@@ -1,4 +1,4 @@
-//! Buffers of f32 that return to a pool when dropped, so that a training step touches no fresh memory.
+//! Buffers of f32 that return to a pool when dropped, so that large values of a step reuse the last step's memory.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -11,9 +11,11 @@ const POOLED_FROM: usize = 4096;
 static POOL: LazyLock<Mutex<HashMap<usize, Vec<Vec<f32>>>>> = LazyLock::new(Mutex::default);
 
 /// An owned run of f32 whose memory is reused by later buffers of the same length.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Buffer {
     values: Vec<f32>,
+    /// Only memory that the pool is asked for again goes back to it: an adopted vector never is.
+    pooled: bool,
 }
 
 impl Buffer {
@@ -24,18 +26,22 @@ impl Buffer {
                 buffer.values.fill(0.0);
                 buffer
             }
-            None => Buffer { values: vec![0.0; len] },
+            None => Self::fresh(len),
         }
     }
 
     /// `len` values left over from an earlier buffer, or zeros.
     pub fn scratch(len: usize) -> Self {
-        Self::recycled(len).unwrap_or_else(|| Buffer { values: vec![0.0; len] })
+        Self::recycled(len).unwrap_or_else(|| Self::fresh(len))
     }
 
     /// Takes ownership of `values`.
     pub fn from_vec(values: Vec<f32>) -> Self {
-        Buffer { values }
+        Buffer { values, pooled: false }
+    }
+
+    fn fresh(len: usize) -> Self {
+        Buffer { values: vec![0.0; len], pooled: len >= POOLED_FROM }
     }
 
     /// The number of elements.
@@ -63,10 +69,10 @@ impl Buffer {
             return None;
         }
         let values = POOL.lock().unwrap_or_else(|e| e.into_inner()).get_mut(&len)?.pop()?;
-        Some(Buffer { values })
+        Some(Buffer { values, pooled: true })
     }
 
-    /// Gives all pooled memory back to the allocator, as between phases of different shapes.
+    /// Gives all pooled memory back to the allocator: between epochs, so that the sizes of a short batch do not stay.
     pub fn release_pool() {
         POOL.lock().unwrap_or_else(|e| e.into_inner()).clear();
     }
@@ -74,9 +80,32 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.values.len() >= POOLED_FROM {
+        if self.pooled {
             let values = std::mem::take(&mut self.values);
             POOL.lock().unwrap_or_else(|e| e.into_inner()).entry(values.len()).or_default().push(values);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pooled(len: usize) -> usize {
+        POOL.lock().unwrap().get(&len).map_or(0, Vec::len)
+    }
+
+    #[test]
+    fn the_pool_takes_back_what_it_gave_and_nothing_else() {
+        // A length that no other test uses, since the pool is shared.
+        let len = POOLED_FROM + 12_347;
+        for _ in 0..10 {
+            drop(Buffer::from_vec(vec![0.0; len]));
+        }
+        assert_eq!(pooled(len), 0);
+        for _ in 0..10 {
+            drop(Buffer::scratch(len));
+        }
+        assert_eq!(pooled(len), 1);
     }
 }

@@ -23,7 +23,7 @@ impl<'a> Mat<'a> {
 
     /// Rows of `cols` elements that begin `row_stride` apart. Panics when the last row leaves `data`.
     pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        let needed = if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + cols };
+        let needed = reach(rows, cols, row_stride);
         assert!(data.len() >= needed, "a {rows} x {cols} matrix needs {needed} elements, not {}", data.len());
         Mat { data, rows, cols, row_stride, col_stride: 1 }
     }
@@ -41,6 +41,7 @@ impl<'a> Mat<'a> {
 
     /// Rows `first..first + rows` as a view.
     fn row_range(self, first: usize, rows: usize) -> Self {
+        assert!(first + rows <= self.rows, "rows {first}+{rows} leave a matrix of {}", self.rows);
         let start = if rows == 0 { 0 } else { first * self.row_stride };
         Mat { data: &self.data[start.min(self.data.len())..], rows, ..self }
     }
@@ -51,10 +52,21 @@ impl<'a> Mat<'a> {
     }
 }
 
+/// Elements from the first of a matrix to its last. Panics when that is more than memory can hold.
+fn reach(rows: usize, cols: usize, row_stride: usize) -> usize {
+    if rows == 0 || cols == 0 {
+        return 0;
+    }
+    let last_row = (rows - 1).checked_mul(row_stride);
+    last_row.and_then(|start| start.checked_add(cols)).expect("a matrix beyond memory")
+}
+
 /// Whether a product overwrites its output or adds to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
+    /// The output is overwritten; its old contents are not read.
     Set,
+    /// The product is added to the output.
     Add,
 }
 
@@ -64,7 +76,7 @@ pub fn gemm(out: &mut [f32], row_stride: usize, a: Mat, b: Mat, alpha: f32, writ
     if m == 0 || n == 0 {
         return;
     }
-    assert!(row_stride >= n && out.len() >= (m - 1) * row_stride + n, "a product leaves its output");
+    assert!(row_stride >= n && out.len() >= reach(m, n, row_stride), "a product leaves its output");
     // SAFETY: `out` holds m rows of n elements at `row_stride` (asserted above) and is borrowed mutably.
     unsafe { gemm_into(out.as_mut_ptr(), row_stride, a, b, alpha, write) }
 }
@@ -110,11 +122,14 @@ unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}
 
-/// Tile sides for an (m, n) output: large enough to amortise packing, small enough to share among cores.
+/// Tile sides for an (m, n) output: large enough to amortise packing, small enough to share among cores, and as even
+/// as the micro-kernels' multiples allow.
 fn tile(m: usize, n: usize) -> (usize, usize) {
-    let rows = if m >= 1024 { 256 } else { 128 };
-    let cols = if m >= 512 { 1024 } else { 192 };
-    (rows.min(m.max(1)), cols.min(n.max(1)))
+    let even = |len: usize, most: usize, step: usize| {
+        let tiles = len.div_ceil(most).max(1);
+        len.div_ceil(tiles).next_multiple_of(step).min(len.max(1))
+    };
+    (even(m, if m >= 1024 { 256 } else { 128 }, 24), even(n, if m >= 512 { 1024 } else { 192 }, 16))
 }
 
 /// `out (+)= a b` in parallel, `out` contiguous (a.rows, b.cols). After a tile is done, `finish(row, first column,
@@ -146,6 +161,7 @@ pub fn par_gemm(out: &mut [f32], a: Mat, b: Mat, write: Write, finish: &(dyn Fn(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::cpu::vector::UNIT_F32;
     use crate::rng::{Purpose, Stream};
 
     fn values(len: usize, a: u32) -> Vec<f32> {
@@ -171,7 +187,7 @@ mod tests {
                         exact += (0..k).map(|l| f64::from(a[i * k + l]) * f64::from(b[l * n + j])).sum::<f64>();
                         exact += f64::from((i * 1000 + j) as f32 * 1e-3);
                         // k products of at most 1, a sum, and the epilogue's rounding.
-                        let budget = (k as f64 + 2.0) * 6e-8 * (1.0 + k as f64 + exact.abs());
+                        let budget = (k as f64 + 2.0) * UNIT_F32 * (1.0 + k as f64 + exact.abs());
                         let got = f64::from(out[i * n + j]);
                         assert!((got - exact).abs() <= budget, "({m},{n},{k}) at ({i},{j}): {got} not {exact}");
                     }

@@ -12,7 +12,7 @@ pub mod reference;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Grads, Slot, Tape, Var};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub fn forward(tape: Option<&mut Tape>, tokens: &Var, cls: &Var, pos: &Var, rows
     };
     let table = pos.value.len() / d.max(1);
     let fits = cls.value.len() == d && pos.value.len() == table * d && rows.len() == b * k;
-    if d == 0 || !fits || table == 0 || rows.iter().any(|&row| row as usize >= table) {
+    if b * k * d == 0 || !fits || table == 0 || rows.iter().any(|&row| row as usize >= table) {
         let (cls, pos, rows) = (cls.shape(), pos.shape(), rows.len());
         return Err(Error::shape(
             "assemble",
@@ -45,9 +45,13 @@ pub fn forward(tape: Option<&mut Tape>, tokens: &Var, cls: &Var, pos: &Var, rows
             cpu::forward(tokens.value.data(), cls.value.data(), pos.value.data(), rows, k, y.data_mut());
         }
     }
-    let Some(tape) = tape else { return Ok(Var::constant(y)) };
-    let saved = AssembleBackward { rows: rows.clone(), k, dtokens: tokens.slot, dcls: cls.slot, dpos: pos.slot };
-    Ok(tape.record(y, saved))
+    emit(tape, "assemble", y, &[tokens], &[cls, pos], |_| AssembleBackward {
+        rows: rows.clone(),
+        k,
+        dtokens: tokens.slot,
+        dcls: cls.slot,
+        dpos: pos.slot,
+    })
 }
 
 impl Backward for AssembleBackward {

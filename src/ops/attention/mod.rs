@@ -12,7 +12,7 @@ pub mod reference;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Grads, Slot, Tape, Var};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
 use cpu::Operands;
 use reference::Sizes;
@@ -56,7 +56,7 @@ pub fn packed(tape: Option<&mut Tape>, qkv: &Var, heads: usize) -> Result<Var> {
         return Err(Error::shape("attention", format!("qkv {:?} with {heads} heads", qkv.shape())));
     }
     let sizes = Sizes { b, queries: s, keys: s, heads, head_width: d / heads };
-    run(tape, Source::Packed(qkv.value.clone(), qkv.slot), sizes)
+    run(tape, &[qkv], Source::Packed(qkv.value.clone(), qkv.slot), sizes)
 }
 
 /// Attention of queries q (B,Sq,D) over kv (B,S,2D). An error when the shapes do not fit together.
@@ -70,19 +70,16 @@ pub fn split(tape: Option<&mut Tape>, q: &Var, kv: &Var, heads: usize) -> Result
     }
     let sizes = Sizes { b, queries, keys, heads, head_width: d / heads };
     let source = Source::Split { q: q.value.clone(), kv: kv.value.clone(), dq: q.slot, dkv: kv.slot };
-    run(tape, source, sizes)
+    run(tape, &[q, kv], source, sizes)
 }
 
-fn run(tape: Option<&mut Tape>, source: Source, sizes: Sizes) -> Result<Var> {
+fn run(tape: Option<&mut Tape>, inputs: &[&Var], source: Source, sizes: Sizes) -> Result<Var> {
     let mut y = Tensor::scratch(&[sizes.b, sizes.queries, sizes.width()]);
     let mut lse = Tensor::scratch(&[sizes.b, sizes.heads, sizes.queries]);
     match y.device() {
         Device::Cpu => cpu::forward(source.operands(sizes.width()), sizes, y.data_mut(), lse.data_mut()),
     }
-    Ok(match tape {
-        Some(tape) => tape.record(y.clone(), AttentionBackward { source, sizes, y, lse }),
-        None => Var::constant(y),
-    })
+    emit(tape, "attention", y, inputs, &[], |y| AttentionBackward { source, sizes, y: y.clone(), lse })
 }
 
 impl Backward for AttentionBackward {

@@ -13,7 +13,7 @@ pub mod reference;
 use crate::device::Device;
 use crate::device::cpu::vector;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Grads, Slot, Tape, Var};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
 
 struct CrossEntropyBackward {
@@ -36,10 +36,7 @@ pub fn forward(tape: Option<&mut Tape>, logits: &Var, labels: &[usize], smoothin
         Device::Cpu => cpu::forward_backward(unit.data_mut(), labels, classes, smoothing),
     };
     let loss = Tensor::from_vec(vec![loss], &[1]);
-    Ok(match tape {
-        Some(tape) => tape.record(loss, CrossEntropyBackward { unit, dlogits: logits.slot }),
-        None => Var::constant(loss),
-    })
+    emit(tape, "cross_entropy", loss, &[logits], &[], |_| CrossEntropyBackward { unit, dlogits: logits.slot })
 }
 
 impl Backward for CrossEntropyBackward {

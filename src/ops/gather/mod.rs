@@ -12,7 +12,7 @@ pub mod reference;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Grads, Slot, Tape, Var};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -27,17 +27,14 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, kept: &Arc<[u32]>, k: usize) ->
     let &[b, n, d] = x.shape() else {
         return Err(Error::shape("gather", format!("x {:?} is not (B,N,D)", x.shape())));
     };
-    if kept.len() != b * k || kept.iter().any(|&row| row as usize >= n) {
+    if b * k * d == 0 || kept.len() != b * k || kept.iter().any(|&row| row as usize >= n) {
         return Err(Error::shape("gather", format!("{} indices for {b} images of {n} rows, k = {k}", kept.len())));
     }
     let mut y = Tensor::scratch(&[b, k, d]);
     match x.value.device() {
         Device::Cpu => cpu::forward(x.value.data(), kept, y.data_mut(), n, k, d),
     }
-    Ok(match tape {
-        Some(tape) => tape.record(y, GatherBackward { kept: kept.clone(), shape: [b, n, d], dx: x.slot }),
-        None => Var::constant(y),
-    })
+    emit(tape, "gather", y, &[x], &[], |_| GatherBackward { kept: kept.clone(), shape: [b, n, d], dx: x.slot })
 }
 
 impl Backward for GatherBackward {

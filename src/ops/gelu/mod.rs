@@ -12,7 +12,7 @@ pub mod reference;
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::tape::{Backward, Grads, Slot, Tape, Var};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
 
 struct GeluBackward {
@@ -24,10 +24,7 @@ struct GeluBackward {
 pub fn forward(tape: Option<&mut Tape>, x: &Var) -> Result<Var> {
     let mut y = Tensor::scratch(x.shape());
     values(&x.value, &mut y);
-    Ok(match tape {
-        Some(tape) => tape.record(y, GeluBackward { x: x.value.clone(), dx: x.slot }),
-        None => Var::constant(y),
-    })
+    emit(tape, "gelu", y, &[x], &[], |_| GeluBackward { x: x.value.clone(), dx: x.slot })
 }
 
 /// y = gelu(x) without a record, for ops that fuse it.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 /// Columns of one task of the bias gradient.
 const COLUMNS: usize = 64;
 
-/// y (M,N) = x (M,K) W^T + b, plus `residual` (M,N) when given.
+/// y (rows, n_out) = x (rows, n_in) W^T + b, plus `residual` (rows, n_out) when given.
 pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], residual: Option<&[f32]>, y: &mut [f32], k: usize) {
     let n = bias.len();
     let m = x.len() / k;
@@ -21,19 +21,19 @@ pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], residual: Option<&[f32]>
     });
 }
 
-/// dx (M,K) = dy (M,N) W.
+/// dx (rows, n_in) = dy (rows, n_out) W.
 pub fn backward_dx(dy: &[f32], weight: &[f32], dx: &mut [f32], n: usize, k: usize) {
     let m = dy.len() / n;
     par_gemm(dx, Mat::new(dy, m, n), Mat::new(weight, n, k), Write::Set, &|_, _, _| {});
 }
 
-/// dW (N,K) += dy^T x.
+/// dW (n_out, n_in) += dy^T x.
 pub fn backward_dweight_add(dy: &[f32], x: &[f32], dweight: &mut [f32], n: usize, k: usize) {
     let m = dy.len() / n;
     par_gemm(dweight, Mat::new(dy, m, n).t(), Mat::new(x, m, k), Write::Add, &|_, _, _| {});
 }
 
-/// db (N) += column sums of dy: each task owns a run of columns and adds the rows in order.
+/// db (n_out) += column sums of dy: each task owns a run of columns and adds the rows in order.
 pub fn backward_dbias_add(dy: &[f32], dbias: &mut [f32]) {
     let n = dbias.len();
     dbias.par_chunks_mut(COLUMNS).enumerate().for_each(|(task, dbias)| {

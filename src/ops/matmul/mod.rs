@@ -3,8 +3,8 @@
 //! - computes: y = x W^T + b; or gelu(x W^T + b); or x W^T + b + r
 //! - derivative: with g = dy (for GELU dy gelu'(pre)): dx = g W, dW += g^T x, db += sum of g's rows, dr = dy
 //! - saves: x, W; with GELU also the pre-activation
-//! - shapes: x (..., K), W (N, K), b (N), r and y (..., N)
-//! - cost: 2 M N K FLOPs forward, 4 M N K backward; 4 (M K + N K + M N) bytes forward
+//! - shapes: x (..., n_in), W (n_out, n_in), b (n_out), r and y (..., n_out)
+//! - cost: 2 rows n_in n_out FLOPs forward, twice that backward; 4 (rows n_in + n_in n_out + rows n_out) bytes forward
 #![forbid(unsafe_code)]
 
 pub mod cpu;
@@ -13,7 +13,7 @@ pub mod reference;
 use super::gelu;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Grads, Slot, Tape, Var};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
 
 /// What follows the product and the bias.
@@ -38,14 +38,14 @@ struct MatmulBackward {
     dresidual: Slot,
 }
 
-/// The linear layer. `weight` may be of any rank whose first dimension is N; the rest is K.
+/// The linear layer. `weight` may be of any rank whose first dimension is n_out; the rest is n_in.
 pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, epilogue: Epilogue) -> Result<Var> {
     let k = *x.shape().last().unwrap_or(&0);
-    let n = weight.shape()[0];
+    let n = *weight.shape().first().unwrap_or(&0);
     let mut shape = x.shape().to_vec();
     shape.pop();
     shape.push(n);
-    if k == 0 || weight.value.len() != n * k || bias.shape() != [n] {
+    if k == 0 || n == 0 || weight.value.len() != n * k || bias.shape() != [n] {
         let (w, b) = (weight.shape(), bias.shape());
         return Err(Error::shape("matmul", format!("x {:?} with weight {w:?}, bias {b:?}", x.shape())));
     }
@@ -75,8 +75,8 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, epilo
         }
         Epilogue::Bias | Epilogue::BiasResidual(_) => (product, None),
     };
-    let Some(tape) = tape else { return Ok(Var::constant(y)) };
-    let saved = MatmulBackward {
+    let inputs: Vec<&Var> = std::iter::once(x).chain(residual).collect();
+    emit(tape, "matmul", y, &inputs, &[weight, bias], |_| MatmulBackward {
         x: x.value.clone(),
         weight: weight.value.clone(),
         pre,
@@ -84,8 +84,7 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, epilo
         dweight: weight.slot,
         dbias: bias.slot,
         dresidual: residual.map_or(Slot::None, |r| r.slot),
-    };
-    Ok(tape.record(y, saved))
+    })
 }
 
 impl Backward for MatmulBackward {

@@ -3,7 +3,7 @@
 
 use crate::ops::real::Real;
 
-/// y (M,N) = x (M,K) W^T (N,K) + b (N).
+/// y (rows, n_out) = x (rows, n_in) W^T + b, W (n_out, n_in).
 pub fn forward<R: Real>(x: &[R], weight: &[R], bias: &[R], k: usize) -> Vec<R> {
     let mut y = Vec::new();
     for x in x.chunks(k) {
@@ -18,7 +18,7 @@ pub fn forward<R: Real>(x: &[R], weight: &[R], bias: &[R], k: usize) -> Vec<R> {
     y
 }
 
-/// (dx, dW, db) from dy (M,N).
+/// (dx, dW, db) from dy (rows, n_out).
 pub fn backward<R: Real>(x: &[R], weight: &[R], dy: &[R], n: usize, k: usize) -> (Vec<R>, Vec<R>, Vec<R>) {
     let mut dx = vec![R::zero(); x.len()];
     let (mut dweight, mut dbias) = (vec![R::zero(); weight.len()], vec![R::zero(); n]);

@@ -12,7 +12,7 @@ pub mod reference;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Grads, Slot, Tape, Var};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
 
 struct ResidualBackward {
@@ -29,10 +29,7 @@ pub fn forward(tape: Option<&mut Tape>, a: &Var, b: &Var) -> Result<Var> {
     match a.value.device() {
         Device::Cpu => cpu::forward(a.value.data(), b.value.data(), y.data_mut()),
     }
-    Ok(match tape {
-        Some(tape) => tape.record(y, ResidualBackward { da: a.slot, db: b.slot }),
-        None => Var::constant(y),
-    })
+    emit(tape, "residual", y, &[a, b], &[], |_| ResidualBackward { da: a.slot, db: b.slot })
 }
 
 impl Backward for ResidualBackward {

@@ -12,7 +12,7 @@ pub mod reference;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Grads, Slot, Tape, Var};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
 
 struct SoftmaxBackward {
@@ -30,10 +30,7 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var) -> Result<Var> {
     match x.value.device() {
         Device::Cpu => cpu::forward(x.value.data(), y.data_mut(), d),
     }
-    Ok(match tape {
-        Some(tape) => tape.record(y.clone(), SoftmaxBackward { y, dx: x.slot }),
-        None => Var::constant(y),
-    })
+    emit(tape, "softmax", y, &[x], &[], |y| SoftmaxBackward { y: y.clone(), dx: x.slot })
 }
 
 impl Backward for SoftmaxBackward {
