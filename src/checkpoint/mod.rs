@@ -43,6 +43,22 @@ pub struct ModelCard {
     pub prune: PruneConfig,
 }
 
+impl ModelCard {
+    /// Why no model can be built from this card, if so: a card comes from a file, which may say anything.
+    fn check(&self) -> Result<(), String> {
+        self.model.check()?;
+        self.transform.check().map_err(|error| error.to_string())?;
+        if self.transform.image_size != self.model.image_size {
+            let (ours, theirs) = (self.transform.image_size, self.model.image_size);
+            return Err(format!("images of {ours} pixels for a model of {theirs}"));
+        }
+        if !self.classes.is_empty() && self.classes.len() != self.model.classes {
+            return Err(format!("{} names for {} classes", self.classes.len(), self.model.classes));
+        }
+        Ok(())
+    }
+}
+
 /// Where training stands; everything a bit-exact resume needs beside the tensors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {

@@ -29,6 +29,7 @@ fn weight_file(path: &Path) -> Result<PathBuf> {
                 Some(folder) => checkpoint_file(&folder),
                 None => Ok(path.to_path_buf()),
             },
+            Some(MODEL) => State::verify_model(durable::parent(path)).map(|()| path.to_path_buf()),
             _ => Ok(path.to_path_buf()),
         };
     }
@@ -55,8 +56,11 @@ fn checkpoint_file(folder: &Path) -> Result<PathBuf> {
 fn card(file: &Path) -> Result<Option<ModelCard>> {
     let weights = Weights::open(file)?;
     let Some(text) = weights.metadata().get(CARD) else { return Ok(None) };
-    serde_json::from_str(text).map(Some).map_err(|e| {
-        let reason = format!("its metadata {CARD:?} is not a model card ({e})");
+    let bad = |why: String| {
+        let reason = format!("its metadata {CARD:?} is not a model card ({why})");
         Error::data(file, reason, "save the file again with this version, or name another")
-    })
+    };
+    let card: ModelCard = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
+    card.check().map_err(bad)?;
+    Ok(Some(card))
 }

@@ -48,6 +48,44 @@ impl RunDir {
         Ok(RunDir { root: root.to_path_buf() })
     }
 
+    /// [`RunDir::create`] under the first of `roots` that no other run has; the last is taken or refused as it stands.
+    /// Runs that begin at the same moment never share a folder.
+    pub fn create_first(roots: impl Iterator<Item = PathBuf>, config_toml: &str, manifest_json: &str) -> Result<Self> {
+        let mut roots = roots.peekable();
+        while let Some(root) = roots.next() {
+            if roots.peek().is_none() {
+                return Self::create(&root, config_toml, manifest_json);
+            }
+            let output = durable::parent(&root);
+            let made = if output.is_dir() { Vec::new() } else { make_folders(output)? };
+            // Making the folder is what claims the name.
+            match fs::create_dir(&root) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
+                Err(e) => {
+                    remove_folders(&made);
+                    return Err(Error::io(&root, &e));
+                }
+                Ok(()) => {}
+            }
+            return Self::create(&root, config_toml, manifest_json).inspect_err(|_| {
+                remove_folders(&[&made[..], &[root]].concat());
+            });
+        }
+        Err(Error::shape("run directory", "no name to choose from"))
+    }
+
+    /// Takes away a run that failed before its first checkpoint, and nothing that others put there.
+    pub fn discard_unsaved(&self) {
+        let folder = self.root.join(CHECKPOINTS);
+        if steps(&folder).is_ok_and(|steps| !steps.is_empty()) {
+            return;
+        }
+        for name in ["metrics.csv", "metrics.jsonl", "env.json", "manifest.json", CONFIG] {
+            let _ = fs::remove_file(self.root.join(name));
+        }
+        remove_folders(&[self.root.clone(), folder]);
+    }
+
     /// An existing run directory.
     pub fn open(root: &Path) -> Result<Self> {
         let run = RunDir { root: root.to_path_buf() };

@@ -100,6 +100,18 @@ impl State {
         }
         Ok(state)
     }
+
+    /// Holds the model file of `dir` to its size and hash, if a state.json that can be read lies beside it. The file is
+    /// of use by itself, so nothing else is asked for.
+    pub fn verify_model(dir: &Path) -> Result<()> {
+        let state = fs::read(dir.join(STATE)).ok().and_then(|text| serde_json::from_slice::<State>(&text).ok());
+        let Some(want) = state.as_ref().and_then(|state| state.files.get(MODEL)) else { return Ok(()) };
+        let path = dir.join(MODEL);
+        if seal_of(&path).map_err(|e| Error::io(&path, &e))? == *want {
+            return Ok(());
+        }
+        Err(Fault { path, reason: format!("is damaged (its SHA-256 is not the one in {STATE})") }.into())
+    }
 }
 
 /// SHA-256 in lower-case hexadecimal.

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::{print, source};
-use crate::data::sample;
 use crate::error::Result;
+use crate::train::Stop;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -41,7 +41,7 @@ struct SampleArgs {
 pub fn run(args: DataArgs) -> Result<()> {
     match args.command {
         DataCommand::Sample(args) => {
-            let root = sample::ensure(&args.output, args.images, args.seed)?;
+            let root = source::drawn(&args.output, args.images, args.seed, &Stop::on_signals()?)?;
             print::line(&root.display().to_string())
         }
     }

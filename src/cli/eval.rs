@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::eval::{ClassReport, Feed, MacroReport, Report, evaluate};
 use crate::model::{HeadPolicy, Vit};
 use crate::prune::Keep;
-use crate::train::{DatasetName, TrainConfig};
+use crate::train::{DatasetName, Stop, TrainConfig};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::fmt::Write;
@@ -60,7 +60,7 @@ pub struct EvalArgs {
     #[command(flatten)]
     engine: EngineFlags,
     /// Threads that decode images [default: threads, at most 4]
-    #[arg(long, value_name = "N", help_heading = "Engine", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", help_heading = "Engine", value_parser = some_threads)]
     workers: Option<usize>,
     /// Print the result as one JSON document
     #[arg(long)]
@@ -70,6 +70,12 @@ pub struct EvalArgs {
 /// A count that is not 0.
 pub fn at_least_one(text: &str) -> std::result::Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "a whole number of at least 1 is needed".into())
+}
+
+/// A count of threads that a machine may have.
+fn some_threads(text: &str) -> std::result::Result<usize, String> {
+    let most = crate::train::MAX_THREADS;
+    at_least_one(text).ok().filter(|&n| n <= most).ok_or_else(|| format!("a whole number from 1 to {most} is needed"))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -110,6 +116,7 @@ struct Named {
 /// Evaluates, and prints the report.
 pub fn run(args: EvalArgs) -> Result<()> {
     let engine = args.engine.start()?;
+    let stop = Stop::on_signals()?;
     let source::Source { weights, mut card, own_card } =
         source::open_weights("--checkpoint", &args.checkpoint, args.model.as_deref())?;
     card.prune.keep = args.keep;
@@ -119,7 +126,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
     if !own_card && let Some(text) = source::norm_warning(&weights, card.transform.norm) {
         print::complain("warning", &text);
     }
-    let dataset = open(&args, weights.path())?;
+    let dataset = open(&args, weights.path(), &stop)?;
     same_classes(&card.classes, card.model.classes, &dataset, weights.path())?;
     let samples = match args.split {
         Split::Train => &dataset.train,
@@ -132,7 +139,10 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let (vit, _) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
     let workers = engine.workers(args.workers);
     let feed = Feed { transform: &card.transform, batch_size: args.batch_size, workers };
-    let report = evaluate(&vit, &card.prune, samples, feed, &mut |_| Ok(()))?;
+    let report = evaluate(&vit, &card.prune, samples, feed, &mut |_| match stop.requested() {
+        true => Err(Error::Interrupted { saved: "nothing was measured".into() }),
+        false => Ok(()),
+    })?;
     let per_class = dataset.classes.iter().cloned().zip(report.per_class());
     let outcome = Outcome {
         model: card.model.name.clone(),
@@ -153,13 +163,17 @@ pub fn run(args: EvalArgs) -> Result<()> {
 }
 
 /// The data set: what the flags say, else what the run that holds the checkpoint says.
-fn open(args: &EvalArgs, weights: &Path) -> Result<Dataset> {
+fn open(args: &EvalArgs, weights: &Path, stop: &Stop) -> Result<Dataset> {
     let same = |config: &TrainConfig| {
         config.dataset == args.dataset
             || (config.dataset == DatasetName::Sample
                 && source::or_sample(args.dataset, args.data.as_deref()) == DatasetName::Sample)
     };
-    let config = run_config(&args.checkpoint).or_else(|| run_config(weights)).filter(same);
+    let config = match run_config(&args.checkpoint)? {
+        None => run_config(weights)?,
+        found => found,
+    };
+    let config = config.filter(same);
     let data = args.data.clone().or_else(|| config.as_ref().and_then(|config| config.data.clone()));
     let name = match &config {
         Some(config) if args.data.is_none() => config.dataset,
@@ -170,16 +184,29 @@ fn open(args: &EvalArgs, weights: &Path) -> Result<Dataset> {
     if name == DatasetName::Sample && args.dataset == DatasetName::Voc {
         print::complain("notice", "no VOC found: evaluating on the built-in sample of drawn images");
     }
-    source::open(name, &source::root(name, data.as_deref())?, labels, split)
+    source::open(name, &source::root(name, data.as_deref())?, labels, split, stop)
 }
 
 /// The settings of the run that `path` lies in, if any.
-fn run_config(path: &Path) -> Option<TrainConfig> {
-    let path = path.canonicalize().ok()?;
-    path.ancestors().take(4).find_map(|folder| {
-        let text = std::fs::read_to_string(folder.join("config.toml")).ok()?;
-        toml::from_str(&text).ok()
-    })
+fn run_config(path: &Path) -> Result<Option<TrainConfig>> {
+    let path = path.canonicalize().map_err(|error| Error::io(path, &error))?;
+    for folder in path.ancestors().take(4) {
+        let file = folder.join("config.toml");
+        let Ok(text) = std::fs::read_to_string(&file) else { continue };
+        match toml::from_str(&text) {
+            Ok(config) => return Ok(Some(config)),
+            // Another program's file of that name is no concern of ours; a run's own must not be guessed around.
+            Err(_) if !folder.join("checkpoints").is_dir() => {}
+            Err(error) => {
+                return Err(Error::data(
+                    file,
+                    error.message(),
+                    "correct the file, or evaluate a copy of the weight file",
+                ));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Refuses a checkpoint of other classes; one without names must have as many.

@@ -77,7 +77,8 @@ fn command() -> clap::Command {
             Some(long) if arg.get_action().takes_values() => {
                 let name = format!("DYNAVIT_{}", long.to_uppercase().replace('-', "_"));
                 // The parser is built once and lives as long as the process.
-                arg.env(&*name.leak()).hide_env(true)
+                // A negative number is a bad value of its flag, not an unknown flag.
+                arg.env(&*name.leak()).hide_env(true).allow_negative_numbers(true)
             }
             _ => arg,
         })

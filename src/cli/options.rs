@@ -6,7 +6,7 @@ use crate::data::{EvalResize, Interpolation, Norm};
 use crate::error::{Error, Result};
 use crate::model::{EmbedMode, PosMode};
 use crate::prune::{Round, SaliencyDomain, Scorer};
-use crate::train::{DeviceName, Precision};
+use crate::train::{DeviceName, MAX_THREADS, Precision};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
@@ -114,6 +114,10 @@ impl EngineFlags {
         }
         if self.threads == Some(0) {
             return Err(Error::usage("--threads", "no thread could compute", "give at least 1"));
+        }
+        if self.threads.is_some_and(|threads| threads > MAX_THREADS) {
+            let reason = "more threads than help";
+            return Err(Error::usage("--threads", reason, format!("give at most {MAX_THREADS}")));
         }
         let threads = self.threads.unwrap_or(0);
         rayon::ThreadPoolBuilder::new()

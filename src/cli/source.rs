@@ -6,7 +6,7 @@ use crate::data::{Dataset, LabelPolicy, Norm, SplitPolicy, open_folder, open_voc
 use crate::error::{Error, Result};
 use crate::model::{VitConfig, VitOptions};
 use crate::prune::Keep;
-use crate::train::{DatasetName, TrainConfig, default_transform};
+use crate::train::{DatasetName, Stop, TrainConfig, default_transform};
 use crate::weights::Weights;
 use std::path::{Path, PathBuf};
 
@@ -37,12 +37,17 @@ pub fn root(name: DatasetName, data: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// Reads the data set; the sample is drawn first when it is not there.
-pub fn open(name: DatasetName, root: &Path, labels: LabelPolicy, split: SplitPolicy) -> Result<Dataset> {
+pub fn open(name: DatasetName, root: &Path, labels: LabelPolicy, split: SplitPolicy, stop: &Stop) -> Result<Dataset> {
     match name {
         DatasetName::Voc => open_voc(root, labels, split),
         DatasetName::Folder => open_folder(root),
-        DatasetName::Sample => open_voc(&sample::ensure(root, SAMPLE_IMAGES, SAMPLE_SEED)?, labels, split),
+        DatasetName::Sample => open_voc(&drawn(root, SAMPLE_IMAGES, SAMPLE_SEED, stop)?, labels, split),
     }
+}
+
+/// The sample under `root`, drawn if it is not there; an interrupt leaves none of it behind.
+pub fn drawn(root: &Path, images: usize, seed: u64, stop: &Stop) -> Result<PathBuf> {
+    sample::ensure_unless(root, images, seed, &|| stop.requested())
 }
 
 /// A weight file and what is known of it.
@@ -73,6 +78,9 @@ pub fn open_weights(flag: &str, path: &Path, model: Option<&str>) -> Result<Sour
         return Err(Error::data(file, reason, "take weights with a head, or train one"));
     };
     let model = VitConfig::named(model, head.shape.first().copied().unwrap_or(0))?;
+    model.check().map_err(|why| {
+        Error::data(&file, format!("tensor head.weight {:?}: {why}", head.shape), "take weights with a sound head")
+    })?;
     let keep: Keep = "70".parse().expect("70 is a keep ratio");
     let card = ModelCard {
         options: VitOptions::default(),

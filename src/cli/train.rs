@@ -5,13 +5,14 @@ use super::options::{Engine, EngineFlags, ImageFlags, PruneFlags};
 use super::progress::Progress;
 use super::{print, source};
 use crate::checkpoint::{RunDir, resolve};
+use crate::data::annotation::is_plain_name;
 use crate::data::{LabelPolicy, SplitPolicy};
 use crate::error::{Error, Result};
 use crate::flops::Cost;
 use crate::model::VitConfig;
 use crate::optim::NoDecay;
 use crate::prune::Keep;
-use crate::train::{DatasetName, Run, Stop, Summary, TrainConfig, train};
+use crate::train::{DatasetName, DeviceName, Precision, Run, Stop, Summary, TrainConfig, train};
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -152,26 +153,36 @@ fn pair(text: &str) -> std::result::Result<Pair, String> {
 
 /// Trains, and prints the outcome.
 pub fn run(args: TrainArgs) -> Result<()> {
-    let engine = args.flags.engine.start()?;
-    let mut run = match &args.resume {
+    let stop = Stop::on_signals()?;
+    let (mut run, engine) = match &args.resume {
         Some(which) => match resumable(&args, which)? {
-            Some(dir) => resume(&args, dir, engine)?,
-            None => start(&args, engine)?,
+            Some(dir) => resume(&args, dir, &stop)?,
+            None => start(&args, &stop)?,
         },
-        None => start(&args, engine)?,
+        None => start(&args, &stop)?,
     };
     let mut progress = Progress::new(args.quiet, run.config.epochs, run.dataset.train.len(), run.config.batch_size);
     header(&run, engine, &progress);
-    let stop = Stop::on_signals()?;
     let summary = train(&mut run, &stop, &mut |event| progress.show(event));
     progress.clear();
-    report(&run, &summary?, args.json)
+    let summary = summary.inspect_err(|_| run.dir.discard_unsaved())?;
+    report(&run, &summary, args.json)
 }
 
 /// Begins a new run.
-fn start(args: &TrainArgs, engine: Engine) -> Result<Run> {
+fn start(args: &TrainArgs, stop: &Stop) -> Result<(Run, Engine)> {
+    if let Some(name) = args.run_name.as_deref().filter(|name| !is_plain_name(name)) {
+        return Err(Error::usage(
+            "--run-name",
+            format!("{name:?} is not a plain name"),
+            "give a folder's name; --output says where",
+        ));
+    }
     let (config, fell_back) = settle(args)?;
     config.validate()?;
+    let engine = started(&config)?;
+    // What was picked is recorded, so that a resumed run keeps it.
+    let config = TrainConfig { device: DeviceName::Cpu, precision: Precision::F32, ..config };
     // A bad name is told before the data set, which may be large, is read.
     VitConfig::named(&config.model, 1)?;
     let root = source::root(config.dataset, config.data.as_deref())?;
@@ -186,19 +197,25 @@ fn start(args: &TrainArgs, engine: Engine) -> Result<Run> {
             ),
         );
     }
-    let dataset = source::open(config.dataset, &root, config.label_policy, config.split)?;
+    let dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
     if config.weights.is_none() && config.dataset != DatasetName::Sample {
         let text = format!("{} starts from random weights; --weights FILE gives it pretrained ones", config.model);
         print::complain("warning", &text);
     }
     warn_of_norm(&config);
     let config = TrainConfig { data: Some(absolute(&root)?), ..config };
-    let dir = match &args.run_name {
-        Some(name) => args.output.join(name),
-        None => unused(&args.output, &format!("{}{}", config.run_prefix(), utc_stamp(SystemTime::now()))),
-    };
     let workers = engine.workers(config.workers);
-    Run::start(config, dataset, &dir, workers)
+    if stop.requested() {
+        return Err(Error::Interrupted { saved: "nothing was begun".into() });
+    }
+    let run = match &args.run_name {
+        Some(name) => Run::start(config, dataset, std::iter::once(args.output.join(name)), workers),
+        None => {
+            let name = format!("{}{}", config.run_prefix(), utc_stamp(SystemTime::now()));
+            Run::start(config, dataset, numbered(&args.output, &name), workers)
+        }
+    };
+    Ok((run?, engine))
 }
 
 /// The run that `--resume` means; none when `auto` finds nothing to go on with.
@@ -222,7 +239,7 @@ fn resumable(args: &TrainArgs, which: &Path) -> Result<Option<RunDir>> {
 }
 
 /// Goes on with a run under its own settings.
-fn resume(args: &TrainArgs, dir: RunDir, engine: Engine) -> Result<Run> {
+fn resume(args: &TrainArgs, dir: RunDir, stop: &Stop) -> Result<(Run, Engine)> {
     let path = dir.root().join("config.toml");
     let mut table: Table = dir.config()?.parse().map_err(|error| unreadable(&path, &error))?;
     for (key, value) in given(&args.flags)? {
@@ -238,10 +255,18 @@ fn resume(args: &TrainArgs, dir: RunDir, engine: Engine) -> Result<Run> {
         }
     }
     let config: TrainConfig = table.try_into().map_err(|error| unreadable(&path, &error))?;
+    config.validate()?;
+    let engine = started(&config)?;
     let root = source::root(config.dataset, config.data.as_deref())?;
-    let dataset = source::open(config.dataset, &root, config.label_policy, config.split)?;
+    let dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
     let workers = engine.workers(config.workers);
-    Run::resume(config, dataset, dir, workers)
+    Ok((Run::resume(config, dataset, dir, workers)?, engine))
+}
+
+/// The engine that the settings ask for, wherever they came from.
+fn started(config: &TrainConfig) -> Result<Engine> {
+    let flags = EngineFlags { threads: config.threads, device: Some(config.device), precision: Some(config.precision) };
+    flags.start()
 }
 
 /// True when a flag given on resume says what the run's settings say.
@@ -287,9 +312,6 @@ fn settle(args: &TrainArgs) -> Result<(TrainConfig, bool)> {
     let mut table = Table::try_from(&base).map_err(|error| blame(&error))?;
     table.extend(layer);
     table.insert("dataset".into(), dataset.to_string().into());
-    for (key, picked) in [("device", "cpu"), ("precision", "f32")] {
-        table.insert(key.into(), picked.into());
-    }
     let config = table.try_into().map_err(|error: toml::de::Error| blame(&error))?;
     Ok((config, dataset != asked))
 }
@@ -300,7 +322,8 @@ fn given(flags: &TrainFlags) -> Result<Table> {
     for path in [&mut flags.data, &mut flags.weights].into_iter().flatten() {
         *path = absolute(path)?;
     }
-    Table::try_from(&flags).map_err(|error| Error::usage("flags", error.to_string(), "give paths in UTF-8"))
+    Table::try_from(&flags)
+        .map_err(|error| Error::usage("flags", error.to_string(), "give paths in UTF-8 and numbers below 2^63"))
 }
 
 /// The content of `--config`, whose keys are all known.
@@ -345,10 +368,9 @@ fn warn_of_norm(config: &TrainConfig) {
     }
 }
 
-/// `output/name`, or with a number behind it when that is taken.
-fn unused(output: &Path, name: &str) -> PathBuf {
-    let mut names = std::iter::once(name.to_owned()).chain((2..).map(|i| format!("{name}-{i}")));
-    output.join(names.find(|name| !output.join(name).exists()).expect("numbers do not run out"))
+/// `output/name`, then `output/name-2` and so on.
+fn numbered(output: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
+    std::iter::once(output.join(name)).chain((2..).map(move |i| output.join(format!("{name}-{i}"))))
 }
 
 /// `yyyymmdd-hhmmss` in UTC.

@@ -13,6 +13,7 @@ pub const MAX_SIDE: u32 = 16_384;
 pub const MAX_BYTES: u64 = 256 << 20;
 /// Longest file that is read, in bytes.
 const MAX_FILE: u64 = 512 << 20;
+const AGAIN: &str = "copy or download it again";
 
 /// A decoded image: 8-bit RGB, rows from the top, no padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,23 @@ pub struct Picture {
 
 /// Reads a JPEG or PNG file; see [`decode`].
 pub fn read(path: &Path) -> Result<Picture> {
+    decode(&bytes_of(path)?, path)
+}
+
+/// Refuses what [`read`] would, as far as that can be told without decoding pixels: files that are no image, headers
+/// that ask for too much, and files that end early.
+pub fn check(path: &Path) -> Result<()> {
+    let bytes = bytes_of(path)?;
+    match opened(&bytes, path)? {
+        Opened::Jpeg(decoder) => check_size(&decoder, path),
+        Opened::Png(decoder) => {
+            check_size(&decoder, path)?;
+            if png_is_complete(&bytes) { Ok(()) } else { Err(Error::data(path, "the PNG ends early", AGAIN)) }
+        }
+    }
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>> {
     let meta = std::fs::metadata(path).map_err(|e| Error::io(path, &e))?;
     if meta.is_dir() {
         return Err(Error::data(path, "is a folder, not an image", "name a JPEG or PNG file"));
@@ -39,8 +57,7 @@ pub fn read(path: &Path) -> Result<Picture> {
             format!("is {} MiB long, more than an image file may be ({} MiB)", meta.len() >> 20, MAX_FILE >> 20);
         return Err(Error::data(path, reason, "shrink the image or leave it out"));
     }
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, &e))?;
-    decode(&bytes, path)
+    std::fs::read(path).map_err(|e| Error::io(path, &e))
 }
 
 /// Decodes a JPEG or PNG, told apart by content. `path` is only named in errors.
@@ -49,21 +66,33 @@ pub fn read(path: &Path) -> Result<Picture> {
 /// channels give their top byte. An EXIF orientation is ignored. Errors: not an image, another format, more pixels than
 /// [`MAX_SIDE`] and [`MAX_BYTES`] allow (checked before they are decoded), and files that end early.
 pub fn decode(bytes: &[u8], path: &Path) -> Result<Picture> {
+    match opened(bytes, path)? {
+        Opened::Jpeg(decoder) => to_rgb(decoder, "JPEG", path),
+        Opened::Png(decoder) => to_rgb(decoder, "PNG", path),
+    }
+}
+
+/// A decoder that has read its header.
+enum Opened<'a> {
+    Jpeg(JpegDecoder<Cursor<&'a [u8]>>),
+    Png(PngDecoder<Cursor<&'a [u8]>>),
+}
+
+fn opened<'a>(bytes: &'a [u8], path: &Path) -> Result<Opened<'a>> {
     if bytes.is_empty() {
-        return Err(Error::data(path, "the file is empty", "copy or download it again"));
+        return Err(Error::data(path, "the file is empty", AGAIN));
     }
     match image::guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => {
             if !jpeg_is_complete(bytes) {
-                return Err(Error::data(path, "the JPEG ends early", "copy or download it again"));
+                return Err(Error::data(path, "the JPEG ends early", AGAIN));
             }
-            to_rgb(JpegDecoder::new(Cursor::new(bytes)).map_err(|e| broken(path, "JPEG", &e))?, "JPEG", path)
+            JpegDecoder::new(Cursor::new(bytes)).map(Opened::Jpeg).map_err(|e| broken(path, "JPEG", &e))
         }
         Ok(ImageFormat::Png) => {
             let mut limits = Limits::no_limits();
             limits.max_alloc = Some(MAX_BYTES);
-            let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits).map_err(|e| broken(path, "PNG", &e))?;
-            to_rgb(decoder, "PNG", path)
+            PngDecoder::with_limits(Cursor::new(bytes), limits).map(Opened::Png).map_err(|e| broken(path, "PNG", &e))
         }
         Ok(other) => {
             let name = other.extensions_str().first().unwrap_or(&"other").to_uppercase();
@@ -81,7 +110,8 @@ fn broken(path: &Path, format: &str, source: &ImageError) -> Error {
     Error::data(path, format!("not a sound {format}: {source}"), "copy or download it again, or leave it out")
 }
 
-fn to_rgb(decoder: impl ImageDecoder, format: &str, path: &Path) -> Result<Picture> {
+/// Refuses a header that asks for nothing or for too much.
+fn check_size(decoder: &impl ImageDecoder, path: &Path) -> Result<()> {
     let (width, height) = decoder.dimensions();
     let bytes = decoder.total_bytes().max(u64::from(width) * u64::from(height) * 3);
     if width == 0 || height == 0 {
@@ -94,6 +124,12 @@ fn to_rgb(decoder: impl ImageDecoder, format: &str, path: &Path) -> Result<Pictu
         );
         return Err(Error::data(path, reason, "shrink the image or leave it out"));
     }
+    Ok(())
+}
+
+fn to_rgb(decoder: impl ImageDecoder, format: &str, path: &Path) -> Result<Picture> {
+    check_size(&decoder, path)?;
+    let (width, height) = decoder.dimensions();
     let color = decoder.color_type();
     let mut raw = vec![0; decoder.total_bytes() as usize];
     decoder.read_image(&mut raw).map_err(|e| broken(path, format, &e))?;
@@ -117,6 +153,19 @@ fn to_rgb(decoder: impl ImageDecoder, format: &str, path: &Path) -> Result<Pictu
 /// The top byte of a 16-bit channel in the machine's own byte order, as Pillow keeps it.
 fn top(channel: [u8; 2]) -> u8 {
     (u16::from_ne_bytes(channel) >> 8) as u8
+}
+
+/// Whether the chunks of a PNG lead to its IEND.
+fn png_is_complete(bytes: &[u8]) -> bool {
+    let mut at = 8usize;
+    while let Some(head) = bytes.get(at..at + 8) {
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        at += 12 + length;
+        if &head[4..] == b"IEND" {
+            return at <= bytes.len();
+        }
+    }
+    false
 }
 
 /// Whether the markers of a JPEG lead to its end-of-image marker.

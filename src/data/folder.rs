@@ -101,6 +101,10 @@ fn scan(folder: &Path, notes: &mut Vec<String>) -> Result<Classes> {
             "make a folder for each class and put its images there",
         ));
     }
+    if classes.len() == 1 {
+        let reason = format!("holds one class alone, '{}'", classes.keys().next().map_or("", String::as_str));
+        return Err(Error::data(folder, reason, "a classifier needs the folders of two classes or more"));
+    }
     if others > 0 {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         notes.push(format!("left out in {name}, not being .jpg, .jpeg or .png: {others}"));
@@ -201,12 +205,14 @@ mod tests {
         assert!(message(tree(&[]).path()).contains("no class folder"));
         assert!(message(tree(&[("a", 9), ("b", 0)]).path()).contains("b: empty class"));
         assert!(
-            message(tree(&[("train/a", 2), ("val/a", 1), ("val/b", 1)]).path()).contains("'b' is not a class of train")
+            message(tree(&[("train/a", 2), ("train/c", 2), ("val/a", 1), ("val/b", 1)]).path())
+                .contains("'b' is not a class of train")
         );
         assert!(
-            message(tree(&[("train/a", 2), ("train/b", 2), ("val/a", 1)]).path())
+            message(tree(&[("train/a", 2), ("train/b", 2), ("train/c", 2), ("val/a", 1), ("val/c", 1)]).path())
                 .contains("'b' of train has no folder")
         );
+        assert!(message(tree(&[("a", 9)]).path()).contains("one class alone, 'a'"));
         assert!(message(tree(&[("a", 2), ("b", 3)]).path()).contains("no image to validate on"));
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -49,6 +50,14 @@ impl Dataset {
     /// but the notes. The hash says whether two runs saw the same data; it does not depend on where the data lies.
     pub fn manifest_json(&self) -> Result<String> {
         manifest::json(self)
+    }
+
+    /// Looks at every image file without decoding its pixels: a missing, empty, truncated or oversized one is an error
+    /// here, before a run begins, rather than in the middle of an epoch.
+    pub fn check_images(&self) -> Result<()> {
+        [&self.train, &self.val, &self.test]
+            .into_iter()
+            .try_for_each(|samples| samples.par_iter().try_for_each(|sample| decode::check(&sample.path)))
     }
 
     /// Hands out the samples in the order given: ids count the used ones from 0.

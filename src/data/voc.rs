@@ -152,6 +152,8 @@ fn read_list(file: &Path) -> Result<BTreeSet<String>> {
     }
     let bytes = std::fs::read(file).map_err(|e| Error::io(file, &e))?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Error::data(file, "is not UTF-8", "save the list as UTF-8"))?;
+    // Some editors of Windows begin UTF-8 files with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let names: BTreeSet<String> = text.lines().filter_map(|l| l.split_whitespace().next()).map(String::from).collect();
     if let Some(bad) = names.iter().find(|name| !is_plain_name(name)) {
         let reason = format!("lists '{}', which is not a plain name", printable(bad));

@@ -56,6 +56,32 @@ impl VitConfig {
         MODELS.map(|model| model.0)
     }
 
+    /// Why no model has this shape, if so. The bounds keep every count of parameters far from overflow.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        let sizes = [
+            ("image_size", self.image_size, 1 << 14),
+            ("patch", self.patch, self.image_size),
+            ("width", self.width, 1 << 16),
+            ("heads", self.heads, self.width),
+            ("mlp", self.mlp, 1 << 18),
+            ("depth", self.depth, 1 << 10),
+            ("classes", self.classes, 1 << 20),
+        ];
+        if let Some((name, value, most)) = sizes.into_iter().find(|(_, value, most)| *value == 0 || value > most) {
+            return Err(format!("{name} is {value}, not from 1 to {most}"));
+        }
+        if self.channels != 3 {
+            return Err(format!("{} channels, where RGB has 3", self.channels));
+        }
+        if self.image_size % self.patch != 0 {
+            return Err(format!("patches of side {} do not tile {} pixels", self.patch, self.image_size));
+        }
+        if self.width % self.heads != 0 {
+            return Err(format!("{} heads do not share a width of {}", self.heads, self.width));
+        }
+        Ok(())
+    }
+
     /// N, the number of patches.
     pub fn patches(&self) -> usize {
         (self.image_size / self.patch).pow(2)

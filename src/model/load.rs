@@ -67,19 +67,19 @@ impl Vit {
         seed: u64,
     ) -> Result<(Self, LoadReport)> {
         let mut report = LoadReport::default();
-        let mut params = ParamArena::new(&config.parameters());
         let mut problems = Vec::new();
         let mut absent = HashSet::new();
-        for id in params.ids() {
-            let (name, shape) = (params.name(id), params.shape(id));
+        // Memory is taken only once the file is known to hold what fills it.
+        let parameters = config.parameters();
+        for (name, shape) in &parameters {
             let is_head = name.starts_with("head.");
             let problem = match weights.info(name) {
                 None if is_head => format!("{name} is missing"),
                 None => format!("{name} {shape:?} is missing"),
-                Some(info) if info.shape != shape => format!("{name} is {:?}, not {shape:?}", info.shape),
+                Some(info) if info.shape != *shape => format!("{name} is {:?}, not {shape:?}", info.shape),
                 Some(_) => continue,
             };
-            absent.insert(id);
+            absent.insert(name.as_str());
             if is_head && head == HeadPolicy::Replace {
                 report.fresh_head.get_or_insert(problem);
             } else {
@@ -89,10 +89,11 @@ impl Vit {
         if !problems.is_empty() {
             return Err(misfit(&config, weights, &problems));
         }
+        let mut params = ParamArena::new(&parameters);
         let fresh_head = report.fresh_head.is_some();
         for id in params.ids() {
             let name = params.name(id).to_string();
-            if absent.contains(&id) || (fresh_head && name.starts_with("head.")) {
+            if absent.contains(name.as_str()) || (fresh_head && name.starts_with("head.")) {
                 initialise(&name, params.values_mut(id), seed);
             } else {
                 weights.read_f32(&name, params.values_mut(id))?;

@@ -111,6 +111,9 @@ fn keep_of_any_type<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::
     text.parse().map_err(serde::de::Error::custom)
 }
 
+/// Most threads of either kind; more would only cost memory.
+pub const MAX_THREADS: usize = 1024;
+
 impl TrainConfig {
     /// The paper's recipe (section 4.3; readings.md where the paper is silent).
     pub fn paper(dataset: DatasetName, keep: Keep) -> Self {
@@ -189,7 +192,7 @@ impl TrainConfig {
             (natural(self.save_every), "--save-every", "0 or more minutes"),
             (self.save_steps != Some(0), "--save-steps", "at least 1"),
             (self.keep_checkpoints > 0, "--keep-checkpoints", "at least 1"),
-            (self.workers != Some(0), "--workers", "at least 1"),
+            (self.workers.is_none_or(|n| (1..=MAX_THREADS).contains(&n)), "--workers", "from 1 to 1024"),
         ];
         match checks.into_iter().find(|(holds, ..)| !holds) {
             Some((_, flag, rule)) => Err(Error::usage(flag, "the value is out of range", format!("give {rule}"))),

@@ -5,7 +5,7 @@ mod config;
 mod run;
 mod signals;
 
-pub use config::{DatasetName, DeviceName, Precision, TrainConfig, default_transform};
+pub use config::{DatasetName, DeviceName, MAX_THREADS, Precision, TrainConfig, default_transform};
 pub use run::Run;
 pub use signals::Stop;
 

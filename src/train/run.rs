@@ -10,8 +10,8 @@ use crate::model::{HeadPolicy, Vit, VitConfig};
 use crate::optim::{AdamW, Schedule, no_decay_ranges};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// A training run.
 pub struct Run {
@@ -34,13 +34,19 @@ pub struct Run {
 
 impl Run {
     /// Begins a run in the new folder `root`, which is made only when model and data are in order.
-    pub fn start(config: TrainConfig, dataset: Dataset, root: &Path, workers: usize) -> Result<Self> {
+    pub fn start(
+        config: TrainConfig,
+        dataset: Dataset,
+        roots: impl Iterator<Item = PathBuf>,
+        workers: usize,
+    ) -> Result<Self> {
         config.validate()?;
         let mut notes = Vec::new();
         let vit = fresh_model(&config, &dataset, &mut notes)?;
         let text =
             toml::to_string(&config).map_err(|error| Error::usage("config", error.to_string(), "report this"))?;
-        let dir = RunDir::create(root, &text, &dataset.manifest_json()?)?;
+        dataset.check_images()?;
+        let dir = RunDir::create_first(roots, &text, &dataset.manifest_json()?)?;
         Self::assemble(config, dataset, dir, vit, workers, notes)
     }
 
@@ -49,6 +55,9 @@ impl Run {
         config.validate()?;
         let manifest = dir.root().join("manifest.json");
         let recorded = std::fs::read_to_string(&manifest).map_err(|error| Error::io(&manifest, &error))?;
+        if content_hash(&recorded).is_none() {
+            return Err(Error::data(&manifest, "is damaged", "restore it from a copy or begin a new run"));
+        }
         if content_hash(&recorded) != content_hash(&dataset.manifest_json()?) {
             return Err(Error::data(
                 &dataset.root,
@@ -140,7 +149,7 @@ impl Run {
     /// True when a checkpoint inside the epoch is due; never after its last batch, where the epoch saves anyway.
     pub(super) fn save_is_due(&self) -> bool {
         let minutes = self.config.save_every;
-        let by_time = minutes > 0.0 && self.saved_at.elapsed() >= Duration::from_secs_f64(minutes * 60.0);
+        let by_time = minutes > 0.0 && self.saved_at.elapsed().as_secs_f64() >= minutes * 60.0;
         let by_steps = self.config.save_steps.is_some_and(|steps| self.progress.step.is_multiple_of(steps));
         (by_time || by_steps) && (self.progress.batch as usize) < self.batches()
     }

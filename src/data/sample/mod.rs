@@ -42,6 +42,11 @@ struct Marker {
 /// `images` below 5 or above 999,999; a `root` that holds anything but this very sample; a disk that refuses.
 /// The pictures are drawn beside `root` and moved there when all are done, so `root` never holds half a sample.
 pub fn ensure(root: &Path, images: usize, seed: u64) -> Result<PathBuf> {
+    ensure_unless(root, images, seed, &|| false)
+}
+
+/// [`ensure`], given up with [`Error::Interrupted`] and without a trace as soon as `stop` says so.
+pub fn ensure_unless(root: &Path, images: usize, seed: u64, stop: &(dyn Fn() -> bool + Sync)) -> Result<PathBuf> {
     if !(CLASSES.len()..=MOST_IMAGES).contains(&images) {
         let reason = format!("{images} images do not make a sample of five classes");
         return Err(Error::usage("--images", reason, format!("give a number from 5 to {MOST_IMAGES}")));
@@ -58,7 +63,7 @@ pub fn ensure(root: &Path, images: usize, seed: u64) -> Result<PathBuf> {
     let prefix = format!(".{}.drawing-", name.to_string_lossy());
     sweep(parent, &prefix, Duration::from_secs(3600));
     let draft = Draft(parent.join(format!("{prefix}{}", std::process::id())));
-    write_all(&draft.0, &wanted)?;
+    write_all(&draft.0, &wanted, stop)?;
     if let Err(e) = std::fs::rename(&draft.0, root) {
         // Another process may have put the same sample there meanwhile.
         return if stands(root, &wanted)? { Ok(root.to_path_buf()) } else { Err(Error::io(root, &e)) };
@@ -126,12 +131,15 @@ fn stands(root: &Path, wanted: &Marker) -> Result<bool> {
 }
 
 /// Writes a whole sample into the new folder `root`, the marker last.
-fn write_all(root: &Path, marker: &Marker) -> Result<()> {
+fn write_all(root: &Path, marker: &Marker, stop: &(dyn Fn() -> bool + Sync)) -> Result<()> {
     for folder in ["JPEGImages", "Annotations", "ImageSets/Main"] {
         let path = root.join("VOC2012").join(folder);
         std::fs::create_dir_all(&path).map_err(|e| Error::io(&path, &e))?;
     }
     (0..marker.images).into_par_iter().try_for_each(|index| {
+        if stop() {
+            return Err(Error::Interrupted { saved: "the sample was not finished; nothing was kept".into() });
+        }
         let scene = draw(marker.seed, index);
         write(&image_path(root, index), &jpeg(&scene)?)?;
         write(&xml_path(root, index), annotation(&scene, &id(index)).as_bytes())
