@@ -244,6 +244,7 @@ fn begin(folder: &Path, args: &[&str], run: &Path, step: u32) -> Child {
         assert!(patience.elapsed() < Duration::from_secs(300), "no checkpoint of step {step}");
         std::thread::sleep(Duration::from_millis(2));
     }
+    assert!(child.try_wait().unwrap().is_none(), "the run was over before it could be stopped");
     child
 }
 

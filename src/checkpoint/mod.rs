@@ -75,6 +75,9 @@ pub struct Progress {
     pub epoch_seconds: f64,
     pub best_accuracy: Option<f64>,
     pub best_epoch: Option<u32>,
+    /// Epochs that the run was last asked for, which may be more than its first settings say.
+    #[serde(default)]
+    pub epochs: u32,
 }
 
 /// One row of metrics.csv / metrics.jsonl; written once an epoch.

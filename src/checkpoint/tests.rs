@@ -55,6 +55,7 @@ fn trained(step: u64) -> (Vit, AdamW, Progress) {
         epoch_seconds: 1.0 / 3.0,
         best_accuracy: Some(2.0 / 3.0),
         best_epoch: Some(1),
+        epochs: 12,
     };
     (vit, optim, progress)
 }

@@ -47,9 +47,9 @@ pub struct EvalArgs {
     /// How the splits were made [default: the run's]
     #[arg(long, value_name = "POLICY")]
     split_policy: Option<SplitPolicy>,
-    /// Images in a batch
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
-    batch_size: usize,
+    /// Images in a batch [default: the run's, or 32]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    batch_size: Option<usize>,
     /// Seed of the random scorer [default: the checkpoint's]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -126,7 +126,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
     if !own_card && let Some(text) = source::norm_warning(&weights, card.transform.norm) {
         print::complain("warning", &text);
     }
-    let dataset = open(&args, weights.path(), &stop)?;
+    let (dataset, run_batch_size) = open(&args, weights.path(), &stop)?;
     same_classes(&card.classes, card.model.classes, &dataset, weights.path())?;
     let samples = match args.split {
         Split::Train => &dataset.train,
@@ -138,7 +138,8 @@ pub fn run(args: EvalArgs) -> Result<()> {
     }
     let (vit, _) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
     let workers = engine.workers(args.workers);
-    let feed = Feed { transform: &card.transform, batch_size: args.batch_size, workers };
+    let feed =
+        Feed { transform: &card.transform, batch_size: args.batch_size.or(run_batch_size).unwrap_or(32), workers };
     let report = evaluate(&vit, &card.prune, samples, feed, &mut |_| match stop.requested() {
         true => Err(Error::Interrupted { saved: "nothing was measured".into() }),
         false => Ok(()),
@@ -162,8 +163,8 @@ pub fn run(args: EvalArgs) -> Result<()> {
     if args.json { print::json(&outcome) } else { print::line(&table(&outcome, &report)) }
 }
 
-/// The data set: what the flags say, else what the run that holds the checkpoint says.
-fn open(args: &EvalArgs, weights: &Path, stop: &Stop) -> Result<Dataset> {
+/// The data set, as the flags say, else as the run that holds the checkpoint says; and that run's batch size.
+fn open(args: &EvalArgs, weights: &Path, stop: &Stop) -> Result<(Dataset, Option<usize>)> {
     let same = |config: &TrainConfig| {
         config.dataset == args.dataset
             || (config.dataset == DatasetName::Sample
@@ -184,7 +185,12 @@ fn open(args: &EvalArgs, weights: &Path, stop: &Stop) -> Result<Dataset> {
     if name == DatasetName::Sample && args.dataset == DatasetName::Voc {
         print::complain("notice", "no VOC found: evaluating on the built-in sample of drawn images");
     }
-    source::open(name, &source::root(name, data.as_deref())?, labels, split, stop)
+    if config.is_none() && args.split_policy.is_none() && name == DatasetName::Voc {
+        let text = "the checkpoint lies in no run, so the splits are the default ones; --split-policy says otherwise";
+        print::complain("notice", text);
+    }
+    let dataset = source::open(name, &source::root(name, data.as_deref())?, labels, split, stop)?;
+    Ok((dataset, config.map(|config| config.batch_size)))
 }
 
 /// The settings of the run that `path` lies in, if any.

@@ -32,8 +32,8 @@ Examples:
   dynavit predict cat.png --weights RUN    classify images
   dynavit flops --keep 60,70,100           what pruning saves
 
-Every flag FOO-BAR with a value can be set in the environment as
-DYNAVIT_FOO_BAR; a flag on the command line goes first.
+Settings of train, eval and predict can also come from the environment, --lr as
+DYNAVIT_LR; a flag on the command line goes first.
 Exit codes: 0 done, 1 failed, 2 usage, 3 bad data or weights,
 4 numbers went non-finite, 130 interrupted and saved.";
 
@@ -70,15 +70,23 @@ pub fn main() -> Result<()> {
     }
 }
 
-/// The parser, with `DYNAVIT_*` behind every flag that takes a value.
+/// The parser, with `DYNAVIT_*` behind the settings that a value is given to.
+///
+/// A variable means one thing everywhere: so `eval --split`, which names a part and not a policy, has none, and neither
+/// have the lists of `flops` or the flags that say which run or file a single call is about.
 fn command() -> clap::Command {
     Cli::command().mut_subcommands(|subcommand| {
+        let name = subcommand.get_name().to_owned();
         subcommand.mut_args(|arg| match arg.get_long() {
             Some(long) if arg.get_action().takes_values() => {
-                let name = format!("DYNAVIT_{}", long.to_uppercase().replace('-', "_"));
+                let variable = match (name.as_str(), long) {
+                    ("flops" | "inspect" | "data" | "completions", _) | ("eval", "split") => return arg,
+                    (_, "config" | "resume" | "run-name") => return arg,
+                    (_, "split-policy") => "DYNAVIT_SPLIT".into(),
+                    _ => format!("DYNAVIT_{}", long.to_uppercase().replace('-', "_")),
+                };
                 // The parser is built once and lives as long as the process.
-                // A negative number is a bad value of its flag, not an unknown flag.
-                arg.env(&*name.leak()).hide_env(true).allow_negative_numbers(true)
+                arg.env(&*variable.leak()).hide_env(true)
             }
             _ => arg,
         })

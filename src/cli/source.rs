@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 use crate::checkpoint::{ModelCard, resolve};
-use crate::data::{Dataset, LabelPolicy, Norm, SplitPolicy, open_folder, open_voc, sample};
+use crate::data::{Dataset, LabelPolicy, Norm, SplitPolicy, TransformConfig, open_folder, open_voc, sample};
 use crate::error::{Error, Result};
 use crate::model::{VitConfig, VitOptions};
 use crate::prune::Keep;
-use crate::train::{DatasetName, Stop, TrainConfig, default_transform};
+use crate::train::{DatasetName, Stop, TrainConfig};
 use crate::weights::Weights;
 use std::path::{Path, PathBuf};
 
@@ -85,17 +85,21 @@ pub fn open_weights(flag: &str, path: &Path, model: Option<&str>) -> Result<Sour
     let card = ModelCard {
         options: VitOptions::default(),
         classes: Vec::new(),
-        transform: default_transform(&model),
+        transform: TransformConfig::paper(model.image_size),
         prune: TrainConfig::paper(DatasetName::Voc, keep).prune(),
         model,
     };
     Ok(Source { weights, card, own_card: false })
 }
 
-/// What to say when the file's own metadata asks for another normalisation than `norm`.
+/// What to say when the file's own metadata, or timm's config.json beside it, asks for another normalisation than `norm`.
 pub fn norm_warning(weights: &Weights, norm: Norm) -> Option<String> {
     let metadata = weights.metadata();
-    let config = metadata.get("pretrained_cfg").and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    // timm's hub keeps the configuration in a file beside the weights.
+    let beside = || parse(&std::fs::read_to_string(weights.path().with_file_name("config.json")).ok()?);
+    let config = metadata.get("pretrained_cfg").and_then(|text| parse(text));
+    let config = config.or_else(|| beside()?.get("pretrained_cfg").cloned());
     let asked = |key: &str| -> Option<Vec<f64>> {
         let value = match (&config, metadata.get(key)) {
             (Some(config), _) => config.get(key)?.clone(),
@@ -103,13 +107,10 @@ pub fn norm_warning(weights: &Weights, norm: Norm) -> Option<String> {
         };
         value.as_array()?.iter().map(serde_json::Value::as_f64).collect()
     };
-    let (mean, std): ([f64; 3], [f64; 3]) = match norm {
-        Norm::Imagenet => ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-        Norm::Half => ([0.5; 3], [0.5; 3]),
-        Norm::Cifar => return None,
-    };
-    let differs = |key: &str, used: [f64; 3]| {
-        asked(key).is_some_and(|asked| asked.len() != 3 || asked.iter().zip(used).any(|(a, u)| (a - u).abs() > 1e-3))
+    let (mean, std) = norm.mean_std();
+    let differs = |key: &str, used: [f32; 3]| {
+        let apart = |(asked, used): (&f64, f32)| (asked - f64::from(used)).abs() > 1e-3;
+        asked(key).is_some_and(|asked| asked.len() != 3 || asked.iter().zip(used).any(apart))
     };
     (differs("mean", mean) || differs("std", std))
         .then(|| format!("{} was trained with another normalisation than --norm says", weights.path().display()))

@@ -31,6 +31,9 @@ Examples:
   dynavit train folder 50 --data photos --model vit_small_patch16_224
   dynavit train --resume runs/voc-k70-l2-s42-20260101-120000
 
+The defaults above are the paper's recipe; the built-in sample has one of its
+own: vit_micro, 10 epochs, batch 16, lr 1e-3, warm-up 1, step 3, gamma 0.5.
+
 Settings come from, first to last: flags, DYNAVIT_* variables, --config, the
 data set's preset, the paper's recipe. A run keeps all of them in config.toml,
 which --config reads back.")]
@@ -260,7 +263,7 @@ fn resume(args: &TrainArgs, dir: RunDir, stop: &Stop) -> Result<(Run, Engine)> {
     let root = source::root(config.dataset, config.data.as_deref())?;
     let dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
     let workers = engine.workers(config.workers);
-    Ok((Run::resume(config, dataset, dir, workers)?, engine))
+    Ok((Run::resume(config, dataset, dir, workers, args.flags.epochs)?, engine))
 }
 
 /// The engine that the settings ask for, wherever they came from.
@@ -284,6 +287,12 @@ fn settle(args: &TrainArgs) -> Result<(TrainConfig, bool)> {
         Some(path) => config_file(path)?,
         None => Table::new(),
     };
+    for key in ["data", "weights"] {
+        if let Some(path) = layer.get(key).and_then(|value| value.as_str()) {
+            let path = absolute(Path::new(path))?.display().to_string();
+            layer.insert(key.into(), path.into());
+        }
+    }
     layer.extend(flags);
     let blame = |error: &dyn std::fmt::Display| match &args.config {
         Some(path) => Error::usage(format!("--config {}", path.display()), first_line(error), "correct the file"),

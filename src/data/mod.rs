@@ -92,44 +92,60 @@ impl Dataset {
     }
 }
 
+/// Which images of several classes count, and as what (readings.md, 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LabelPolicy {
+    /// Only images that show exactly one of the classes
     #[default]
     Exclusive,
+    /// Every image, as the class of its largest object
     Largest,
 }
 
+/// Where the splits come from (readings.md, 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum SplitPolicy {
+    /// Drawn by class from trainval, in the paper's proportions
     #[default]
     Stratified,
+    /// VOC's train.txt trains, its val.txt validates
     Lists,
 }
 
+/// Mean and deviation that pixels are normalised with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Norm {
+    /// ImageNet's statistics
     #[default]
     Imagenet,
+    /// CIFAR-100's statistics
     Cifar,
+    /// 0.5 and 0.5, as timm's augreg weights were trained
     Half,
 }
 
+/// Filter of the resize, with antialias, as Pillow's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Interpolation {
+    /// Triangle, support 1
     #[default]
     Bilinear,
+    /// Cubic with a = -0.5, support 2
     Bicubic,
 }
 
+/// How an image becomes square without augmentation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum EvalResize {
+    /// Both sides to the model's size, whatever the shape
     #[default]
     Squash,
+    /// The shorter side to 8/7 of the model's size, then the centre
     Crop,
 }
 

@@ -220,7 +220,7 @@ impl TrainConfig {
             eval_resize: self.eval_resize,
             crop_scale: self.crop_scale,
             flip: self.flip,
-            ..default_transform(vit)
+            ..TransformConfig::paper(vit.image_size)
         }
     }
 
@@ -238,18 +238,5 @@ impl TrainConfig {
     pub fn run_prefix(&self) -> String {
         let scorer = toml::Value::try_from(self.scorer).ok().and_then(|v| v.as_str().map(String::from));
         format!("{}-k{}-{}-s{}-", self.dataset, self.keep, scorer.unwrap_or_default(), self.seed)
-    }
-}
-
-/// The paper's transform (section 4.3) at the image size of `vit`.
-pub fn default_transform(vit: &VitConfig) -> TransformConfig {
-    TransformConfig {
-        image_size: vit.image_size,
-        norm: Norm::default(),
-        interpolation: Interpolation::default(),
-        eval_resize: EvalResize::default(),
-        crop_scale: [0.08, 1.0],
-        crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
-        flip: 0.5,
     }
 }

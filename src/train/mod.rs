@@ -5,7 +5,7 @@ mod config;
 mod run;
 mod signals;
 
-pub use config::{DatasetName, DeviceName, MAX_THREADS, Precision, TrainConfig, default_transform};
+pub use config::{DatasetName, DeviceName, MAX_THREADS, Precision, TrainConfig};
 pub use run::Run;
 pub use signals::Stop;
 
@@ -70,7 +70,16 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
     );
     let mut clock = Instant::now();
     for batch in batches {
-        let batch = batch?;
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(error) => {
+                // The state is good up to here; only the image is not.
+                if run.progress.batch > 0 {
+                    run.save(false)?;
+                }
+                return Err(error);
+            }
+        };
         let images = batch.labels.len();
         let lr = run.schedule.at(epoch, run.progress.step);
         let loss = step(run, batch, lr)?;

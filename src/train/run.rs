@@ -51,14 +51,25 @@ impl Run {
     }
 
     /// Picks up the run in `dir` from its newest sound checkpoint, or from the beginning when it never saved one.
-    pub fn resume(config: TrainConfig, dataset: Dataset, dir: RunDir, workers: usize) -> Result<Self> {
+    /// Without `epochs` it goes on to the number that the run was last asked for.
+    pub fn resume(
+        mut config: TrainConfig,
+        dataset: Dataset,
+        dir: RunDir,
+        workers: usize,
+        epochs: Option<u32>,
+    ) -> Result<Self> {
+        config.epochs = epochs.unwrap_or(config.epochs);
         config.validate()?;
         let manifest = dir.root().join("manifest.json");
         let recorded = std::fs::read_to_string(&manifest).map_err(|error| Error::io(&manifest, &error))?;
         if content_hash(&recorded).is_none() {
             return Err(Error::data(&manifest, "is damaged", "restore it from a copy or begin a new run"));
         }
-        if content_hash(&recorded) != content_hash(&dataset.manifest_json()?) {
+        let Some(recorded) = content_hash(&recorded) else {
+            return Err(Error::data(&manifest, "the file is damaged", "restore it from a copy, or begin a new run"));
+        };
+        if Some(recorded) != content_hash(&dataset.manifest_json()?) {
             return Err(Error::data(
                 &dataset.root,
                 format!("the images are not those of {}", manifest.display()),
@@ -76,6 +87,9 @@ impl Run {
         let vit = Vit::init(VitConfig::named(&config.model, dataset.classes.len())?, config.options(), config.seed);
         let mut run = Self::assemble(config, dataset, dir, vit, workers, notes)?;
         run.progress = run.dir.restore(&checkpoint, &mut run.vit, &mut run.optim)?;
+        if epochs.is_none() {
+            run.config.epochs = run.config.epochs.max(run.progress.epochs);
+        }
         // Rows belong to finished epochs; one written for the current epoch is written again when that ends.
         run.dir.truncate_metrics(run.progress.step - u64::from(run.progress.batch))?;
         run.mend_best(&checkpoint)?;
@@ -157,6 +171,7 @@ impl Run {
     /// Writes a checkpoint of the present state.
     pub(super) fn save(&mut self, best: bool) -> Result<()> {
         let keep = self.config.keep_checkpoints;
+        self.progress.epochs = self.config.epochs;
         self.dir.save(&self.vit, &self.optim, &self.progress, &self.card, best, keep)?;
         self.saved_at = Instant::now();
         Ok(())

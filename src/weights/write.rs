@@ -35,6 +35,10 @@ pub fn write(path: &Path, entries: &[Entry], metadata: &BTreeMap<String, String>
         return Err(Error::io(path, &err));
     }
     let folder = folder_of(path);
+    // Only unix lets a folder be opened and synced.
+    if !cfg!(unix) {
+        return Ok(());
+    }
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|err| Error::io(folder, &err))
 }
 
