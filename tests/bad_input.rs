@@ -84,7 +84,7 @@ fn values_out_of_range_name_their_flag() {
     let folder = tempfile::tempdir().unwrap();
     for keep in ["0", "101", "-1", "abc", "70.0000001", "''"] {
         for line in ["train voc K --data x", "eval voc K --checkpoint x", "predict x --weights x --keep K"] {
-            refused(folder.path(), &line.replace('K', keep).replace("voc", "voc"), 2, &["keep ratio"]);
+            refused(folder.path(), &line.replace('K', keep), 2, &["keep ratio"]);
         }
         refused(folder.path(), &format!("flops --keep {keep}"), 2, &["--keep"]);
     }

@@ -63,6 +63,10 @@ pub fn open_weights(flag: &str, path: &Path, model: Option<&str>) -> Result<Sour
     let (file, card) = resolve(path)?;
     let weights = Weights::open(&file)?;
     if let Some(card) = card {
+        if card.model.channels != 3 {
+            let reason = format!("its model takes {} channels, and pictures have 3", card.model.channels);
+            return Err(Error::data(file, reason, "name weights of a model for RGB"));
+        }
         if let Some(model) = model.filter(|&model| model != card.model.name) {
             let reason = format!("{flag} holds {}, not {model}", card.model.name);
             return Err(Error::usage("--model", reason, "leave --model out"));

@@ -75,7 +75,7 @@ pub fn decode(bytes: &[u8], path: &Path) -> Result<Picture> {
 /// A decoder that has read its header.
 enum Opened<'a> {
     Jpeg(JpegDecoder<Cursor<&'a [u8]>>),
-    Png(PngDecoder<Cursor<&'a [u8]>>),
+    Png(Box<PngDecoder<Cursor<&'a [u8]>>>),
 }
 
 fn opened<'a>(bytes: &'a [u8], path: &Path) -> Result<Opened<'a>> {
@@ -92,7 +92,9 @@ fn opened<'a>(bytes: &'a [u8], path: &Path) -> Result<Opened<'a>> {
         Ok(ImageFormat::Png) => {
             let mut limits = Limits::no_limits();
             limits.max_alloc = Some(MAX_BYTES);
-            PngDecoder::with_limits(Cursor::new(bytes), limits).map(Opened::Png).map_err(|e| broken(path, "PNG", &e))
+            PngDecoder::with_limits(Cursor::new(bytes), limits)
+                .map(|decoder| Opened::Png(Box::new(decoder)))
+                .map_err(|e| broken(path, "PNG", &e))
         }
         Ok(other) => {
             let name = other.extensions_str().first().unwrap_or(&"other").to_uppercase();

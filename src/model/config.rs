@@ -61,6 +61,7 @@ impl VitConfig {
         let sizes = [
             ("image_size", self.image_size, 1 << 14),
             ("patch", self.patch, self.image_size),
+            ("channels", self.channels, 1 << 10),
             ("width", self.width, 1 << 16),
             ("heads", self.heads, self.width),
             ("mlp", self.mlp, 1 << 18),
@@ -70,13 +71,10 @@ impl VitConfig {
         if let Some((name, value, most)) = sizes.into_iter().find(|(_, value, most)| *value == 0 || value > most) {
             return Err(format!("{name} is {value}, not from 1 to {most}"));
         }
-        if self.channels != 3 {
-            return Err(format!("{} channels, where RGB has 3", self.channels));
-        }
-        if self.image_size % self.patch != 0 {
+        if !self.image_size.is_multiple_of(self.patch) {
             return Err(format!("patches of side {} do not tile {} pixels", self.patch, self.image_size));
         }
-        if self.width % self.heads != 0 {
+        if !self.width.is_multiple_of(self.heads) {
             return Err(format!("{} heads do not share a width of {}", self.heads, self.width));
         }
         Ok(())

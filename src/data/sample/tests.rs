@@ -181,7 +181,15 @@ fn an_interrupted_drawing_leaves_no_sample_and_is_swept() {
     let draft = Draft(folder.path().join(".sample.drawing-2"));
     std::fs::create_dir_all(&draft.0).unwrap();
     std::fs::write(draft.0.join("VOC2012"), "in the way").unwrap();
-    assert!(write_all(&draft.0, &Marker { version: VERSION, seed: 0, images: 5 }).is_err());
+    assert!(write_all(&draft.0, &Marker { version: VERSION, seed: 0, images: 5 }, &|| false).is_err());
     drop(draft);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_drawing_given_up_leaves_no_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = ensure_unless(&folder.path().join("sample"), 5, 0, &|| true).unwrap_err();
+    assert_eq!(error.exit_code(), 130);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
