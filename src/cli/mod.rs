@@ -79,7 +79,10 @@ fn command() -> clap::Command {
         let name = subcommand.get_name().to_owned();
         subcommand.mut_args(|arg| match arg.get_long() {
             Some(long) if arg.get_action().takes_values() => {
-                let variable = match (name.as_str(), long) {
+                let long = long.to_owned();
+                // A negative number is a bad value of its flag, not an unknown flag.
+                let arg = arg.allow_negative_numbers(true);
+                let variable = match (name.as_str(), long.as_str()) {
                     ("flops" | "inspect" | "data" | "completions", _) | ("eval", "split") => return arg,
                     (_, "config" | "resume" | "run-name") => return arg,
                     (_, "split-policy") => "DYNAVIT_SPLIT".into(),
