@@ -122,14 +122,17 @@ fn ten_steps_follow_pytorch() {
     let expected = json("tiny_vit.json");
     let losses = expected["losses_f64"].as_array().unwrap();
     assert_eq!(losses.len(), 10);
+    let mut worst = 0.0f64;
     for (step, expected) in losses.iter().enumerate() {
         let (loss, _) = vit.loss_and_gradients(&images, &kept, &LABELS, 0.0, &mut grads).unwrap();
         let expected = expected.as_f64().unwrap();
         let error = (f64::from(loss) / expected - 1.0).abs();
+        worst = worst.max(error);
         assert!(error <= 1e-5, "loss of step {step}: {loss} against {expected}, {error:e}");
         // The fixture steps its schedule after each update: a "epoch" of one step.
         optim.update(vit.params.flat_mut(), &grads, schedule.at(step as u32, step as u64));
     }
+    println!("worst loss of ten: {worst:e} off");
 }
 
 #[test]
