@@ -108,16 +108,6 @@ impl Stream {
         radius * libm::cos(2.0 * std::f64::consts::PI * self.uniform())
     }
 
-    /// Normal of deviation `std`, redrawn outside two deviations (timm's head initialisation up to its wider cut).
-    pub fn truncated_normal(&mut self, std: f64) -> f64 {
-        loop {
-            let z = self.normal();
-            if z.abs() <= 2.0 {
-                return z * std;
-            }
-        }
-    }
-
     /// Fisher-Yates.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
