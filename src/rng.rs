@@ -22,6 +22,8 @@ pub enum Purpose {
     Sample = 6,
     /// Stratified splits and class balancing: a = class.
     Split = 7,
+    /// Pixels of the images that speed is measured on.
+    Noise = 8,
     /// Values of the reference fixtures: a = tensor number.
     Fixture = 100,
     /// Bytes of the resize fixtures: a = image number.

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, each parses, calls and prints; nothing below this room prints.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod completions;
 mod data;
 mod eval;
@@ -45,6 +46,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Classify images and tell which patches were looked at
     Predict(predict::PredictArgs),
+    /// Time inference or training on noise
+    Bench(bench::BenchArgs),
     /// Count multiply-adds for keep ratios or sequence lengths
     Flops(flops::FlopsArgs),
     /// Look into a weight file or checkpoint
@@ -63,6 +66,7 @@ pub fn main() -> Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Bench(args) => bench::run(&args),
         Command::Flops(args) => flops::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Data(args) => data::run(args),
@@ -83,7 +87,7 @@ fn command() -> clap::Command {
                 // A negative number is a bad value of its flag, not an unknown flag.
                 let arg = arg.allow_negative_numbers(true);
                 let variable = match (name.as_str(), long.as_str()) {
-                    ("flops" | "inspect" | "data" | "completions", _) | ("eval", "split") => return arg,
+                    ("flops" | "inspect" | "data" | "completions" | "bench", _) | ("eval", "split") => return arg,
                     (_, "config" | "resume" | "run-name") => return arg,
                     (_, "split-policy") => "DYNAVIT_SPLIT".into(),
                     _ => format!("DYNAVIT_{}", long.to_uppercase().replace('-', "_")),

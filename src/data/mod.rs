@@ -12,6 +12,7 @@ pub mod decode;
 mod folder;
 mod loader;
 mod manifest;
+mod noise;
 pub mod resize;
 pub mod sample;
 pub mod split;
@@ -20,6 +21,7 @@ pub mod voc;
 
 pub use folder::open_folder;
 pub use loader::Loader;
+pub use noise::noise;
 pub use voc::open_voc;
 
 /// One labelled image. `id` is its place in the data set, the same in every run: it keys random numbers.

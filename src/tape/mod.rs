@@ -1,8 +1,8 @@
 //! The tape: what ran, in order, with what its backward needs; and the walk back along it.
 //!
-//! The rule of gradients, written once: the gradient of a parameter is added to its place in the flat arena; the
-//! gradient of an activation is set by its first consumer and added to by the others; an op receives the complete
-//! gradient of its output, because all consumers stand later on the tape and have run.
+//! The rule of gradients, written once: the gradient of a value is set by its first consumer and added to by the
+//! others, that of a parameter in its place in the flat arena; an op receives the complete gradient of its output,
+//! because all consumers stand later on the tape and have run.
 #![forbid(unsafe_code)]
 
 pub mod gradcheck;
@@ -10,9 +10,11 @@ mod params;
 
 pub use params::{ParamArena, ParamId};
 
-use crate::device::cpu::vector;
+use crate::device::cpu::gemm::{Panels, Write};
+use crate::device::cpu::{PanelCache, vector};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+use std::sync::Arc;
 
 /// Where the gradient of a value goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +32,14 @@ pub enum Slot {
 pub struct Var {
     pub value: Tensor,
     pub slot: Slot,
+    /// Packed forms of the arena's values, for a parameter.
+    panels: Option<Arc<PanelCache>>,
 }
 
 impl Var {
     /// A value without gradient: pixels, or any value outside training.
     pub fn constant(value: Tensor) -> Self {
-        Var { value, slot: Slot::None }
+        Var { value, slot: Slot::None, panels: None }
     }
 
     /// The shape of the value.
@@ -43,9 +47,17 @@ impl Var {
         self.value.shape()
     }
 
+    /// The packed form of a parameter's value, kept for the next pass when nobody is training; `make` packs it.
+    pub fn panels(&self, training: bool, make: impl FnOnce() -> Panels) -> Arc<Panels> {
+        match (self.slot, &self.panels) {
+            (Slot::Param { offset, len }, Some(cache)) if !training => cache.get((offset, len), make),
+            _ => Arc::new(make()),
+        }
+    }
+
     /// The same value and gradient under another shape of equal size.
     pub fn reshape(&self, shape: &[usize]) -> Self {
-        Var { value: self.value.reshape(shape), slot: self.slot }
+        Var { value: self.value.reshape(shape), slot: self.slot, panels: self.panels.clone() }
     }
 }
 
@@ -54,7 +66,7 @@ impl ParamArena {
     pub fn var(&self, id: ParamId) -> Var {
         let range = self.range(id);
         let value = self.flat().window(range.start, self.shape(id));
-        Var { value, slot: Slot::Param { offset: range.start, len: range.len() } }
+        Var { value, slot: Slot::Param { offset: range.start, len: range.len() }, panels: Some(self.panels().clone()) }
     }
 
     /// Rows `first..first + rows` of a parameter of rank 1 or 2 as an input of ops.
@@ -64,7 +76,11 @@ impl ParamArena {
         let mut shape = self.shape(id).to_vec();
         shape[0] = rows;
         let (offset, len) = (self.range(id).start + first * row, rows * row);
-        Var { value: self.flat().window(offset, &shape), slot: Slot::Param { offset, len } }
+        Var {
+            value: self.flat().window(offset, &shape),
+            slot: Slot::Param { offset, len },
+            panels: Some(self.panels().clone()),
+        }
     }
 }
 
@@ -124,7 +140,7 @@ impl Tape {
     pub fn record(&mut self, value: Tensor, backward: impl Backward + 'static) -> Var {
         let slot = Slot::Node(self.records.len());
         self.records.push(Record { shape: value.shape().to_vec(), backward: Box::new(backward) });
-        Var { value, slot }
+        Var { value, slot, panels: None }
     }
 
     /// Walks back from `output` with upstream gradient `dy`, overwriting `flat` with the gradients of the arena.
@@ -133,7 +149,6 @@ impl Tape {
         if flat.shape() != params.flat().shape() {
             return Err(Error::shape("tape", format!("gradients of shape {:?}", flat.shape())));
         }
-        flat.fill_zero();
         let mut grads = Grads { nodes: vec![None; self.records.len()], flat, reached: Vec::new() };
         grads.add(output.slot, dy);
         for (node, record) in self.records.into_iter().enumerate().rev() {
@@ -186,9 +201,39 @@ impl Grads<'_> {
 
     /// Lets `add` add to a parameter's gradient in place. `slot` must be a parameter, which `emit` sees to.
     pub fn param_add(&mut self, slot: Slot, add: impl FnOnce(&mut [f32])) {
+        self.param_put(slot, |sum, write| {
+            if write == Write::Set {
+                sum.fill(0.0);
+            }
+            add(sum);
+        });
+    }
+
+    /// Lets `put` set a parameter's gradient, or add to it when an earlier op has set it.
+    pub fn param_put(&mut self, slot: Slot, put: impl FnOnce(&mut [f32], Write)) {
         let Slot::Param { offset, len } = slot else { unreachable!("only parameters are added to in place") };
-        add(&mut self.flat.data_mut()[offset..offset + len]);
-        self.reached.push((offset, offset + len));
+        let end = offset + len;
+        let mut write = Write::Set;
+        if self.reached.iter().any(|&(from, to)| from < end && offset < to) {
+            self.zero_gaps(offset, end);
+            write = Write::Add;
+        }
+        put(&mut self.flat.data_mut()[offset..end], write);
+        self.reached.push((offset, end));
+    }
+
+    /// Zeros what no gradient has reached of a run that others have reached in part.
+    fn zero_gaps(&mut self, offset: usize, end: usize) {
+        let mut inside: Vec<_> =
+            self.reached.iter().filter(|&&(from, to)| from < end && offset < to).copied().collect();
+        inside.sort_unstable();
+        let mut covered = offset;
+        for (from, to) in inside.into_iter().chain([(end, end)]) {
+            if from > covered {
+                self.flat.data_mut()[covered..from].fill(0.0);
+            }
+            covered = covered.max(to);
+        }
     }
 
     fn check_coverage(mut self, params: &ParamArena) -> Result<()> {
@@ -269,6 +314,19 @@ mod tests {
         }
         let Err(Error::NoGradient { names }) = grads.check_coverage(&params) else { panic!("the gap went unnoticed") };
         assert_eq!(names, ["half", "idle"]);
+    }
+
+    #[test]
+    fn the_first_gradient_sets_and_overlapping_ones_add() {
+        let mut flat = Tensor::from_vec(vec![9.0; 6], &[6]);
+        let mut grads = Grads { nodes: Vec::new(), flat: &mut flat, reached: Vec::new() };
+        for (offset, len) in [(2, 2), (0, 6), (1, 1)] {
+            grads.param_put(Slot::Param { offset, len }, |sum, write| {
+                sum.iter_mut().for_each(|v| *v = if write == Write::Add { *v + 1.0 } else { 1.0 });
+            });
+        }
+        grads.param_add(Slot::Param { offset: 5, len: 1 }, |sum| sum[0] += 1.0);
+        assert_eq!(flat.data(), [1.0, 2.0, 2.0, 2.0, 1.0, 2.0]);
     }
 
     #[test]

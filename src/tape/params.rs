@@ -1,9 +1,11 @@
 //! The flat arena of parameters: one tensor for all, so that the optimiser walks it in one pass.
 #![forbid(unsafe_code)]
 
+use crate::device::cpu::PanelCache;
 use crate::tensor::Tensor;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The place of a parameter in its arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +19,8 @@ pub struct ParamArena {
     ranges: Vec<Range<usize>>,
     index: HashMap<String, ParamId>,
     flat: Tensor,
+    /// What ops made of the present values; begun anew when they change.
+    panels: Arc<PanelCache>,
 }
 
 impl ParamArena {
@@ -33,7 +37,7 @@ impl ParamArena {
             ranges.push(offset..offset + len);
             offset += len;
         }
-        ParamArena { names, shapes, ranges, index, flat: Tensor::zeros(&[offset]) }
+        ParamArena { names, shapes, ranges, index, flat: Tensor::zeros(&[offset]), panels: Arc::default() }
     }
 
     /// The number of parameters (tensors).
@@ -74,7 +78,7 @@ impl ParamArena {
     /// The values of a parameter, for writing while no tape holds a view.
     pub fn values_mut(&mut self, id: ParamId) -> &mut [f32] {
         let range = self.range(id);
-        &mut self.flat.data_mut()[range]
+        &mut self.flat_mut().data_mut()[range]
     }
 
     /// All parameters as one flat tensor of shape (len,).
@@ -84,6 +88,12 @@ impl ParamArena {
 
     /// All parameters for the optimiser, while no tape holds a view.
     pub fn flat_mut(&mut self) -> &mut Tensor {
+        self.panels = Arc::default();
         &mut self.flat
+    }
+
+    /// Packed weights of the present values.
+    pub(super) fn panels(&self) -> &Arc<PanelCache> {
+        &self.panels
     }
 }

@@ -15,7 +15,8 @@ use crate::error::{Error, Result};
 use crate::eval::{Report, evaluate};
 use crate::model::{HeadPolicy, Vit};
 use crate::ops::all_finite;
-use crate::prune::{Pixels, select};
+use crate::optim::AdamW;
+use crate::prune::{Pixels, PruneConfig, select};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
 use std::time::Instant;
@@ -102,26 +103,45 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
     end_epoch(run, stop, show)
 }
 
-/// One step: score, prune, forward, backward, update. Returns the mean loss of the batch.
+/// One step of the run. Returns the mean loss of the batch.
 fn step(run: &mut Run, batch: Batch, lr: f64) -> Result<f32> {
-    let (b, c, p) = (batch.labels.len(), run.vit.config.channels, run.vit.config.image_size);
-    let pixels = Pixels { normalized: &batch.images, rgb: &batch.rgb, ids: &batch.ids, epoch: run.progress.epoch };
-    let kept = select(&run.card.prune, &run.vit.config.grid(), &pixels)?;
-    let images = Tensor::from_vec(batch.images, &[b, c, p, p]);
-    let smoothing = run.config.label_smoothing as f32;
-    let (loss, _) = run.vit.loss_and_gradients(&images, &kept, &batch.labels, smoothing, &mut run.grads)?;
-    let blame = |what: &str| Error::NonFinite {
-        what: format!("{what} of step {} (epoch {})", run.progress.step + 1, run.progress.epoch + 1),
-        remedy: format!("lower --lr (now {lr:.1e}) or warm up longer with --warmup-epochs"),
-    };
-    if !loss.is_finite() {
-        return Err(blame("the loss"));
+    let (step, epoch, smoothing) = (run.progress.step, run.progress.epoch, run.config.label_smoothing as f32);
+    let mut learner = Learner { vit: &mut run.vit, optim: &mut run.optim, grads: &mut run.grads };
+    learner.step(&run.card.prune, batch, epoch, smoothing, lr).map_err(|error| match error {
+        Error::NonFinite { what, .. } => Error::NonFinite {
+            what: format!("{what} of step {} (epoch {})", step + 1, epoch + 1),
+            remedy: format!("lower --lr (now {lr:.1e}) or warm up longer with --warmup-epochs"),
+        },
+        other => other,
+    })
+}
+
+/// What a step changes: the model, its optimiser, and room for the gradient, laid out as the parameters.
+pub struct Learner<'a> {
+    pub vit: &'a mut Vit,
+    pub optim: &'a mut AdamW,
+    pub grads: &'a mut Tensor,
+}
+
+impl Learner<'_> {
+    /// One step: score, prune, forward, backward, update. Returns the mean loss of the batch. A loss or gradient that
+    /// is not finite is an error, and nothing is updated.
+    pub fn step(&mut self, prune: &PruneConfig, batch: Batch, epoch: u32, smoothing: f32, lr: f64) -> Result<f32> {
+        let (b, c, p) = (batch.labels.len(), self.vit.config.channels, self.vit.config.image_size);
+        let pixels = Pixels { normalized: &batch.images, rgb: &batch.rgb, ids: &batch.ids, epoch };
+        let kept = select(prune, &self.vit.config.grid(), &pixels)?;
+        let images = Tensor::from_vec(batch.images, &[b, c, p, p]);
+        let (loss, _) = self.vit.loss_and_gradients(&images, &kept, &batch.labels, smoothing, self.grads)?;
+        let blame = |what: &str| Error::NonFinite { what: what.into(), remedy: "lower the rate".into() };
+        if !loss.is_finite() {
+            return Err(blame("the loss"));
+        }
+        if !all_finite::check(self.grads) {
+            return Err(blame("a gradient"));
+        }
+        self.optim.update(self.vit.params.flat_mut(), self.grads, lr);
+        Ok(loss)
     }
-    if !all_finite::check(&run.grads) {
-        return Err(blame("a gradient"));
-    }
-    run.optim.update(run.vit.params.flat_mut(), &run.grads, lr);
-    Ok(loss)
 }
 
 /// Validates, and makes the epoch count: progress, checkpoint, metrics.

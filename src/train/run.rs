@@ -63,9 +63,6 @@ impl Run {
         config.validate()?;
         let manifest = dir.root().join("manifest.json");
         let recorded = std::fs::read_to_string(&manifest).map_err(|error| Error::io(&manifest, &error))?;
-        if content_hash(&recorded).is_none() {
-            return Err(Error::data(&manifest, "is damaged", "restore it from a copy or begin a new run"));
-        }
         let Some(recorded) = content_hash(&recorded) else {
             return Err(Error::data(&manifest, "the file is damaged", "restore it from a copy, or begin a new run"));
         };

@@ -1,18 +1,22 @@
-//! Matrix products in f32 over strided views: one thread, or tiles whose borders depend on the shape alone.
+//! Matrix products in f32 over strided views, by one thread or by all.
 //!
-//! Each output element is summed by one call in one order, so results do not depend on the number of threads.
+//! Both operands are packed, then tiles of micro-kernels run over the panels. The order in which an element is summed
+//! depends on the inner size alone, so results do not depend on tiles or on the number of threads.
 #![allow(unsafe_code)]
 
+use super::kernel::{KERNEL, Kernel, Rectangle};
+use super::pack::{By, Packed};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// A read-only matrix: element (i, j) lies at `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]
 pub struct Mat<'a> {
-    data: &'a [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    col_stride: usize,
+    pub(super) data: &'a [f32],
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_stride: usize,
+    pub(super) col_stride: usize,
 }
 
 impl<'a> Mat<'a> {
@@ -40,15 +44,10 @@ impl<'a> Mat<'a> {
     }
 
     /// Rows `first..first + rows` as a view.
-    fn row_range(self, first: usize, rows: usize) -> Self {
+    pub(super) fn row_range(self, first: usize, rows: usize) -> Self {
         assert!(first + rows <= self.rows, "rows {first}+{rows} leave a matrix of {}", self.rows);
         let start = if rows == 0 { 0 } else { first * self.row_stride };
         Mat { data: &self.data[start.min(self.data.len())..], rows, ..self }
-    }
-
-    /// Columns `first..first + cols` as a view.
-    fn col_range(self, first: usize, cols: usize) -> Self {
-        self.t().row_range(first, cols).t()
     }
 }
 
@@ -70,90 +69,171 @@ pub enum Write {
     Add,
 }
 
-/// `out (+)= alpha * a b` on the calling thread, `out` of a.rows rows that begin `row_stride` apart.
-pub fn gemm(out: &mut [f32], row_stride: usize, a: Mat, b: Mat, alpha: f32, write: Write) {
-    let (m, n) = (a.rows, b.cols);
-    if m == 0 || n == 0 {
-        return;
-    }
-    assert!(row_stride >= n && out.len() >= reach(m, n, row_stride), "a product leaves its output");
-    // SAFETY: `out` holds m rows of n elements at `row_stride` (asserted above) and is borrowed mutably.
-    unsafe { gemm_into(out.as_mut_ptr(), row_stride, a, b, alpha, write) }
-}
-
-/// # Safety
-/// `out` must point to a.rows rows of b.cols writable elements, `row_stride` apart, that no other thread touches.
-unsafe fn gemm_into(out: *mut f32, row_stride: usize, a: Mat, b: Mat, alpha: f32, write: Write) {
-    assert_eq!(a.cols, b.rows, "inner sizes of a product differ");
-    let add = write == Write::Add;
-    // SAFETY: the output is the caller's promise; `a` and `b` hold every element that their strides reach (checked by
-    // `Mat::strided`, kept by `t` and the range views). With an inner size of 0 nothing of `a` and `b` is read.
-    unsafe {
-        gemm::gemm(
-            a.rows,
-            b.cols,
-            a.cols,
-            out,
-            1,
-            row_stride as isize,
-            add,
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.col_stride as isize,
-            b.row_stride as isize,
-            if add { 1.0 } else { 0.0 },
-            alpha,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
-}
-
-/// A pointer to the output that tiles of one product share; each tile writes its own rectangle.
+/// Sizes of one product and where its output lies.
 #[derive(Clone, Copy)]
-struct Output(*mut f32);
+struct Output {
+    c: *mut f32,
+    /// Elements from row to row.
+    stride: usize,
+    m: usize,
+    n: usize,
+}
 
 // SAFETY: `par_gemm` hands every tile a disjoint rectangle of the output, so no element is reached by two threads.
 unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}
 
-/// Tile sides for an (m, n) output: large enough to amortise packing, small enough to share among cores, and as even
-/// as the micro-kernels' multiples allow.
-fn tile(m: usize, n: usize) -> (usize, usize) {
-    let even = |len: usize, most: usize, step: usize| {
-        let tiles = len.div_ceil(most).max(1);
-        len.div_ceil(tiles).next_multiple_of(step).min(len.max(1))
-    };
-    (even(m, if m >= 1024 { 256 } else { 128 }, 24), even(n, if m >= 512 { 1024 } else { 192 }, 16))
+/// Inner sizes are cut into runs of at most this many, so that a panel of b stays in the second cache. The cut depends
+/// on the inner size alone: it decides the order of a sum.
+const DEPTH: usize = 768;
+
+/// Panels of a that a tile holds at most: each panel of b is read from afar once for so many.
+const TILE_ROWS: usize = 64;
+
+/// Panels of b that a tile holds at most, so that the tile of the output stays in the second cache.
+const TILE_COLS: usize = 8;
+
+/// Tiles that a product is cut into at least, when it has so many panels, to share it among threads.
+const TILES: usize = 16;
+
+/// The ends of the runs of an inner size.
+fn runs(k: usize) -> impl Iterator<Item = Range<usize>> {
+    let run = k.div_ceil(k.div_ceil(DEPTH).max(1));
+    (0..k).step_by(run.max(1)).map(move |start| start..(start + run).min(k))
 }
 
-/// `out (+)= a b` in parallel, `out` contiguous (a.rows, b.cols). After a tile is done, `finish(row, first column,
-/// segment)` is called for each of its row segments while they are in cache: the place of fused epilogues.
-pub fn par_gemm(out: &mut [f32], a: Mat, b: Mat, write: Write, finish: &(dyn Fn(usize, usize, &mut [f32]) + Sync)) {
+/// `out (+)= alpha * a b` on the calling thread, `out` of a.rows rows that begin `row_stride` apart.
+pub fn gemm(out: &mut [f32], row_stride: usize, a: Mat, b: Mat, alpha: f32, write: Write) {
     let (m, n) = (a.rows, b.cols);
-    assert_eq!(out.len(), m * n, "a product does not fill its output");
     if m == 0 || n == 0 {
         return;
     }
-    let (tile_rows, tile_cols) = tile(m, n);
-    let (row_tiles, col_tiles) = (m.div_ceil(tile_rows), n.div_ceil(tile_cols));
-    let output = &Output(out.as_mut_ptr());
-    (0..row_tiles * col_tiles).into_par_iter().for_each(|index| {
-        let (i, j) = ((index / col_tiles) * tile_rows, (index % col_tiles) * tile_cols);
-        let (rows, cols) = (tile_rows.min(m - i), tile_cols.min(n - j));
-        // SAFETY: the rectangle (i..i + rows, j..j + cols) lies inside the output and belongs to this tile alone.
-        unsafe {
-            gemm_into(output.0.add(i * n + j), n, a.row_range(i, rows), b.col_range(j, cols), 1.0, write);
+    assert_eq!(a.cols, b.rows, "inner sizes of a product differ");
+    assert!(row_stride >= n && out.len() >= reach(m, n, row_stride), "a product leaves its output");
+    let (a_packed, b_packed) = (Packed::new(a, KERNEL.mr, By::Caller), Packed::new(b.t(), KERNEL.nr, By::Caller));
+    if a.cols == 0 && write == Write::Set {
+        out.chunks_mut(row_stride).take(m).for_each(|row| row[..n].fill(0.0));
+    }
+    let output = Output { c: out.as_mut_ptr(), stride: row_stride, m, n };
+    let (rows, cols) = (0..m.div_ceil(KERNEL.mr), 0..n.div_ceil(KERNEL.nr));
+    // SAFETY: `out` holds m rows of n elements at `row_stride` (asserted above) and is borrowed mutably.
+    unsafe { tile(output, &a_packed, &b_packed, a.cols, rows, cols, alpha, write) }
+}
+
+/// The tile of panels `rows` of a and panels `cols` of b.
+///
+/// # Safety
+/// `out` must hold the tile's rectangle, which no other thread touches.
+#[allow(clippy::too_many_arguments)]
+unsafe fn tile(
+    out: Output,
+    a: &Packed,
+    b: &Packed,
+    k: usize,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    alpha: f32,
+    write: Write,
+) {
+    let Kernel { mr, nr, .. } = *KERNEL;
+    for run in runs(k) {
+        let add = write == Write::Add || run.start > 0;
+        for j in cols.clone() {
+            let b = b.panel(j, run.clone());
+            for i in rows.clone() {
+                let (row, col) = (i * mr, j * nr);
+                let (rows, cols) = (mr.min(out.m - row), nr.min(out.n - col));
+                // SAFETY: the rectangle begins inside the output and ends at its borders at the latest.
+                unsafe {
+                    let out = Rectangle { c: out.c.add(row * out.stride + col), stride: out.stride, rows, cols };
+                    KERNEL.run(a.panel(i, run.clone()), b, out, alpha, add);
+                }
+            }
         }
-        for row in i..i + rows {
-            // SAFETY: as above; the slice covers this tile's columns of one row.
-            let segment = unsafe { std::slice::from_raw_parts_mut(output.0.add(row * n + j), cols) };
-            finish(row, j, segment);
+    }
+}
+
+/// Panels a tile holds in each direction, as even as may be.
+fn tiling(row_panels: usize, col_panels: usize) -> (usize, usize) {
+    let even = |panels: usize, most: usize| panels.div_ceil(panels.div_ceil(most).max(1)).max(1);
+    let rows = even(row_panels, TILE_ROWS);
+    let tiles_down = row_panels.div_ceil(rows).max(1);
+    let wanted = TILES.div_ceil(tiles_down);
+    (rows, even(col_panels, col_panels.div_ceil(wanted).clamp(1, TILE_COLS)))
+}
+
+/// The right operand of a product, packed once for many products.
+pub struct Panels {
+    packed: Packed,
+    /// Inner size.
+    k: usize,
+    /// Columns.
+    n: usize,
+}
+
+impl Panels {
+    /// Packs `b` (k, n) on all threads.
+    pub fn new(b: Mat) -> Self {
+        Panels { packed: Packed::new(b.t(), KERNEL.nr, By::All), k: b.rows, n: b.cols }
+    }
+}
+
+/// A row of a finished tile: where it begins in the output, its values, and the same elements of the second output.
+pub struct Segment<'a> {
+    pub row: usize,
+    pub column: usize,
+    pub values: &'a mut [f32],
+    /// Empty when there is no second output.
+    pub beside: &'a mut [f32],
+}
+
+/// `out (+)= a b` in parallel, `out` contiguous (a.rows, n). After a tile is done, `finish` is called for each of its
+/// rows while they are in cache: the place of fused epilogues, which may fill `beside`, a second output of the same
+/// shape (or empty).
+pub fn par_gemm(
+    out: &mut [f32],
+    beside: &mut [f32],
+    a: Mat,
+    b: &Panels,
+    write: Write,
+    finish: &(dyn Fn(Segment) + Sync),
+) {
+    let (m, n, k) = (a.rows, b.n, a.cols);
+    assert_eq!(a.cols, b.k, "inner sizes of a product differ");
+    assert_eq!(out.len(), m * n, "a product does not fill its output");
+    assert!(beside.is_empty() || beside.len() == out.len(), "the outputs of a product differ in size");
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 && write == Write::Set {
+        out.fill(0.0);
+    }
+    let a = Packed::new(a, KERNEL.mr, By::All);
+    let (row_panels, col_panels) = (m.div_ceil(KERNEL.mr), n.div_ceil(KERNEL.nr));
+    let (tile_rows, tile_cols) = tiling(row_panels, col_panels);
+    let (tiles_down, tiles_across) = (row_panels.div_ceil(tile_rows), col_panels.div_ceil(tile_cols));
+    let output = &Output { c: out.as_mut_ptr(), stride: n, m, n };
+    let second = &Output { c: beside.as_mut_ptr(), ..*output };
+    let has_second = !beside.is_empty();
+    (0..tiles_down * tiles_across).into_par_iter().for_each(|index| {
+        let (i, j) = ((index / tiles_across) * tile_rows, (index % tiles_across) * tile_cols);
+        let (rows, cols) = (i..(i + tile_rows).min(row_panels), j..(j + tile_cols).min(col_panels));
+        // SAFETY: the tiles' rectangles lie inside the output and do not overlap.
+        unsafe { tile(*output, &a, &b.packed, k, rows.clone(), cols.clone(), 1.0, write) };
+        let (column, end) = (cols.start * KERNEL.nr, (cols.end * KERNEL.nr).min(n));
+        for row in rows.start * KERNEL.mr..(rows.end * KERNEL.mr).min(m) {
+            let at = row * n + column;
+            // SAFETY: as above; the slices cover this tile's columns of one row, of an output that has them.
+            let (values, beside) = unsafe {
+                let beside = if has_second { second.c.add(at) } else { std::ptr::NonNull::dangling().as_ptr() };
+                let beside_len = if has_second { end - column } else { 0 };
+                (
+                    std::slice::from_raw_parts_mut(output.c.add(at), end - column),
+                    std::slice::from_raw_parts_mut(beside, beside_len),
+                )
+            };
+            finish(Segment { row, column, values, beside });
         }
     });
 }
@@ -178,9 +258,15 @@ mod tests {
             let start = values(m * n, 2);
             for write in [Write::Set, Write::Add] {
                 let mut out = start.clone();
-                par_gemm(&mut out, Mat::new(&a, m, k), Mat::new(&b, k, n), write, &|row, col, segment| {
-                    segment.iter_mut().enumerate().for_each(|(j, v)| *v += (row * 1000 + col + j) as f32 * 1e-3);
+                let mut twice = vec![0.0; m * n];
+                let panels = Panels::new(Mat::new(&b, k, n));
+                par_gemm(&mut out, &mut twice, Mat::new(&a, m, k), &panels, write, &|segment| {
+                    for (j, (value, twice)) in segment.values.iter_mut().zip(segment.beside).enumerate() {
+                        *value += (segment.row * 1000 + segment.column + j) as f32 * 1e-3;
+                        *twice = 2.0 * *value;
+                    }
                 });
+                assert!(out.iter().zip(&twice).all(|(&x, &y)| 2.0 * x == y), "the second output of ({m},{n},{k})");
                 for i in 0..m {
                     for j in 0..n {
                         let mut exact = if write == Write::Add { f64::from(start[i * n + j]) } else { 0.0 };
@@ -203,7 +289,10 @@ mod tests {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut out = vec![0.0; m * n];
-            pool.install(|| par_gemm(&mut out, Mat::new(&a, m, k), Mat::new(&b, k, n), Write::Set, &|_, _, _| {}));
+            pool.install(|| {
+                let panels = Panels::new(Mat::new(&b, k, n));
+                par_gemm(&mut out, &mut [], Mat::new(&a, m, k), &panels, Write::Set, &|_| {});
+            });
             out.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
         };
         assert_eq!(run(1), run(3));

@@ -3,6 +3,11 @@
 
 mod buffer;
 pub mod gemm;
+mod kernel;
+mod pack;
+mod panel_cache;
+mod transpose;
 pub mod vector;
 
 pub use buffer::Buffer;
+pub use panel_cache::PanelCache;

@@ -200,6 +200,11 @@ vectorised! {
         }
     }
 
+    /// x = gelu(x).
+    pub fn gelu_in_place(x: &mut [f32]) {
+        x.iter_mut().for_each(|x| *x *= normal(*x).1);
+    }
+
     /// dx = dy * gelu'(x) = dy * (Phi(x) + x phi(x)).
     pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
         for ((dx, &dy), &x) in dx.iter_mut().zip(dy).zip(x) {

@@ -23,15 +23,10 @@ struct GeluBackward {
 /// gelu(x), elementwise.
 pub fn forward(tape: Option<&mut Tape>, x: &Var) -> Result<Var> {
     let mut y = Tensor::scratch(x.shape());
-    values(&x.value, &mut y);
-    emit(tape, "gelu", y, &[x], &[], |_| GeluBackward { x: x.value.clone(), dx: x.slot })
-}
-
-/// y = gelu(x) without a record, for ops that fuse it.
-pub(super) fn values(x: &Tensor, y: &mut Tensor) {
-    match x.device() {
-        Device::Cpu => cpu::forward(x.data(), y.data_mut()),
+    match x.value.device() {
+        Device::Cpu => cpu::forward(x.value.data(), y.data_mut()),
     }
+    emit(tape, "gelu", y, &[x], &[], |_| GeluBackward { x: x.value.clone(), dx: x.slot })
 }
 
 /// dy * gelu'(x), for ops that fuse it.

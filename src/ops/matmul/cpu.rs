@@ -1,36 +1,62 @@
-//! The linear layer on the CPU: tiled products, bias and residual added while a tile is in cache.
+//! The linear layer on the CPU: tiled products, with bias, residual and GELU while a tile is in cache.
 #![forbid(unsafe_code)]
 
-use crate::device::cpu::gemm::{Mat, Write, par_gemm};
+use crate::device::cpu::gemm::{Mat, Panels, Segment, Write, par_gemm};
 use crate::device::cpu::vector;
 use rayon::prelude::*;
 
 /// Columns of one task of the bias gradient.
 const COLUMNS: usize = 64;
 
-/// y (rows, n_out) = x (rows, n_in) W^T + b, plus `residual` (rows, n_out) when given.
-pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], residual: Option<&[f32]>, y: &mut [f32], k: usize) {
+/// What a tile of the product gets before it leaves the cache, beside the bias.
+pub enum Finish<'a> {
+    Nothing,
+    /// y += residual (rows, n_out).
+    Residual(&'a [f32]),
+    /// y = gelu(y).
+    Gelu,
+    /// gelu(y) goes into this second output (rows, n_out); y stays.
+    GeluBeside(&'a mut [f32]),
+}
+
+/// W (n_out, n_in) as the right operand of `forward`.
+pub fn panels(weight: &[f32], n: usize, k: usize) -> Panels {
+    Panels::new(Mat::new(weight, n, k).t())
+}
+
+/// y (rows, n_out) = x (rows, n_in) W^T + b, then what `finish` says.
+pub fn forward(x: &[f32], weight: &Panels, bias: &[f32], finish: Finish, y: &mut [f32], k: usize) {
     let n = bias.len();
-    let m = x.len() / k;
-    par_gemm(y, Mat::new(x, m, k), Mat::new(weight, n, k).t(), Write::Set, &|row, column, segment| {
-        vector::add(segment, &bias[column..column + segment.len()]);
-        if let Some(residual) = residual {
-            let start = row * n + column;
-            vector::add(segment, &residual[start..start + segment.len()]);
-        }
-    });
+    let x = Mat::new(x, x.len() / k, k);
+    let add_bias = |s: &mut Segment| vector::add(s.values, &bias[s.column..s.column + s.values.len()]);
+    match finish {
+        Finish::Nothing => par_gemm(y, &mut [], x, weight, Write::Set, &|mut s| add_bias(&mut s)),
+        Finish::Residual(residual) => par_gemm(y, &mut [], x, weight, Write::Set, &|mut s| {
+            add_bias(&mut s);
+            let start = s.row * n + s.column;
+            vector::add(s.values, &residual[start..start + s.values.len()]);
+        }),
+        Finish::Gelu => par_gemm(y, &mut [], x, weight, Write::Set, &|mut s| {
+            add_bias(&mut s);
+            vector::gelu_in_place(s.values);
+        }),
+        Finish::GeluBeside(beside) => par_gemm(y, beside, x, weight, Write::Set, &|mut s| {
+            add_bias(&mut s);
+            vector::gelu(s.values, s.beside);
+        }),
+    }
 }
 
 /// dx (rows, n_in) = dy (rows, n_out) W.
 pub fn backward_dx(dy: &[f32], weight: &[f32], dx: &mut [f32], n: usize, k: usize) {
     let m = dy.len() / n;
-    par_gemm(dx, Mat::new(dy, m, n), Mat::new(weight, n, k), Write::Set, &|_, _, _| {});
+    par_gemm(dx, &mut [], Mat::new(dy, m, n), &Panels::new(Mat::new(weight, n, k)), Write::Set, &|_| {});
 }
 
-/// dW (n_out, n_in) += dy^T x.
-pub fn backward_dweight_add(dy: &[f32], x: &[f32], dweight: &mut [f32], n: usize, k: usize) {
+/// dW (n_out, n_in) (+)= dy^T x.
+pub fn backward_dweight(dy: &[f32], x: &[f32], dweight: &mut [f32], write: Write, n: usize, k: usize) {
     let m = dy.len() / n;
-    par_gemm(dweight, Mat::new(dy, m, n).t(), Mat::new(x, m, k), Write::Add, &|_, _, _| {});
+    par_gemm(dweight, &mut [], Mat::new(dy, m, n).t(), &Panels::new(Mat::new(x, m, k)), write, &|_| {});
 }
 
 /// db (n_out) += column sums of dy: each task owns a run of columns and adds the rows in order.

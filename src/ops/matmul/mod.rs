@@ -15,6 +15,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
+use cpu::Finish;
 
 /// What follows the product and the bias.
 #[derive(Clone, Copy)]
@@ -56,25 +57,21 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, epilo
         Epilogue::BiasResidual(r) => Some(r),
         Epilogue::Bias | Epilogue::BiasGelu => None,
     };
-    let mut product = Tensor::scratch(&shape);
+    let mut y = Tensor::scratch(&shape);
+    // The way back from GELU needs its input: with a tape both are written, and without one GELU works in place.
+    let mut pre = (tape.is_some() && matches!(epilogue, Epilogue::BiasGelu)).then(|| Tensor::scratch(&shape));
     match x.value.device() {
-        Device::Cpu => cpu::forward(
-            x.value.data(),
-            weight.value.data(),
-            bias.value.data(),
-            residual.map(|r| r.value.data()),
-            product.data_mut(),
-            k,
-        ),
-    }
-    let (y, pre) = match epilogue {
-        Epilogue::BiasGelu => {
-            let mut y = Tensor::scratch(&shape);
-            gelu::values(&product, &mut y);
-            (y, Some(product))
+        Device::Cpu => {
+            let panels = weight.panels(tape.is_some(), || cpu::panels(weight.value.data(), n, k));
+            let (first, finish) = match (epilogue, &mut pre) {
+                (Epilogue::BiasGelu, Some(pre)) => (pre.data_mut(), Finish::GeluBeside(y.data_mut())),
+                (Epilogue::BiasGelu, None) => (y.data_mut(), Finish::Gelu),
+                (Epilogue::BiasResidual(r), _) => (y.data_mut(), Finish::Residual(r.value.data())),
+                (Epilogue::Bias, _) => (y.data_mut(), Finish::Nothing),
+            };
+            cpu::forward(x.value.data(), &panels, bias.value.data(), finish, first, k);
         }
-        Epilogue::Bias | Epilogue::BiasResidual(_) => (product, None),
-    };
+    }
     let inputs: Vec<&Var> = std::iter::once(x).chain(residual).collect();
     emit(tape, "matmul", y, &inputs, &[weight, bias], |_| MatmulBackward {
         x: x.value.clone(),
@@ -106,7 +103,7 @@ impl Backward for MatmulBackward {
                     cpu::backward_dx(g, self.weight.data(), dx.data_mut(), n, k);
                     grads.add(self.dx, dx);
                 }
-                grads.param_add(self.dweight, |sum| cpu::backward_dweight_add(g, x, sum, n, k));
+                grads.param_put(self.dweight, |sum, write| cpu::backward_dweight(g, x, sum, write, n, k));
                 grads.param_add(self.dbias, |sum| cpu::backward_dbias_add(g, sum));
             }
         }

@@ -1,0 +1,161 @@
+//! `dynavit bench`: images a second of inference or training, on noise and random weights.
+#![forbid(unsafe_code)]
+
+use super::eval::at_least_one;
+use super::options::{EngineFlags, PruneFlags, set};
+use super::print;
+use crate::data::{Norm, noise};
+use crate::error::Result;
+use crate::flops::Cost;
+use crate::model::{Vit, VitConfig, VitOptions};
+use crate::optim::{AdamW, no_decay_ranges};
+use crate::prune::{Keep, Pixels, PruneConfig, select};
+use crate::tensor::Tensor;
+use crate::train::{DatasetName, Learner, TrainConfig};
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use std::time::Instant;
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Saliency, selection and the forward pass
+    Infer,
+    /// The whole step: saliency, selection, forward, backward, AdamW
+    Train,
+}
+
+/// Flags of `bench`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  dynavit bench infer --keep 70 --batch-size 8
+  dynavit bench train --model vit_small_patch16_224 --keep 50 --json")]
+pub struct BenchArgs {
+    /// What to time
+    what: What,
+    /// Model, by timm's name
+    #[arg(long, value_name = "NAME", default_value = "vit_base_patch16_224")]
+    model: String,
+    /// Percent of the patches to keep
+    #[arg(long, value_name = "K", default_value = "70", allow_negative_numbers = true)]
+    keep: Keep,
+    /// Images in a batch
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = RangedU64ValueParser::<usize>::new().range(1..=4096))]
+    batch_size: usize,
+    /// Classes of the head
+    #[arg(long, alias = "num-classes", value_name = "N", default_value_t = 5, value_parser = at_least_one)]
+    classes: usize,
+    /// Timed steps; one more warms up
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one)]
+    steps: usize,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    prune: PruneFlags,
+    #[command(flatten)]
+    engine: EngineFlags,
+}
+
+/// The result as `--json` prints it.
+#[derive(Serialize)]
+struct Outcome {
+    images_per_second: f64,
+    milliseconds: Milliseconds,
+    gflops_per_second: f64,
+    /// Null where the system does not tell.
+    peak_memory_bytes: Option<u64>,
+}
+
+/// Of one step.
+#[derive(Serialize)]
+struct Milliseconds {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+/// Times, and prints.
+pub fn run(args: &BenchArgs) -> Result<()> {
+    let engine = args.engine.start()?;
+    let config = VitConfig::named(&args.model, args.classes)?;
+    let mut options = VitOptions::default();
+    set(&mut options.pos, args.prune.pos);
+    set(&mut options.embed, args.prune.embed);
+    set(&mut options.full_last_block, args.prune.full_last_block);
+    let recipe = TrainConfig::paper(DatasetName::Voc, args.keep);
+    let mut prune = recipe.prune();
+    set(&mut prune.scorer, args.prune.scorer);
+    set(&mut prune.domain, args.prune.saliency_domain);
+    set(&mut prune.entropy_bins, args.prune.entropy_bins);
+    set(&mut prune.round, args.prune.round);
+
+    let k = prune.keep.count(config.patches(), prune.round);
+    let mut times = step_times(args, &prune, Vit::init(config.clone(), options, 0), &recipe)?;
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    // A backward pass computes two products for each of the forward's.
+    let passes = if args.what == What::Train { 3 } else { 1 };
+    let flops = 2 * passes * Cost::new(&config, &options, k).executed * args.batch_size as u64;
+    let outcome = Outcome {
+        images_per_second: args.batch_size as f64 / median,
+        milliseconds: Milliseconds { median: median * 1e3, min: times[0] * 1e3, max: times[times.len() - 1] * 1e3 },
+        gflops_per_second: flops as f64 / median / 1e9,
+        peak_memory_bytes: peak_memory(),
+    };
+    if args.json {
+        return print::json(&outcome);
+    }
+    let what = if args.what == What::Train { "training" } else { "inference" };
+    print::line(&format!("{what} of {}, K = {} % (S = {}), f32", config.name, args.keep, k + 1))?;
+    print::line(&format!("batch {}, {} threads, {} steps", args.batch_size, engine.threads, args.steps))?;
+    let Milliseconds { median, min, max } = outcome.milliseconds;
+    print::line(&format!("{:10.2} images a second", outcome.images_per_second))?;
+    print::line(&format!("{median:10.1} ms a step (from {min:.1} to {max:.1})"))?;
+    print::line(&format!("{:10.1} GFLOP/s executed", outcome.gflops_per_second))?;
+    match outcome.peak_memory_bytes {
+        Some(bytes) => print::line(&format!("{:10.2} GiB of memory at most", bytes as f64 / 2f64.powi(30))),
+        None => Ok(()),
+    }
+}
+
+/// Seconds of each timed step.
+fn step_times(args: &BenchArgs, prune: &PruneConfig, mut vit: Vit, recipe: &TrainConfig) -> Result<Vec<f64>> {
+    let (side, channels, grid) = (vit.config.image_size, vit.config.channels, vit.config.grid());
+    let batch = || noise(args.batch_size, side, Norm::Imagenet, args.classes, 0);
+    let mut times = Vec::new();
+    match args.what {
+        What::Infer => {
+            let batch = batch();
+            let images = Tensor::from_vec(batch.images, &[args.batch_size, channels, side, side]);
+            for _ in 0..=args.steps {
+                let clock = Instant::now();
+                let pixels = Pixels { normalized: images.data(), rgb: &batch.rgb, ids: &batch.ids, epoch: 0 };
+                vit.logits(&images, &select(prune, &grid, &pixels)?)?;
+                times.push(clock.elapsed().as_secs_f64());
+            }
+        }
+        What::Train => {
+            let len = vit.params.flat().len();
+            let mut optim = AdamW::new(len, recipe.adamw(), no_decay_ranges(&vit.params, &recipe.no_decay));
+            let mut grads = Tensor::zeros(&[len]);
+            let mut learner = Learner { vit: &mut vit, optim: &mut optim, grads: &mut grads };
+            for _ in 0..=args.steps {
+                let batch = batch();
+                let clock = Instant::now();
+                learner.step(prune, batch, 0, 0.0, recipe.lr)?;
+                times.push(clock.elapsed().as_secs_f64());
+            }
+        }
+    }
+    Ok(times.split_off(1))
+}
+
+/// The most memory that this process has held at a time, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}

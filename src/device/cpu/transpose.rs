@@ -1,0 +1,136 @@
+//! Panels from rows that are contiguous: a transpose, in blocks of eight by eight where the processor has AVX.
+#![allow(unsafe_code)]
+
+/// Columns that the plain loops transpose at a time, so that what is written stays in the first cache.
+const BLOCK: usize = 16;
+
+/// `out[l * width + i] = rows[i * stride + l]` for the rows i below `count` and every l below `out.len() / width`;
+/// other elements of `out` are left alone.
+pub(super) fn transpose(rows: &[f32], stride: usize, count: usize, width: usize, out: &mut [f32]) {
+    let cols = out.len() / width;
+    assert!(count <= width && out.len() == cols * width, "a panel of {width} rows takes no {count}");
+    if count == 0 || cols == 0 {
+        return;
+    }
+    assert!((count - 1) * stride + cols <= rows.len(), "the rows of a panel leave their matrix");
+    let done = eights(rows, stride, count, width, out);
+    for start in (done..cols).step_by(BLOCK) {
+        let end = (start + BLOCK).min(cols);
+        for i in 0..count {
+            for (l, &value) in (start..end).zip(&rows[i * stride + start..i * stride + end]) {
+                out[l * width + i] = value;
+            }
+        }
+    }
+}
+
+/// Transposes what is a multiple of eight columns, for full panels of the widths that it knows; returns how many.
+#[cfg(target_arch = "x86_64")]
+fn eights(rows: &[f32], stride: usize, count: usize, width: usize, out: &mut [f32]) -> usize {
+    if count != width || (width != 6 && width != 16) || !std::arch::is_x86_feature_detected!("avx") {
+        return 0;
+    }
+    let whole = out.len() / width / 8 * 8;
+    for l in (0..whole).step_by(8) {
+        // SAFETY: the processor has AVX. Rows i < width hold eight elements from column l on, since l + 8 is at most the
+        // number of columns (`transpose` asserts that those are inside); `out` holds eight times `width` from l * width.
+        unsafe {
+            let (from, to) = (rows.as_ptr().add(l), out.as_mut_ptr().add(l * width));
+            if width == 16 {
+                avx::eight_rows(from, stride, to, 16);
+                avx::eight_rows(from.add(8 * stride), stride, to.add(8), 16);
+            } else {
+                avx::six_rows(from, stride, to);
+            }
+        }
+    }
+    whole
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn eights(_: &[f32], _: usize, _: usize, _: usize, _: &mut [f32]) -> usize {
+    0
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx {
+    use std::arch::x86_64::*;
+
+    /// The transpose of eight vectors of eight.
+    #[inline]
+    #[target_feature(enable = "avx")]
+    fn transposed(r: [__m256; 8]) -> [__m256; 8] {
+        let (a0, a1) = (_mm256_unpacklo_ps(r[0], r[1]), _mm256_unpackhi_ps(r[0], r[1]));
+        let (a2, a3) = (_mm256_unpacklo_ps(r[2], r[3]), _mm256_unpackhi_ps(r[2], r[3]));
+        let (a4, a5) = (_mm256_unpacklo_ps(r[4], r[5]), _mm256_unpackhi_ps(r[4], r[5]));
+        let (a6, a7) = (_mm256_unpacklo_ps(r[6], r[7]), _mm256_unpackhi_ps(r[6], r[7]));
+        let (b0, b1) = (_mm256_shuffle_ps::<0x44>(a0, a2), _mm256_shuffle_ps::<0xee>(a0, a2));
+        let (b2, b3) = (_mm256_shuffle_ps::<0x44>(a1, a3), _mm256_shuffle_ps::<0xee>(a1, a3));
+        let (b4, b5) = (_mm256_shuffle_ps::<0x44>(a4, a6), _mm256_shuffle_ps::<0xee>(a4, a6));
+        let (b6, b7) = (_mm256_shuffle_ps::<0x44>(a5, a7), _mm256_shuffle_ps::<0xee>(a5, a7));
+        [
+            _mm256_permute2f128_ps::<0x20>(b0, b4),
+            _mm256_permute2f128_ps::<0x20>(b1, b5),
+            _mm256_permute2f128_ps::<0x20>(b2, b6),
+            _mm256_permute2f128_ps::<0x20>(b3, b7),
+            _mm256_permute2f128_ps::<0x31>(b0, b4),
+            _mm256_permute2f128_ps::<0x31>(b1, b5),
+            _mm256_permute2f128_ps::<0x31>(b2, b6),
+            _mm256_permute2f128_ps::<0x31>(b3, b7),
+        ]
+    }
+
+    /// Eight rows of eight, `stride` apart, become eight columns of eight, `to_stride` apart.
+    ///
+    /// # Safety
+    /// All of them are inside `from` and `to`.
+    #[target_feature(enable = "avx")]
+    pub(super) unsafe fn eight_rows(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let rows = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i * stride)));
+            for (l, column) in transposed(rows).into_iter().enumerate() {
+                _mm256_storeu_ps(to.add(l * to_stride), column);
+            }
+        }
+    }
+
+    /// Six rows of eight, `stride` apart, become eight columns of six, one after the other.
+    ///
+    /// # Safety
+    /// All of them are inside `from` and `to`.
+    #[target_feature(enable = "avx")]
+    pub(super) unsafe fn six_rows(from: *const f32, stride: usize, to: *mut f32) {
+        // SAFETY: the caller's promise; rows six and seven repeat the last, so nothing beyond it is read.
+        unsafe {
+            let rows = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i.min(5) * stride)));
+            for (l, column) in transposed(rows).into_iter().enumerate() {
+                _mm_storeu_ps(to.add(l * 6), _mm256_castps256_ps128(column));
+                _mm_storel_epi64(to.add(l * 6 + 4).cast(), _mm_castps_si128(_mm256_extractf128_ps::<1>(column)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_hold_the_transpose_and_nothing_else_changes() {
+        for width in [4, 6, 8, 16] {
+            for count in [0, 1, width - 1, width] {
+                for cols in [0, 1, 7, 8, 9, 31, 64] {
+                    let stride = cols + 3;
+                    let rows: Vec<f32> = (0..width * stride).map(|i| i as f32).collect();
+                    let mut out = vec![-1.0; cols * width];
+                    transpose(&rows, stride, count, width, &mut out);
+                    for (at, &got) in out.iter().enumerate() {
+                        let (l, i) = (at / width, at % width);
+                        assert_eq!(got, if i < count { rows[i * stride + l] } else { -1.0 }, "{width} {count} {cols}");
+                    }
+                }
+            }
+        }
+    }
+}
