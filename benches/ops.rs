@@ -1,54 +1,71 @@
-//! The ops of one ViT-B step: each proven against a plain loop on a few elements, then timed beside the chip's peak.
+//! The products of a ViT-B step beside the chip's measured peak, with one thread and with all.
 
 mod support;
 
 use dynavit::device::cpu::gemm::{Mat, Panels, Write, par_gemm};
 use std::hint::black_box;
-use support::{alternate, peak, values};
+use support::{Flags, alternate, peak, prove, timed, values};
 
 /// Rows of a batch of 8 images at K = 70: 8 x 138 tokens.
 const ROWS: usize = 8 * 138;
 
+/// What the product is for, its output's rows and columns, its inner size.
+const PRODUCTS: [(&str, usize, usize, usize); 7] = [
+    ("qkv", ROWS, 2304, 768),
+    ("proj", ROWS, 768, 768),
+    ("fc1", ROWS, 3072, 768),
+    ("fc2", ROWS, 768, 3072),
+    ("dW of fc1", 3072, 768, ROWS),
+    ("qkv, one image", 138, 2304, 768),
+    ("fc2, one image", 138, 768, 3072),
+];
+
 fn main() {
-    let rounds = std::env::var("ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(7);
-    for threads in [1, std::thread::available_parallelism().map_or(1, usize::from)] {
+    let flags = Flags::start();
+    let all = rayon::current_num_threads();
+    let mut csv = String::from("threads,product,m,n,k,ms,gflops,share_of_peak,ms_packed,share_of_peak_packed\n");
+    for threads in if all == 1 { vec![1] } else { vec![1, all] } {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
         let peak = peak::f32_gflops(threads);
-        println!("{threads} threads, peak {peak:.0} GFLOP/s in f32");
-        for (what, m, n, k) in [
-            ("qkv", ROWS, 2304, 768),
-            ("proj", ROWS, 768, 768),
-            ("fc1", ROWS, 3072, 768),
-            ("fc2", ROWS, 768, 3072),
-            ("dW fc1", 3072, 768, ROWS),
-            ("qkv B=1", 138, 2304, 768),
-            ("fc2 B=1", 138, 768, 3072),
-        ] {
-            let (a, b) = (values(m * k, 1), values(n * k, 2));
-            let mut out = vec![0.0; m * n];
-            let packed = Panels::new(Mat::new(&b, n, k).t());
-            let mut whole = || {
-                pool.install(|| {
-                    let panels = Panels::new(Mat::new(&b, n, k).t());
-                    par_gemm(&mut out, &mut [], Mat::new(&a, m, k), &panels, Write::Set, &|_| {});
-                });
-                black_box(&out);
-            };
-            let mut again = vec![0.0; m * n];
-            let mut kept = || {
-                pool.install(|| par_gemm(&mut again, &mut [], Mat::new(&a, m, k), &packed, Write::Set, &|_| {}));
-                black_box(&again);
-            };
-            let times = alternate(rounds, &mut [&mut whole, &mut kept]);
-            let rate = |t: f64| 2.0 * (m * n * k) as f64 / t / 1e6;
+        println!("{threads} threads, {peak:.0} GFLOP/s in f32 from registers; median of {} runs", flags.rounds);
+        println!("product            m     n     k        ms  GFLOP/s  of peak   weights packed before: of peak");
+        for (what, m, n, k) in PRODUCTS {
+            let [whole, kept] = measure(&pool, flags.rounds, (m, n, k));
+            let rate = |ms: f64| 2.0 * (m * n * k) as f64 / ms / 1e6;
+            let share = |ms: f64| rate(ms) / peak;
             println!(
-                "{what:10} {m:5} x {n:4} x {k:4}  {:8.2} ms  {:6.1} GFLOP/s  {:4.0} % of peak (best {:4.0} %)  packed before {:6.1}",
-                times[0].median,
-                rate(times[0].median),
-                100.0 * rate(times[0].median) / peak,
-                100.0 * rate(times[0].min) / peak,
-                rate(times[1].median)
+                "{what:14} {m:5} {n:5} {k:5} {whole:9.2} {:8.1} {:6.0} %  {:29.0} %",
+                rate(whole),
+                100.0 * share(whole),
+                100.0 * share(kept)
+            );
+            csv += &format!(
+                "{threads},{what:?},{m},{n},{k},{whole:.4},{:.2},{:.4},{kept:.4},{:.4}\n",
+                rate(whole),
+                share(whole),
+                share(kept)
             );
         }
     }
+    flags.save("ops.csv", &csv);
+}
+
+/// Median milliseconds of x W^T, packing W each time and with W packed before.
+fn measure(pool: &rayon::ThreadPool, rounds: usize, (m, n, k): (usize, usize, usize)) -> [f64; 2] {
+    let (x, w) = (values(m * k, 1), values(n * k, 2));
+    let pack = || Panels::new(Mat::new(&w, n, k).t());
+    let product = |out: &mut [f32], panels: &Panels| {
+        pool.install(|| par_gemm(out, &mut [], Mat::new(&x, m, k), panels, Write::Set, &|_| {}));
+    };
+    let (mut out, mut again, packed) = (vec![0.0; m * n], vec![0.0; m * n], pack());
+    product(&mut out, &packed);
+    let corners = [(0, 0), (m - 1, n - 1), (m / 2, n / 3)];
+    let exact = corners.map(|(i, j)| (0..k).map(|l| f64::from(x[i * k + l]) * f64::from(w[j * k + l])).sum::<f64>());
+    prove("a product", &corners.map(|(i, j)| out[i * n + j]), &exact.map(|v| v as f32), 1e-4);
+    let times = alternate(
+        rounds,
+        &mut [&mut || timed(|| product(&mut out, &pool.install(pack))), &mut || timed(|| product(&mut again, &packed))],
+    );
+    black_box((&out, &again));
+    [times[0].median, times[1].median]
 }

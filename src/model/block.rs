@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 impl Vit {
     /// Block `l` on x (B,S,D), all tokens.
-    pub(super) fn block(&self, mut tape: Option<&mut Tape>, x: &Var, l: usize) -> Result<Var> {
+    pub fn block(&self, mut tape: Option<&mut Tape>, x: &Var, l: usize) -> Result<Var> {
         let p = |name: &str| self.param(&format!("blocks.{l}.{name}"));
         let normal = layer_norm::forward(tape.as_deref_mut(), x, &p("norm1.weight"), &p("norm1.bias"), LAYER_NORM_EPS)?;
         let (weight, bias) = (p("attn.qkv.weight"), p("attn.qkv.bias"));
