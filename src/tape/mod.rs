@@ -330,6 +330,27 @@ mod tests {
     }
 
     #[test]
+    fn packed_weights_are_kept_until_the_values_change() {
+        use crate::device::cpu::gemm::Mat;
+        let mut params = ParamArena::new(&[("w".into(), vec![2, 3])]);
+        let made = std::cell::Cell::new(0);
+        let pack = |w: &Var, training| {
+            w.panels(training, || {
+                made.set(made.get() + 1);
+                Panels::new(Mat::new(w.value.data(), 2, 3))
+            });
+            made.get()
+        };
+        let w = params.var(ParamId(0));
+        assert_eq!([pack(&w, false), pack(&params.var(ParamId(0)), false)], [1, 1]);
+        assert_eq!([pack(&w, true), pack(&params.rows(ParamId(0), 0, 1), false)], [2, 3]);
+        drop(w);
+        params.flat_mut();
+        assert_eq!(pack(&params.var(ParamId(0)), false), 4);
+        assert_eq!(pack(&Var::constant(Tensor::zeros(&[2, 3])), false), 5);
+    }
+
+    #[test]
     fn a_live_value_without_its_tape_is_refused() {
         let params = ParamArena::new(&[("w".into(), vec![2])]);
         let mut tape = Tape::new();

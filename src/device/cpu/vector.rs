@@ -205,11 +205,11 @@ vectorised! {
         x.iter_mut().for_each(|x| *x *= normal(*x).1);
     }
 
-    /// dx = dy * gelu'(x) = dy * (Phi(x) + x phi(x)).
-    pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
-        for ((dx, &dy), &x) in dx.iter_mut().zip(dy).zip(x) {
+    /// dx *= gelu'(x) = Phi(x) + x phi(x).
+    pub fn gelu_backward(x: &[f32], dx: &mut [f32]) {
+        for (dx, &x) in dx.iter_mut().zip(x) {
             let (density, distribution) = normal(x);
-            *dx = dy * (distribution + x * density);
+            *dx *= distribution + x * density;
         }
     }
 

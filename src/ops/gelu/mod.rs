@@ -29,11 +29,11 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var) -> Result<Var> {
     emit(tape, "gelu", y, &[x], &[], |_| GeluBackward { x: x.value.clone(), dx: x.slot })
 }
 
-/// dy * gelu'(x), for ops that fuse it.
-pub(super) fn gradient(x: &Tensor, dy: &Tensor) -> Tensor {
-    let mut dx = Tensor::scratch(x.shape());
+/// dy * gelu'(x), for ops that fuse it; in the memory of dy when nobody else holds that.
+pub(super) fn gradient(x: &Tensor, dy: Tensor) -> Tensor {
+    let mut dx = dy.into_unique();
     match x.device() {
-        Device::Cpu => cpu::backward(x.data(), dy.data(), dx.data_mut()),
+        Device::Cpu => cpu::backward(x.data(), dx.data_mut()),
     }
     dx
 }
@@ -44,7 +44,7 @@ impl Backward for GeluBackward {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        grads.add(self.dx, gradient(&self.x, &dy));
+        grads.add(self.dx, gradient(&self.x, dy));
         Ok(())
     }
 }

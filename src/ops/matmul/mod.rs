@@ -92,7 +92,7 @@ impl Backward for MatmulBackward {
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
         let (n, k) = (self.weight.shape()[0], self.weight.len() / self.weight.shape()[0]);
         let dy = match &self.pre {
-            Some(pre) => gelu::gradient(pre, &dy),
+            Some(pre) => gelu::gradient(pre, dy),
             None => dy,
         };
         match self.x.device() {
