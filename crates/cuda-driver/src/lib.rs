@@ -1,0 +1,1 @@
+//! The `cu*` symbols that `cust` links to.
