@@ -3,6 +3,7 @@
 use crate::codes::{self, Code};
 use libloading::Library;
 use std::env;
+use std::error::Error;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::OnceLock;
 
@@ -18,7 +19,10 @@ fn library() -> Result<&'static Library, &'static str> {
     let opened = OPENED.get_or_init(|| {
         let path = env::var_os(OVERRIDE).filter(|path| !path.is_empty()).unwrap_or_else(|| LIBRARY.into());
         // SAFETY: opening runs the library's initialisers. It is the system's CUDA driver, or what the user names.
-        unsafe { Library::new(&path) }.map_err(|error| error.to_string())
+        unsafe { Library::new(&path) }.map_err(|error| match error.source() {
+            Some(reason) => reason.to_string(),
+            None => format!("{}: {error}", path.display()),
+        })
     });
     opened.as_ref().map_err(String::as_str)
 }

@@ -164,6 +164,7 @@ fn call(
                 return codes::NOT_PERMITTED;
             }
             let mut world = world(card);
+            world.take_note();
             match virt(&mut world) {
                 Ok(()) => codes::SUCCESS,
                 Err(codes::NOT_READY) => codes::NOT_READY,

@@ -25,6 +25,9 @@ impl<E: Engine> Clone for Node<E> {
     }
 }
 
+/// The nodes of an instantiated graph.
+pub(super) type Nodes<E> = Arc<Vec<Node<E>>>;
+
 /// Work in an order in which it may run.
 pub(super) struct Graph<E: Engine> {
     nodes: Vec<Node<E>>,
@@ -40,7 +43,10 @@ enum Mode {
 
 impl Mode {
     fn new(number: u32) -> Result<Self, Code> {
-        [Mode::Global, Mode::ThreadLocal, Mode::Relaxed].into_iter().find(|m| *m as u32 == number).ok_or(codes::INVALID_VALUE)
+        [Mode::Global, Mode::ThreadLocal, Mode::Relaxed]
+            .into_iter()
+            .find(|m| *m as u32 == number)
+            .ok_or(codes::INVALID_VALUE)
     }
 }
 

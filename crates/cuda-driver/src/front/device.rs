@@ -46,7 +46,7 @@ impl<E: Engine> World<E> {
             75 => limits.capability.0,
             76 => limits.capability.1,
             // Stream priorities, caching of globals and locals in L1.
-            78 | 79 | 80 => 1,
+            78..=80 => 1,
             81 => shared,
             82 => limits.registers_per_block,
             97 => limits.shared_per_block_optin,

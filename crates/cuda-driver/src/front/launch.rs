@@ -77,7 +77,9 @@ impl<E: Engine> World<E> {
             8 => {
                 let bytes = u32::try_from(value).map_err(|_| codes::INVALID_VALUE)?;
                 let fixed = function.kernel.static_shared();
-                let text = format!("{bytes} bytes of dynamic shared memory over {fixed} static ones leave the {most} of the card");
+                let text = format!(
+                    "{bytes} bytes of dynamic shared memory over {fixed} static ones leave the {most} of the card"
+                );
                 let set = bytes <= most.saturating_sub(fixed);
                 if !set || function.kernel.set_dynamic_shared_limit(bytes).is_err() {
                     return self.fail(codes::INVALID_VALUE, text);
@@ -104,13 +106,7 @@ impl<E: Engine> World<E> {
     }
 
     /// Queues a launch. What a card refuses at the call is refused here.
-    pub(crate) fn launch(
-        &mut self,
-        function: Id,
-        geometry: Geometry,
-        params: Vec<u8>,
-        stream: Id,
-    ) -> Result<(), Code> {
+    pub(crate) fn launch(&mut self, function: Id, geometry: Geometry, params: Vec<u8>, stream: Id) -> Result<(), Code> {
         let stream = self.stream(stream)?;
         let work = self.launch_work(function, geometry, params)?;
         if self.kernel(function)?.context != self.streams[&stream].context {

@@ -18,7 +18,7 @@ pub(crate) use launch::Geometry;
 pub(crate) use module::Refused;
 
 use crate::codes::Code;
-use capture::{Capture, Graph, Node};
+use capture::{Capture, Graph, Nodes};
 use context::Context;
 use engine::Engine;
 use host::Pinned;
@@ -59,7 +59,7 @@ pub(crate) struct World<E: Engine> {
     captures: HashMap<Id, Capture<E>>,
     graphs: HashMap<Id, Graph<E>>,
     /// Instantiated graphs with their context.
-    executables: HashMap<Id, (Id, Arc<Vec<Node<E>>>)>,
+    executables: HashMap<Id, (Id, Nodes<E>)>,
     /// More about the error that the running call returns.
     note: Option<String>,
 }

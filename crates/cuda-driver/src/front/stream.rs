@@ -1,7 +1,7 @@
 //! Streams and events: work is queued with what it must wait for, and runs when somebody waits for it.
 #![forbid(unsafe_code)]
 
-use super::capture::Node;
+use super::capture::Nodes;
 use super::context::run_host_function;
 use super::engine::{Engine, report};
 use super::host::HostFunction;
@@ -16,15 +16,33 @@ use std::time::Instant;
 
 /// One thing that a stream does.
 pub(super) enum Work<E: Engine> {
-    Launch { kernel: Arc<E::Kernel>, geometry: Geometry, params: Vec<u8> },
-    ToDevice { to: u64, from: Source },
-    ToHost { to: Sink, from: u64 },
-    Copy { to: u64, from: u64, bytes: u64 },
-    Fill { to: u64, pattern: Vec<u8>, count: u64 },
+    Launch {
+        kernel: Arc<E::Kernel>,
+        geometry: Geometry,
+        params: Vec<u8>,
+    },
+    ToDevice {
+        to: u64,
+        from: Source,
+    },
+    ToHost {
+        to: Sink,
+        from: u64,
+    },
+    Copy {
+        to: u64,
+        from: u64,
+        bytes: u64,
+    },
+    Fill {
+        to: u64,
+        pattern: Vec<u8>,
+        count: u64,
+    },
     Free(u64),
     Record(Id),
     Host(HostFunction),
-    Graph(Arc<Vec<Node<E>>>),
+    Graph(Nodes<E>),
     /// Nothing but a place in the order.
     Wait,
 }
@@ -109,7 +127,8 @@ impl<E: Engine> World<E> {
         let id = self.new_id();
         let blocking = flags & NON_BLOCKING == 0;
         let priority = priority.clamp(PRIORITIES.1, PRIORITIES.0);
-        self.streams.insert(id, Stream { context, legacy: false, blocking, flags, priority, last: None, capture: None });
+        self.streams
+            .insert(id, Stream { context, legacy: false, blocking, flags, priority, last: None, capture: None });
         Ok(id)
     }
 
