@@ -79,6 +79,12 @@ DEVICE uint32_t shared_address(const void *pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// "Data Movement and Conversion Instructions: st". Two neighbours in one access, which the compiler may take apart.
+
+DEVICE void st_shared_v2(uint32_t to, float first, float second) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(first), "f"(second) : "memory");
+}
+
 // "Warp Level Matrix Instructions: ldmatrix". Four 8 x 8 tiles of 16-bit words; lane l gives the address of row l % 8
 // of tile l / 8, and gets words 2 (l % 4) and + 1 of row l / 4 of each tile (of each tile's transpose).
 

@@ -196,6 +196,7 @@ DEVICE void store(const Sums<SIDE> &sums, float *strip, unsigned first_row, unsi
     const unsigned lane = threadIdx.x % WARP, row = lane / 4, quad = lane % 4;
     // 16-byte chunks move with the row, as in the stages: the fragments' stores and the rows' loads meet no conflict.
     const unsigned turn = row % 4 * 2 + row % 2;
+    const uint32_t strip_address = shared_address(strip);
     const unsigned column = first_column + quad * 8;
     const unsigned count = column < n ? min(n - column, 8u) : 0;
     const bool whole = n % 8 == 0;
@@ -211,8 +212,8 @@ DEVICE void store(const Sums<SIDE> &sums, float *strip, unsigned first_row, unsi
 #pragma unroll
             for (unsigned half = 0; half < 2; ++half) {
                 const unsigned chunk = (2 * j + quad / 2) ^ turn;
-                *reinterpret_cast<float2 *>(strip + (row + 8 * half) * WARP_COLUMNS + chunk * 4 + quad % 2 * 2) =
-                    make_float2(sums.c[i][j][2 * half], sums.c[i][j][2 * half + 1]);
+                st_shared_v2(strip_address + ((row + 8 * half) * WARP_COLUMNS + chunk * 4 + quad % 2 * 2) * 4,
+                             sums.c[i][j][2 * half], sums.c[i][j][2 * half + 1]);
             }
         }
         __syncwarp();
