@@ -112,8 +112,3 @@ impl Describe for Kernel {
         Kernel::set_dynamic_shared_limit(self, bytes)
     }
 }
-
-/// All that is known of a fault.
-pub(super) fn report(fault: &Fault) -> String {
-    format!("{:?}: {}", fault.kind, fault.message)
-}

@@ -1,7 +1,7 @@
 //! Device memory, pinned host memory, copies and fills.
 #![forbid(unsafe_code)]
 
-use super::engine::{Engine, report};
+use super::engine::Engine;
 use super::host::{HostRange, Pinned};
 use super::stream::Work;
 use super::{Id, World};
@@ -43,7 +43,7 @@ impl<E: Engine> World<E> {
     /// The code of a fault that does not spoil the context.
     fn refused<T>(&mut self, fault: &Fault) -> Result<T, Code> {
         let code = if fault.kind == FaultKind::OutOfMemory { codes::OUT_OF_MEMORY } else { codes::INVALID_VALUE };
-        self.fail(code, report(fault))
+        self.fail(code, fault.to_string())
     }
 
     /// Waits for all work of the context, as drivers do, then frees.

@@ -3,7 +3,7 @@
 
 use super::capture::Nodes;
 use super::context::run_host_function;
-use super::engine::{Engine, report};
+use super::engine::Engine;
 use super::host::HostFunction;
 use super::launch::Geometry;
 use super::memory::{Sink, Source};
@@ -280,9 +280,9 @@ impl<E: Engine> World<E> {
         };
         let Ok(context) = self.context(id) else { return };
         if matches!(fault.kind, FaultKind::LaunchLimits | FaultKind::OutOfMemory) {
-            context.late.get_or_insert((code, report(fault)));
+            context.late.get_or_insert((code, fault.to_string()));
         } else {
-            context.fault.get_or_insert((code, report(fault)));
+            context.fault.get_or_insert((code, fault.to_string()));
             self.pending.retain(|_, work| work.context != id);
         }
     }
