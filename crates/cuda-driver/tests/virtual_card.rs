@@ -90,10 +90,8 @@ fn ptx_with_an_error_gives_a_log_with_its_line() {
     let _context = context();
     let bad = c".version 7.0\n.target sm_75\n.address_size 64\nfrobnicate;\n";
     let mut log = [0_u8; 512];
-    let mut options = [
-        sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER,
-        sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
-    ];
+    let mut options =
+        [sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER, sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
     let mut values: [*mut c_void; 2] = [log.as_mut_ptr().cast(), ptr::without_provenance_mut(log.len())];
     let mut module = ptr::null_mut();
     // SAFETY: the image is a C string, the log has the room that is told.

@@ -72,7 +72,10 @@ impl<'g> Arena<'g> {
         let end = bytes.and_then(|bytes| bytes.checked_next_multiple_of(ALIGNMENT)?.checked_add(used));
         let (Some(bytes), Some(end)) = (bytes, end.filter(|&end| end <= self.capacity)) else {
             let free = self.capacity - used;
-            return Err(Error::gpu("arena", format!("{len} elements asked for, {free} of {} bytes left", self.capacity)));
+            return Err(Error::gpu(
+                "arena",
+                format!("{len} elements asked for, {free} of {} bytes left", self.capacity),
+            ));
         };
         let address = match self.base {
             Some(base) => base + used,

@@ -82,7 +82,9 @@ fn start(target: Target) -> Result<()> {
     cuda_driver::select(chosen).map_err(|error| refuse(target, error.to_string(), "use one in a process"))?;
     cust::init(cust::CudaFlags::empty()).map_err(|error| match (target, cuda_driver::driver_missing()) {
         (Target::Cuda, Some(why)) => refuse(target, format!("no CUDA driver was found ({why})"), "use --device cpu"),
-        _ => refuse(target, failed("the driver does not start", error), "check it with nvidia-smi, or use --device cpu"),
+        _ => {
+            refuse(target, failed("the driver does not start", error), "check it with nvidia-smi, or use --device cpu")
+        }
     })
 }
 
@@ -117,7 +119,8 @@ impl Gpu {
         let api = cust::CudaApiVersion::get().map_err(ask("the driver tells no version"))?;
         let number = api.major() * 1000 + api.minor() * 10;
         if number < OLDEST_DRIVER {
-            let reason = format!("the driver is for CUDA {}; the kernels need {}", version(number), version(OLDEST_DRIVER));
+            let reason =
+                format!("the driver is for CUDA {}; the kernels need {}", version(number), version(OLDEST_DRIVER));
             return Err(refuse(target, reason, "install a newer driver, or use --device cpu"));
         }
         if Device::num_devices().map_err(ask("the driver counts no cards"))? == 0 {

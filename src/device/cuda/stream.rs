@@ -56,7 +56,12 @@ impl Stream {
         if !values.is_empty() {
             // SAFETY: `values` has room for that many bytes, and stays until the stream has been waited for.
             let result = unsafe {
-                sys::cuMemcpyDtoHAsync_v2(values.as_mut_ptr().cast::<c_void>(), from.address(), from.bytes(), self.stream)
+                sys::cuMemcpyDtoHAsync_v2(
+                    values.as_mut_ptr().cast::<c_void>(),
+                    from.address(),
+                    from.bytes(),
+                    self.stream,
+                )
             };
             let copied = check(|| format!("download of {} bytes", from.bytes()), result);
             self.synchronise().and(copied)?;

@@ -137,7 +137,8 @@ fn launches_beyond_the_card_are_refused_by_name() {
 
 #[test]
 fn bad_ptx_is_an_error_that_quotes_the_compiler() {
-    static BAD: Ptx = Ptx { name: "bad", sm75: "", sm80: ".version 7.0\n.target sm_75\n.address_size 64\nfrobnicate;\n" };
+    static BAD: Ptx =
+        Ptx { name: "bad", sm75: "", sm80: ".version 7.0\n.target sm_75\n.address_size 64\nfrobnicate;\n" };
     let error = gpu().load(&BAD).unwrap_err().to_string();
     assert!(error.starts_with("ptx/bad.sm80.ptx: ") && error.contains(":4: "), "{error}");
 }
