@@ -205,16 +205,3 @@ fn describe(report: &Report) -> String {
     row("device", format!("{} {outcome}", report.device));
     out
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cpu_always_works() {
-        let report = examine("cpu");
-        assert!(report.works && report.card.is_none() && report.device == "cpu" && report.cpu.threads > 0);
-        let text = describe(&report);
-        assert!(text.contains("device   cpu works"), "{text}");
-    }
-}
