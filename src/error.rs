@@ -15,6 +15,9 @@ pub enum Error {
     /// Shapes that do not fit an op: a bug of the caller. Exit code 1.
     #[error("{op}: {reason}")]
     Shape { op: &'static str, reason: String },
+    /// What a card or its driver refused or failed at: a copy, a kernel, a module. Exit code 1.
+    #[error("{what}: {reason}")]
+    Gpu { what: String, reason: String },
     /// A loss or gradient that is NaN or infinite. Exit code 4.
     #[error("{what} is not finite; {remedy}")]
     NonFinite { what: String, remedy: String },
@@ -58,12 +61,17 @@ impl Error {
         Error::Shape { op, reason: reason.into() }
     }
 
+    /// A card that failed at `what`: a kernel with its launch, a copy, a module.
+    pub fn gpu(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Error::Gpu { what: what.into(), reason: reason.into() }
+    }
+
     /// The exit code of the command for this error.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage { .. } => 2,
             Error::Data { .. } => 3,
-            Error::Shape { .. } | Error::NoGradient { .. } => 1,
+            Error::Shape { .. } | Error::NoGradient { .. } | Error::Gpu { .. } => 1,
             Error::NonFinite { .. } => 4,
             Error::Interrupted { .. } => 130,
         }

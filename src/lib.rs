@@ -29,7 +29,7 @@
 //! - Nothing below `cli` prints.
 //! - No result depends on the number of threads, on time, or on whether a run was resumed.
 //! - No parameter goes without a gradient unnoticed.
-//! - No `unsafe` outside `device/cpu` and the memory map of `weights`.
+//! - No `unsafe` outside `device`, the launches in an op's `cuda.rs`, and the memory map of `weights`.
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod checkpoint;

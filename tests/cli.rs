@@ -314,3 +314,22 @@ fn an_interrupt_saves_and_exits_with_130() {
     assert!(err.contains("interrupted") && err.contains("dynavit train --resume"), "{err}");
     run(folder, &["train", "--resume", interrupted.to_str().unwrap(), "--epochs", "1", "--quiet"], 0);
 }
+
+#[test]
+fn doctor_says_what_works_and_what_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, _) = run(folder.path(), &["doctor", "--device", "cpu"], 0);
+    assert!(out.contains("device   cpu works"), "{out}");
+    let (out, _) = run(folder.path(), &["doctor", "--device", "ptx-vm", "--json"], 0);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&report["works"], &report["card"]["capability"]), (&Value::from(true), &Value::from("8.0")));
+    assert!(report["modules"].as_array().unwrap().iter().all(|module| module["loads"] == true));
+    let mut command = dynavit(folder.path(), &["doctor", "--device", "ptx-vm"]);
+    let output = command.env("DYNAVIT_PTX_VM", "sm_75").output().unwrap();
+    assert!(String::from_utf8(output.stdout).unwrap().contains("sm75.ptx: loads"));
+    let mut command = dynavit(folder.path(), &["doctor", "--device", "cuda"]);
+    let output = command.env("DYNAVIT_LIBCUDA", "nowhere/libcuda.so.1").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("cuda does not work: ") && text.contains("use --device cpu"), "{text}");
+}

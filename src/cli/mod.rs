@@ -4,6 +4,7 @@
 mod bench;
 mod completions;
 mod data;
+mod doctor;
 mod eval;
 mod flops;
 mod inspect;
@@ -52,6 +53,8 @@ enum Command {
     Flops(flops::FlopsArgs),
     /// Look into a weight file or checkpoint
     Inspect(inspect::InspectArgs),
+    /// Tell what this machine offers, and whether a device works
+    Doctor(doctor::DoctorArgs),
     /// Make data sets
     Data(data::DataArgs),
     /// Write shell completions to stdout
@@ -69,6 +72,7 @@ pub fn main() -> Result<()> {
         Command::Bench(args) => bench::run(&args),
         Command::Flops(args) => flops::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Data(args) => data::run(args),
         Command::Completions(args) => completions::run(args),
     }

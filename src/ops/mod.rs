@@ -25,6 +25,7 @@ pub mod grad_norm;
 pub mod layer_norm;
 pub mod matmul;
 pub mod patchify;
+pub mod ptx;
 pub mod real;
 pub mod residual;
 pub mod softmax;

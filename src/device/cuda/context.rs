@@ -1,0 +1,196 @@
+//! Opening a card: which driver answers, which card, whether it can run the kernels.
+#![allow(unsafe_code)]
+
+use super::module::{Module, Ptx};
+use super::{Entry, Kernel, Stream};
+use crate::error::{Error, Result};
+use cuda_driver::VirtualCard;
+use cust::context::{Context, CurrentContext};
+use cust::device::{Device, DeviceAttribute};
+use cust::error::CudaError;
+use std::collections::HashMap;
+use std::env;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The least compute capability: tensor cores that `mma` of PTX 7.8 reaches as the kernels use it.
+const OLDEST: (u32, u32) = (7, 5);
+
+/// The first driver that reads PTX 7.8, as `cuDriverGetVersion` counts: CUDA 11.8.
+const OLDEST_DRIVER: i32 = 11_080;
+
+/// What answers the calls of this process: an installed card, or the virtual one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The first card of the installed driver.
+    Cuda,
+    /// The virtual card; `DYNAVIT_PTX_VM` is `sm_80`, which is the default, or `sm_75`.
+    PtxVm,
+}
+
+impl Target {
+    /// The value of `--device` for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Target::Cuda => "cuda",
+            Target::PtxVm => "ptx-vm",
+        }
+    }
+}
+
+/// What is known of the installed driver without a card.
+#[derive(Clone, Debug)]
+pub struct Driver {
+    /// The CUDA version that it is for, as 12.4.
+    pub version: String,
+    /// Cards, as it counts them.
+    pub cards: u32,
+}
+
+/// A card in use, with its stream and the modules that are loaded on it.
+pub struct Gpu {
+    modules: Mutex<HashMap<&'static str, Arc<Module>>>,
+    stream: Stream,
+    device: Device,
+    target: Target,
+    capability: (u32, u32),
+    /// Last, so that all else is gone before it.
+    context: Context,
+}
+
+/// An error about the flag that asked for the device.
+fn refuse(target: Target, reason: impl Into<String>, remedy: &str) -> Error {
+    Error::usage(format!("--device {}", target.name()), reason, remedy)
+}
+
+fn virtual_card() -> Result<VirtualCard> {
+    match env::var("DYNAVIT_PTX_VM").as_deref() {
+        Err(env::VarError::NotPresent) | Ok("" | "sm_80") => Ok(VirtualCard::sm_80()),
+        Ok("sm_75") => Ok(VirtualCard::sm_75()),
+        other => {
+            let reason = format!("{:?} is no virtual card", other.unwrap_or_default());
+            Err(Error::usage("DYNAVIT_PTX_VM", reason, "set it to sm_80 or sm_75"))
+        }
+    }
+}
+
+/// Picks the target of this process and initialises it.
+fn start(target: Target) -> Result<()> {
+    let chosen = match target {
+        Target::Cuda => cuda_driver::Target::Driver,
+        Target::PtxVm => cuda_driver::Target::Virtual(virtual_card()?),
+    };
+    cuda_driver::select(chosen).map_err(|error| refuse(target, error.to_string(), "use one in a process"))?;
+    cust::init(cust::CudaFlags::empty()).map_err(|error| match (target, cuda_driver::driver_missing()) {
+        (Target::Cuda, Some(why)) => refuse(target, format!("no CUDA driver was found ({why})"), "use --device cpu"),
+        _ => {
+            refuse(target, failed("the driver does not start", error), "check it with nvidia-smi, or use --device cpu")
+        }
+    })
+}
+
+/// Words for an error of `cust`, with what the driver front knows beyond the code.
+fn failed(what: &str, error: CudaError) -> String {
+    match cuda_driver::last_fault() {
+        Some(text) => format!("{what}: {error:?}, {text}"),
+        None => format!("{what}: {error:?}"),
+    }
+}
+
+fn version(number: i32) -> String {
+    format!("{}.{}", number / 1000, number % 1000 / 10)
+}
+
+/// The driver of a target, before any card is touched. An error says why there is none.
+pub fn driver(target: Target) -> Result<Driver> {
+    start(target)?;
+    let asked = cust::CudaApiVersion::get();
+    let asked = asked.map_err(|error| refuse(target, failed("no version", error), "check it with nvidia-smi"))?;
+    let number = asked.major() * 1000 + asked.minor() * 10;
+    // A driver without a card says so here, which is no error yet.
+    Ok(Driver { version: version(number), cards: Device::num_devices().unwrap_or(0) })
+}
+
+impl Gpu {
+    /// Opens the first card of `target` and makes it current in this thread. One clear error when there is no driver or
+    /// no card, when the driver reads no PTX 7.8, or when the card is older than the kernels.
+    pub fn open(target: Target) -> Result<Self> {
+        start(target)?;
+        let ask = |what: &'static str| move |error| refuse(target, failed(what, error), "use --device cpu");
+        let api = cust::CudaApiVersion::get().map_err(ask("the driver tells no version"))?;
+        let number = api.major() * 1000 + api.minor() * 10;
+        if number < OLDEST_DRIVER {
+            let reason =
+                format!("the driver is for CUDA {}; the kernels need {}", version(number), version(OLDEST_DRIVER));
+            return Err(refuse(target, reason, "install a newer driver, or use --device cpu"));
+        }
+        if Device::num_devices().map_err(ask("the driver counts no cards"))? == 0 {
+            return Err(refuse(target, "the driver has no card", "use --device cpu"));
+        }
+        let device = Device::get_device(0).map_err(ask("the card does not answer"))?;
+        let attribute = |attribute| device.get_attribute(attribute).map_err(ask("the card does not answer"));
+        let major = attribute(DeviceAttribute::ComputeCapabilityMajor)?;
+        let minor = attribute(DeviceAttribute::ComputeCapabilityMinor)?;
+        let capability = (major.unsigned_abs(), minor.unsigned_abs());
+        if capability < OLDEST {
+            let (name, (a, b)) = (device.name().unwrap_or_default(), OLDEST);
+            let reason = format!("{name} has compute capability {major}.{minor}; the kernels need {a}.{b}");
+            return Err(refuse(target, reason, "use a newer card, or --device cpu"));
+        }
+        let context = Context::new(device).map_err(ask("the card gives no context"))?;
+        let stream = Stream::new()?;
+        Ok(Gpu { modules: Mutex::default(), stream, device, target, capability, context })
+    }
+
+    /// Makes the card current in this thread; needed before a thread other than the one that opened it uses it.
+    pub fn bind(&self) -> Result<()> {
+        CurrentContext::set_current(&self.context).map_err(|error| Error::gpu("context", format!("{error:?}")))
+    }
+
+    /// The stream that everything runs on.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Whether this is the virtual card.
+    pub fn is_virtual(&self) -> bool {
+        self.target == Target::PtxVm
+    }
+
+    /// The name of the card.
+    pub fn name(&self) -> String {
+        self.device.name().unwrap_or_else(|_| "a card without a name".into())
+    }
+
+    /// The compute capability, as (8, 0).
+    pub fn capability(&self) -> (u32, u32) {
+        self.capability
+    }
+
+    /// Bytes of memory, free and in all.
+    pub fn memory(&self) -> Result<(u64, u64)> {
+        let info = cust::memory::mem_get_info();
+        let (free, total) = info.map_err(|error| Error::gpu("memory", failed("no answer", error)))?;
+        Ok((free as u64, total as u64))
+    }
+
+    /// The module of a source, loaded at the first call.
+    pub(super) fn module(&self, ptx: &Ptx) -> Result<Arc<Module>> {
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(module) = modules.get(ptx.name) {
+            return Ok(module.clone());
+        }
+        let module = Arc::new(Module::load(ptx, self.capability)?);
+        modules.insert(ptx.name, module.clone());
+        Ok(module)
+    }
+
+    /// Loads a source now. The error quotes the log of the compiler.
+    pub fn load(&self, ptx: &Ptx) -> Result<()> {
+        self.module(ptx).map(drop)
+    }
+
+    /// The kernel of an entry. An error when the PTX has no such entry or other parameters.
+    pub fn kernel(&self, ptx: &Ptx, entry: &'static Entry) -> Result<Kernel> {
+        Kernel::new(self.module(ptx)?, entry)
+    }
+}

@@ -1,0 +1,108 @@
+//! Launches as data: the arguments of an entry, the values for them, the geometry.
+#![forbid(unsafe_code)]
+
+use super::{Element, Slice};
+use crate::error::{Error, Result};
+use std::ffi::c_void;
+use std::fmt;
+
+/// The type of a kernel's parameter. Pointers are u64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    U64,
+    U32,
+    F32,
+}
+
+/// An entry of a PTX file: its name and its parameters, in order. Names are for messages.
+#[derive(Debug)]
+pub struct Entry {
+    pub name: &'static str,
+    pub args: &'static [(&'static str, Kind)],
+}
+
+/// A value for a parameter: made with `into` from a slice, a u32 or an f32.
+#[derive(Clone, Copy, Debug)]
+pub enum Arg {
+    U64(u64),
+    U32(u32),
+    F32(f32),
+}
+
+/// Grid and block in x, y, z, and bytes of dynamic shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub shared: u32,
+}
+
+impl Geometry {
+    /// A row of `blocks` blocks of `threads` threads.
+    pub fn line(blocks: u32, threads: u32) -> Self {
+        Geometry { grid: [blocks, 1, 1], block: [threads, 1, 1], shared: 0 }
+    }
+
+    /// The same with `bytes` of dynamic shared memory.
+    pub fn with_shared(self, bytes: u32) -> Self {
+        Geometry { shared: bytes, ..self }
+    }
+}
+
+impl fmt::Display for Geometry {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let ([gx, gy, gz], [bx, by, bz]) = (self.grid, self.block);
+        write!(f, "grid {gx}x{gy}x{gz} block {bx}x{by}x{bz} shared {}", self.shared)
+    }
+}
+
+impl Arg {
+    fn kind(&self) -> Kind {
+        match self {
+            Arg::U64(_) => Kind::U64,
+            Arg::U32(_) => Kind::U32,
+            Arg::F32(_) => Kind::F32,
+        }
+    }
+
+    /// Where the value stands, as a launch wants it.
+    pub(super) fn pointer(&self) -> *mut c_void {
+        match self {
+            Arg::U64(value) => (&raw const *value).cast_mut().cast(),
+            Arg::U32(value) => (&raw const *value).cast_mut().cast(),
+            Arg::F32(value) => (&raw const *value).cast_mut().cast(),
+        }
+    }
+}
+
+impl<T: Element> From<Slice<'_, T>> for Arg {
+    fn from(slice: Slice<T>) -> Self {
+        Arg::U64(slice.address())
+    }
+}
+
+impl From<u32> for Arg {
+    fn from(value: u32) -> Self {
+        Arg::U32(value)
+    }
+}
+
+impl From<f32> for Arg {
+    fn from(value: f32) -> Self {
+        Arg::F32(value)
+    }
+}
+
+impl Entry {
+    /// Whether `args` are values for the parameters.
+    pub(super) fn check(&self, args: &[Arg]) -> Result<()> {
+        if args.len() != self.args.len() {
+            let reason = format!("{} arguments for {} parameters", args.len(), self.args.len());
+            return Err(Error::gpu(self.name, reason));
+        }
+        match args.iter().zip(self.args).find(|(arg, (_, kind))| arg.kind() != *kind) {
+            None => Ok(()),
+            Some((arg, (name, kind))) => Err(Error::gpu(self.name, format!("{arg:?} for {name}, which is {kind:?}"))),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The stream of a card: copies, launches, waiting.
+#![allow(unsafe_code)]
+
+use super::launch::{Arg, Geometry};
+use super::module::Kernel;
+use super::{Element, Graph, Slice, check};
+use crate::error::{Error, Result};
+use cust::sys::{self, CUresult, CUstream};
+use std::cell::Cell;
+use std::env;
+use std::ffi::c_void;
+use std::ptr;
+
+/// An order of copies and launches on the card. What is put in has happened after [`Stream::synchronise`].
+///
+/// With `DYNAVIT_CUDA_SYNC=1` each launch is waited for, so that an error names the kernel that caused it.
+pub struct Stream {
+    stream: CUstream,
+    /// Whether each launch is waited for.
+    one_by_one: bool,
+    capturing: Cell<bool>,
+}
+
+// SAFETY: a handle of the driver may be used from any thread; the cell is only reached by `capture`, for which see Gpu.
+unsafe impl Send for Stream {}
+
+impl Stream {
+    pub(super) fn new() -> Result<Self> {
+        let mut stream = ptr::null_mut();
+        // The flag keeps it apart from the legacy stream, which nothing here uses. `cust` always takes the flag off.
+        let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
+        // SAFETY: `stream` is a place for the handle.
+        check(|| "stream".into(), unsafe { sys::cuStreamCreate(&mut stream, flags) })?;
+        let one_by_one = env::var_os("DYNAVIT_CUDA_SYNC").is_some_and(|value| value == "1");
+        Ok(Stream { stream, one_by_one, capturing: Cell::new(false) })
+    }
+
+    /// Copies `values` to the card. They may change as soon as this returns.
+    pub fn upload<T: Element>(&self, to: Slice<T>, values: &[T]) -> Result<()> {
+        if to.len() != values.len() {
+            return Err(Error::gpu("upload", format!("{} values into a slice of {}", values.len(), to.len())));
+        }
+        if values.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: `values` holds that many bytes. It is not pinned, so the driver has read it when this returns.
+        let result = unsafe {
+            sys::cuMemcpyHtoDAsync_v2(to.address(), values.as_ptr().cast::<c_void>(), to.bytes(), self.stream)
+        };
+        check(|| format!("upload of {} bytes", to.bytes()), result)
+    }
+
+    /// Copies from the card and waits for it.
+    pub fn download<T: Element>(&self, from: Slice<T>) -> Result<Vec<T>> {
+        let mut values = vec![T::default(); from.len()];
+        if !values.is_empty() {
+            // SAFETY: `values` has room for that many bytes, and stays until the stream has been waited for.
+            let result = unsafe {
+                sys::cuMemcpyDtoHAsync_v2(
+                    values.as_mut_ptr().cast::<c_void>(),
+                    from.address(),
+                    from.bytes(),
+                    self.stream,
+                )
+            };
+            let copied = check(|| format!("download of {} bytes", from.bytes()), result);
+            self.synchronise().and(copied)?;
+        }
+        Ok(values)
+    }
+
+    /// Copies on the card. The slices may not overlap.
+    pub fn copy<T: Element>(&self, to: Slice<T>, from: Slice<T>) -> Result<()> {
+        if to.len() != from.len() {
+            return Err(Error::gpu("copy", format!("{} values into a slice of {}", from.len(), to.len())));
+        }
+        if from.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: both slices hold that many bytes of the card's memory.
+        let result = unsafe { sys::cuMemcpyDtoDAsync_v2(to.address(), from.address(), from.bytes(), self.stream) };
+        check(|| format!("copy of {} bytes", from.bytes()), result)
+    }
+
+    /// Sets all bytes to zero.
+    pub fn clear<T: Element>(&self, slice: Slice<T>) -> Result<()> {
+        if slice.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the slice holds that many bytes of the card's memory.
+        let result = unsafe { sys::cuMemsetD8Async(slice.address(), 0, slice.bytes(), self.stream) };
+        check(|| format!("clearing {} bytes", slice.bytes()), result)
+    }
+
+    /// Puts a launch into the stream. A grid without a block is nothing to do. An error when the arguments are not those
+    /// of the entry, or when the card refuses the launch.
+    ///
+    /// # Safety
+    /// With this geometry and these arguments the kernel stays within the buffers that the arguments name, and these
+    /// live until the stream has been waited for.
+    pub unsafe fn launch(&self, kernel: &Kernel, geometry: Geometry, args: &[Arg]) -> Result<()> {
+        kernel.entry().check(args)?;
+        if geometry.grid.contains(&0) {
+            return Ok(());
+        }
+        kernel.allow_shared(geometry.shared)?;
+        let what = || format!("{} {geometry}", kernel.entry().name);
+        let mut pointers: Vec<*mut c_void> = args.iter().map(Arg::pointer).collect();
+        let ([gx, gy, gz], [bx, by, bz]) = (geometry.grid, geometry.block);
+        // SAFETY: there is a pointer to a value of the right size for each parameter, as `check` and the kernel's own
+        // comparison with the PTX say; what the kernel does with them is the caller's promise.
+        let result = unsafe {
+            sys::cuLaunchKernel(
+                kernel.function(),
+                gx,
+                gy,
+                gz,
+                bx,
+                by,
+                bz,
+                geometry.shared,
+                self.stream,
+                pointers.as_mut_ptr(),
+                ptr::null_mut(),
+            )
+        };
+        check(what, result)?;
+        if self.one_by_one && !self.capturing.get() { check(what, self.wait()) } else { Ok(()) }
+    }
+
+    fn wait(&self) -> CUresult {
+        // SAFETY: the handle is ours and lives.
+        unsafe { sys::cuStreamSynchronize(self.stream) }
+    }
+
+    /// Waits for everything in the stream. Errors of earlier launches come out here.
+    pub fn synchronise(&self) -> Result<()> {
+        let what = || match self.one_by_one {
+            true => "stream".to_string(),
+            false => "stream, at some launch before (DYNAVIT_CUDA_SYNC=1 tells which)".to_string(),
+        };
+        check(what, self.wait())
+    }
+
+    /// Writes down what `body` puts into the stream, without running it.
+    pub fn capture(&self, body: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the handle is ours and lives.
+        check(|| "capture".into(), unsafe { sys::cuStreamBeginCapture_v2(self.stream, mode) })?;
+        self.capturing.set(true);
+        let done = body();
+        self.capturing.set(false);
+        let mut graph = ptr::null_mut();
+        // SAFETY: `graph` is a place for the handle.
+        let ended = unsafe { sys::cuStreamEndCapture(self.stream, &mut graph) };
+        // The body's error says more than that of the capture it spoilt.
+        let graph = check(|| "capture".into(), ended).and_then(|()| Graph::new(graph));
+        done.and(graph)
+    }
+
+    /// Runs a graph.
+    ///
+    /// # Safety
+    /// As for the launches in it: the buffers and the modules that it names still live, and stay until the stream has
+    /// been waited for.
+    pub unsafe fn replay(&self, graph: &Graph) -> Result<()> {
+        // SAFETY: the handles live; the rest is the caller's promise.
+        check(|| "graph".into(), unsafe { sys::cuGraphLaunch(graph.handle(), self.stream) })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: the handle is ours, and nobody has it afterwards. The driver lets queued work end.
+        unsafe { sys::cuStreamDestroy_v2(self.stream) };
+    }
+}

@@ -1,0 +1,164 @@
+//! The engine's foundations through the virtual card: copies, launches, graphs, and what is refused.
+#![allow(unsafe_code)]
+
+use super::{Arena, Entry, Geometry, Gpu, Kind, Ptx, Target, parameters};
+use crate::ops::ptx;
+
+/// y[i] = a x[i] for i below n.
+const SCALE: &str = r#".version 7.0
+.target sm_75
+.address_size 64
+.visible .entry scale(
+	.param .u64 scale_param_0,
+	.param .u64 scale_param_1,
+	.param .f32 scale_param_2,
+	.param .u32 scale_param_3
+)
+{
+	.reg .pred %p<2>;
+	.reg .f32 %f<4>;
+	.reg .b32 %r<6>;
+	.reg .b64 %rd<8>;
+	ld.param.u64 %rd1, [scale_param_0];
+	ld.param.u64 %rd2, [scale_param_1];
+	ld.param.f32 %f1, [scale_param_2];
+	ld.param.u32 %r1, [scale_param_3];
+	mov.u32 %r2, %ctaid.x;
+	mov.u32 %r3, %ntid.x;
+	mov.u32 %r4, %tid.x;
+	mad.lo.s32 %r5, %r2, %r3, %r4;
+	setp.ge.u32 %p1, %r5, %r1;
+	@%p1 bra DONE;
+	cvta.to.global.u64 %rd3, %rd1;
+	cvta.to.global.u64 %rd4, %rd2;
+	mul.wide.s32 %rd5, %r5, 4;
+	add.s64 %rd6, %rd3, %rd5;
+	add.s64 %rd7, %rd4, %rd5;
+	ld.global.f32 %f2, [%rd6];
+	mul.f32 %f3, %f2, %f1;
+	st.global.f32 [%rd7], %f3;
+DONE:
+	ret;
+}
+"#;
+
+static PTX: Ptx = Ptx { name: "scale", sm75: SCALE, sm80: SCALE };
+static ENTRY: Entry =
+    Entry { name: "scale", args: &[("x", Kind::U64), ("y", Kind::U64), ("a", Kind::F32), ("n", Kind::U32)] };
+
+fn gpu() -> Gpu {
+    Gpu::open(Target::PtxVm).unwrap()
+}
+
+#[test]
+fn a_kernel_runs_and_its_graph_runs_again() {
+    let gpu = gpu();
+    let arena = Arena::new(&gpu, 1 << 20).unwrap();
+    let kernel = gpu.kernel(&PTX, &ENTRY).unwrap();
+    for n in [0_usize, 1, 31, 33, 197] {
+        let values: Vec<f32> = (0..n).map(|i| i as f32 - 3.0).collect();
+        let (x, y) = (arena.upload(&values).unwrap(), arena.alloc::<f32>(n).unwrap());
+        let args = [x.into(), y.into(), 2.0_f32.into(), (n as u32).into()];
+        let geometry = Geometry::line(n.div_ceil(32) as u32, 32);
+        // SAFETY: x and y hold n elements, and the arena outlives the download.
+        unsafe { gpu.stream().launch(&kernel, geometry, &args) }.unwrap();
+        let doubled: Vec<f32> = values.iter().map(|v| 2.0 * v).collect();
+        assert_eq!(gpu.stream().download(y).unwrap(), doubled);
+        if n == 0 {
+            continue;
+        }
+        let back = [y.into(), y.into(), 0.5_f32.into(), (n as u32).into()];
+        let stream = gpu.stream();
+        // SAFETY: y holds n elements, and the arena outlives the download.
+        let graph = stream.capture(|| unsafe { stream.launch(&kernel, geometry, &back) }).unwrap();
+        assert_eq!(stream.download(y).unwrap(), doubled, "a capture runs nothing");
+        // SAFETY: the same.
+        unsafe { (stream.replay(&graph).unwrap(), stream.replay(&graph).unwrap()) };
+        let halved: Vec<f32> = values.iter().map(|v| 0.5 * v).collect();
+        assert_eq!(stream.download(y).unwrap(), halved);
+    }
+}
+
+#[test]
+fn an_arena_hands_out_aligned_memory_until_it_is_full() {
+    let gpu = gpu();
+    let mut arena = Arena::new(&gpu, 1024).unwrap();
+    let a = arena.upload(&[1_u8, 2, 3]).unwrap();
+    let b = arena.zeros::<u16>(5).unwrap();
+    assert!(a.address().is_multiple_of(256) && b.address().is_multiple_of(256));
+    assert_eq!((arena.used(), arena.peak()), (512, 512));
+    assert_eq!(gpu.stream().download(a.window(1, 2)).unwrap(), [2, 3]);
+    assert_eq!(gpu.stream().download(b).unwrap(), [0; 5]);
+    let error = arena.alloc::<f32>(129).unwrap_err().to_string();
+    assert!(error.contains("512 of 1024"), "{error}");
+    assert!(arena.alloc::<u32>(usize::MAX).is_err());
+    assert!(gpu.stream().upload(b, &[1]).is_err());
+    arena.reset().unwrap();
+    assert_eq!((arena.used(), arena.peak()), (0, 512));
+    assert!(arena.alloc::<f32>(256).is_ok());
+}
+
+#[test]
+fn arguments_are_held_to_the_ptx() {
+    static MISSING: Entry = Entry { name: "scala", args: &[] };
+    static WRONG: Entry = Entry { name: "scale", args: &[("x", Kind::U64), ("y", Kind::U64), ("a", Kind::U32)] };
+    let gpu = gpu();
+    for (entry, words) in [(&MISSING, "no such entry"), (&WRONG, "the table says [U64, U64, U32]")] {
+        let error = gpu.kernel(&PTX, entry).err().unwrap().to_string();
+        assert!(error.contains(words) && error.contains("ptx/scale.sm80.ptx"), "{error}");
+    }
+    let kernel = gpu.kernel(&PTX, &ENTRY).unwrap();
+    // SAFETY: both are refused before anything runs.
+    let few = unsafe { gpu.stream().launch(&kernel, Geometry::line(1, 32), &[1.0_f32.into()]) };
+    assert_eq!(few.unwrap_err().to_string(), "scale: 1 arguments for 4 parameters");
+    let args = [1_u32.into(), 1_u32.into(), 1.0_f32.into(), 1_u32.into()];
+    // SAFETY: the same.
+    let wrong = unsafe { gpu.stream().launch(&kernel, Geometry::line(1, 32), &args) };
+    assert_eq!(wrong.unwrap_err().to_string(), "scale: U32(1) for x, which is U64");
+}
+
+#[test]
+fn launches_beyond_the_card_are_refused_by_name() {
+    let gpu = gpu();
+    let arena = Arena::new(&gpu, 1024).unwrap();
+    let kernel = gpu.kernel(&PTX, &ENTRY).unwrap();
+    let x = arena.zeros::<f32>(4).unwrap();
+    let args = [x.into(), x.into(), 1.0_f32.into(), 4_u32.into()];
+    for geometry in [Geometry::line(1, 1025), Geometry::line(1, 32).with_shared(1 << 20)] {
+        // SAFETY: it is refused before anything runs.
+        let error = unsafe { gpu.stream().launch(&kernel, geometry, &args) }.unwrap_err().to_string();
+        assert!(error.contains("scale"), "{error}");
+    }
+    // More shared memory than kernels have without asking.
+    // SAFETY: x holds four elements.
+    unsafe { gpu.stream().launch(&kernel, Geometry::line(1, 32).with_shared(60 << 10), &args) }.unwrap();
+    gpu.stream().synchronise().unwrap();
+}
+
+#[test]
+fn bad_ptx_is_an_error_that_quotes_the_compiler() {
+    static BAD: Ptx =
+        Ptx { name: "bad", sm75: "", sm80: ".version 7.0\n.target sm_75\n.address_size 64\nfrobnicate;\n" };
+    let error = gpu().load(&BAD).unwrap_err().to_string();
+    assert!(error.starts_with("ptx/bad.sm80.ptx: ") && error.contains(":4: "), "{error}");
+}
+
+#[test]
+fn every_embedded_source_loads() {
+    let gpu = gpu();
+    for ptx in ptx::ALL {
+        gpu.load(ptx).unwrap();
+    }
+}
+
+#[test]
+fn parameters_are_read_from_the_text() {
+    use Kind::{F32, U32, U64};
+    assert_eq!(parameters(SCALE, "scale"), Some(vec![U64, U64, F32, U32]));
+    assert_eq!(parameters(SCALE, "scal"), None);
+    let text = ".entry f(\n .param .u64 .ptr .global .align 16 f_0,\n .param .align 4 .b8 f_1[8]\n)";
+    assert_eq!(parameters(text, "f"), None);
+    assert_eq!(parameters(".visible .entry f()", "f"), Some(vec![]));
+    assert_eq!(ptx::LAYER_NORM.of((7, 5)).1, "ptx/layer_norm.sm75.ptx");
+    assert_eq!(ptx::LAYER_NORM.of((9, 0)).1, "ptx/layer_norm.sm80.ptx");
+}

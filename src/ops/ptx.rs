@@ -1,0 +1,11 @@
+//! The PTX of the ops, embedded: the kernels of `<op>/cuda.rs` come from the source of the op's name.
+#![forbid(unsafe_code)]
+
+use crate::device::cuda::{Ptx, embedded};
+
+pub static ATTENTION: Ptx = embedded!("attention");
+pub static LAYER_NORM: Ptx = embedded!("layer_norm");
+pub static MATMUL: Ptx = embedded!("matmul");
+
+/// All of them.
+pub static ALL: [&Ptx; 3] = [&ATTENTION, &LAYER_NORM, &MATMUL];
