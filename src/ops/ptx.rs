@@ -9,3 +9,16 @@ pub static MATMUL: Ptx = embedded!("matmul");
 
 /// All of them.
 pub static ALL: [&Ptx; 3] = [&ATTENTION, &LAYER_NORM, &MATMUL];
+
+#[cfg(test)]
+mod tests {
+    use crate::device::cuda::{Gpu, Target};
+
+    #[test]
+    fn every_source_loads_on_the_virtual_card() {
+        let gpu = Gpu::open(Target::PtxVm).unwrap();
+        for ptx in super::ALL {
+            gpu.load(ptx).unwrap();
+        }
+    }
+}

@@ -1,5 +1,5 @@
 //! Opening a card: which driver answers, which card, whether it can run the kernels.
-#![allow(unsafe_code)]
+#![forbid(unsafe_code)]
 
 use super::module::{Module, Ptx};
 use super::{Entry, Kernel, Stream};

@@ -21,7 +21,7 @@ pub struct Stream {
     capturing: Cell<bool>,
 }
 
-// SAFETY: a handle of the driver may be used from any thread; the cell is only reached by `capture`, for which see Gpu.
+// SAFETY: a handle of the driver may be used from any thread. The cell keeps two threads from sharing a stream.
 unsafe impl Send for Stream {}
 
 impl Stream {

@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 use super::{Arena, Entry, Geometry, Gpu, Kind, Ptx, Target, parameters};
-use crate::ops::ptx;
 
 /// y[i] = a x[i] for i below n.
 const SCALE: &str = r#".version 7.0
@@ -144,14 +143,6 @@ fn bad_ptx_is_an_error_that_quotes_the_compiler() {
 }
 
 #[test]
-fn every_embedded_source_loads() {
-    let gpu = gpu();
-    for ptx in ptx::ALL {
-        gpu.load(ptx).unwrap();
-    }
-}
-
-#[test]
 fn parameters_are_read_from_the_text() {
     use Kind::{F32, U32, U64};
     assert_eq!(parameters(SCALE, "scale"), Some(vec![U64, U64, F32, U32]));
@@ -159,6 +150,6 @@ fn parameters_are_read_from_the_text() {
     let text = ".entry f(\n .param .u64 .ptr .global .align 16 f_0,\n .param .align 4 .b8 f_1[8]\n)";
     assert_eq!(parameters(text, "f"), None);
     assert_eq!(parameters(".visible .entry f()", "f"), Some(vec![]));
-    assert_eq!(ptx::LAYER_NORM.of((7, 5)).1, "ptx/layer_norm.sm75.ptx");
-    assert_eq!(ptx::LAYER_NORM.of((9, 0)).1, "ptx/layer_norm.sm80.ptx");
+    assert_eq!(PTX.of((7, 5)).1, "ptx/scale.sm75.ptx");
+    assert_eq!(PTX.of((9, 0)).1, "ptx/scale.sm80.ptx");
 }

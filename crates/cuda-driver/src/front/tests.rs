@@ -215,6 +215,7 @@ fn the_legacy_stream_waits_for_blocking_streams_and_they_for_it() {
     // A synchronous copy is in the legacy stream: it sees the blocking ones and not the other.
     bench.push(4, blocking).unwrap();
     let mut seen = 0_u32;
+    // SAFETY: the range outlives the copies of this test.
     let place = unsafe { HostRange::new((&raw mut seen).cast(), 4) };
     bench.world.copy_to_host(place, bench.word).unwrap();
     assert_eq!(seen, 1234);
@@ -412,6 +413,7 @@ fn pinned_memory_is_used_late_and_other_memory_at_the_call() {
     let mut bench = bench();
     let stream = bench.stream(1);
     let mut host = [5_u32];
+    // SAFETY: the range outlives the copies of this test.
     let range = unsafe { HostRange::new((&raw mut host).cast(), 4) };
     bench.world.copy_to_device_async(bench.word, range, stream).unwrap();
     host[0] = 6;
@@ -422,6 +424,7 @@ fn pinned_memory_is_used_late_and_other_memory_at_the_call() {
     bench.world.copy_to_host_async(range, bench.word, stream).unwrap();
     assert_eq!(host[0], 51);
     let pinned = bench.world.host_alloc(4).unwrap();
+    // SAFETY: the range outlives the copies of this test.
     let place = unsafe { HostRange::new(pinned as *const c_void, 4) };
     place.set(&7_u32.to_le_bytes());
     bench.world.copy_to_device_async(bench.word, place, stream).unwrap();
@@ -443,6 +446,7 @@ fn pinned_memory_is_used_late_and_other_memory_at_the_call() {
 fn copies_that_leave_an_allocation_are_refused() {
     let mut bench = bench();
     let host = [0_u8; 8];
+    // SAFETY: the range outlives the copies of this test.
     let range = unsafe { HostRange::new(host.as_ptr().cast(), 8) };
     assert_eq!(bench.world.copy_to_device(bench.word, range), Err(codes::INVALID_VALUE));
     assert!(bench.world.take_note().unwrap().contains("leave the allocation"));
@@ -487,6 +491,7 @@ fn host_functions_run_in_their_turn_and_may_not_call() {
     }
     let mut bench = bench();
     let stream = bench.stream(1);
+    // SAFETY: the function takes any data.
     let function = unsafe { HostFunction::new(look, std::ptr::without_provenance_mut(77)) };
     bench.world.host_function(stream, function).unwrap();
     assert_eq!(SEEN.load(Ordering::Relaxed), 0);
