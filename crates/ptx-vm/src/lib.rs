@@ -267,6 +267,16 @@ impl Card {
     }
 }
 
+/// f16 bits of a number, to nearest even.
+pub fn f16_from_f32(x: f32) -> u16 {
+    exec::rounding::f16_bits(x)
+}
+
+/// The number that f16 bits stand for.
+pub fn f32_from_f16(bits: u16) -> f32 {
+    exec::rounding::f16_value(bits as u32)
+}
+
 impl Counters {
     /// Adds another launch's counts.
     fn add(&mut self, other: &Counters) {

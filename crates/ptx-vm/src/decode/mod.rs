@@ -33,8 +33,8 @@ enum Binding<'a> {
     Label(u32),
     /// A variable at an offset of its window, or at an address for global and const.
     Place(Space, u64),
-    /// A kernel's parameter: offset and size in the block.
-    Param(u32, u32),
+    /// A kernel's parameter: its offset in the block.
+    Param(u32),
     Targets(&'a [&'a str]),
 }
 
@@ -115,7 +115,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
         self.shared_variables(kernel)?;
         self.scopes.push(HashMap::new());
         for param in &kernel.params {
-            self.bind(param.name, Binding::Param(param.offset, param.size), param.line)?;
+            self.bind(param.name, Binding::Param(param.offset), param.line)?;
         }
         self.items(kernel.body.as_deref().unwrap_or(&[]))?;
         self.opcode = None;

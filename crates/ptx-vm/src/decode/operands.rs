@@ -72,7 +72,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
                     Ok(reg)
                 }
                 Some(Binding::Label(_) | Binding::Targets(_)) => self.bad(format!("label `{name}` is no value")),
-                Some(Binding::Param(at, _)) => Ok(self.constant((at as i64).wrapping_add(*offset) as u64, wide)),
+                Some(Binding::Param(at)) => Ok(self.constant((at as i64).wrapping_add(*offset) as u64, wide)),
                 Some(Binding::Place(_, at)) => Ok(self.constant((at as i64).wrapping_add(*offset) as u64, wide)),
                 Some(Binding::Family(..)) | None => {
                     if *name == "WARP_SZ" {
@@ -189,7 +189,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
                 }
                 Ok((reg, narrow(self, offset)?, space))
             }
-            Some(Binding::Param(at, _)) if space == Space::Param => {
+            Some(Binding::Param(at)) if space == Space::Param => {
                 Ok((Reg::NONE, narrow(self, (at as i64).saturating_add(offset))?, space))
             }
             Some(Binding::Place(place, at)) => match (space, place) {
