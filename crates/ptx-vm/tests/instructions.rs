@@ -337,9 +337,13 @@ fn lanes_pass_values() {
 #[test]
 fn flow_and_barriers() {
     // Loops of different lengths, then a meeting.
-    let sums = lanes("mov.u32 %r2, 0;\nmov.u32 %r3, 0;\nL:\nsetp.ge.u32 %p1, %r3, %r1;\n@%p1 bra D;\nadd.u32 %r2, %r2, %r3;\nadd.u32 %r3, %r3, 1;\nbra L;\nD:\nbar.warp.sync -1;");
+    let sums = lanes(
+        "mov.u32 %r2, 0;\nmov.u32 %r3, 0;\nL:\nsetp.ge.u32 %p1, %r3, %r1;\n@%p1 bra D;\nadd.u32 %r2, %r2, %r3;\nadd.u32 %r3, %r3, 1;\nbra L;\nD:\nbar.warp.sync -1;",
+    );
     assert_eq!((sums[0], sums[10], sums[31]), (0, 45, 465));
-    let table = lanes("and.b32 %r3, %r1, 3;\nmov.u32 %r2, 0;\nT: .branchtargets A, B, C, A;\nbrx.idx %r3, T;\nA: mov.u32 %r2, 10; bra E;\nB: mov.u32 %r2, 20; bra E;\nC: mov.u32 %r2, 30;\nE:");
+    let table = lanes(
+        "and.b32 %r3, %r1, 3;\nmov.u32 %r2, 0;\nT: .branchtargets A, B, C, A;\nbrx.idx %r3, T;\nA: mov.u32 %r2, 10; bra E;\nB: mov.u32 %r2, 20; bra E;\nC: mov.u32 %r2, 30;\nE:",
+    );
     assert_eq!(table[..4], [10, 20, 30, 10]);
     let counts = run(
         "setp.lt.u32 %p1, %r1, 70;\nbar.red.popc.u32 %r2, 0, %p1;\nbar.red.or.pred %p2, 0, !%p1;\nselp.u32 %r3, 1000, 0, %p2;\nadd.u32 %r2, %r2, %r3;\nmad.wide.u32 %rd2, %r1, 4, %rd1;\nst.global.u32 [%rd2], %r2;",

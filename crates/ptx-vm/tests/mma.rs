@@ -19,10 +19,8 @@ fn mma(name: &str, a: usize, b: usize, c: usize, words: &[u32]) -> Vec<u32> {
         let regs: Vec<String> = (from..from + n).map(|i| format!("{p}{i}")).collect();
         format!("{{{}}}", regs.join(", "))
     };
-    let loads: String =
-        (0..a + b + c).map(|i| format!("ld.global.b32 %r{}, [%rd3+{}];\n", 10 + i, 128 * i)).collect();
-    let stores: String =
-        (0..c).map(|i| format!("st.global.b32 [%rd4+{}], %r{};\n", 128 * i, 10 + a + b + i)).collect();
+    let loads: String = (0..a + b + c).map(|i| format!("ld.global.b32 %r{}, [%rd3+{}];\n", 10 + i, 128 * i)).collect();
+    let stores: String = (0..c).map(|i| format!("st.global.b32 [%rd4+{}], %r{};\n", 128 * i, 10 + a + b + i)).collect();
     let sums = list("%r", 10 + a + b, c);
     let ptx = format!(
         ".version 7.8\n.target sm_80\n.address_size 64\n.visible .entry t(.param .u64 in, .param .u64 out)\n{{\n\
@@ -42,9 +40,14 @@ fn mma(name: &str, a: usize, b: usize, c: usize, words: &[u32]) -> Vec<u32> {
 
 #[test]
 fn products_are_close_to_exact_sums() {
-    for (k, bf16, half) in
-        [(8, false, false), (16, false, false), (8, true, false), (16, true, false), (8, false, true), (16, false, true)]
-    {
+    for (k, bf16, half) in [
+        (8, false, false),
+        (16, false, false),
+        (8, true, false),
+        (16, true, false),
+        (8, false, true),
+        (16, false, true),
+    ] {
         let mut next = rng(k as u64 * 7 + bf16 as u64);
         let (narrow, wide): (fn(f32) -> u16, fn(u16) -> f32) = if bf16 {
             (|x| (x.to_bits() >> 16) as u16, |h| f32::from_bits((h as u32) << 16))
@@ -137,7 +140,9 @@ fn matrices_load_store_and_turn() {
     // Lane 5 holds column 1, rows 2 and 3.
     assert_eq!((turned[0], turned[5]), (0x0008_0000, 0x0019_0011));
     let moved = common::run(
-        &body("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r9}, [%r7];\nmovmatrix.sync.aligned.m8n8.trans.b16 %r8, %r9;"),
+        &body(
+            "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r9}, [%r7];\nmovmatrix.sync.aligned.m8n8.trans.b16 %r8, %r9;",
+        ),
         32,
     )
     .unwrap();

@@ -50,7 +50,10 @@ fn heads_are_checked() {
     assert!(error(".version 7.0\n.target sm_xx\n").1.contains("sm_xx"));
     assert!(error(".version 7.0\n.target sm_80\n.address_size 32\n").1.contains("32"));
     assert!(error(".version 7.8\n.target sm_90\n.address_size 64\n").1.contains("sm_90"));
-    assert_eq!(error(".version 7.0\n.target sm_80\n\n.strange x;\n"), (4, "unknown directive `.strange` at module scope".into()));
+    assert_eq!(
+        error(".version 7.0\n.target sm_80\n\n.strange x;\n"),
+        (4, "unknown directive `.strange` at module scope".into())
+    );
 }
 
 #[test]
@@ -65,10 +68,7 @@ fn newer_instructions_need_a_newer_target() {
 fn attributes_of_the_samples() {
     let card = card();
     let module = common::load(&card, SAMPLES);
-    assert_eq!(
-        module.kernels(),
-        ["axpy", "block_sum", "calls_and_locals", "histogram", "stage", "transpose"]
-    );
+    assert_eq!(module.kernels(), ["axpy", "block_sum", "calls_and_locals", "histogram", "stage", "transpose"]);
     let sum = module.kernel("block_sum").unwrap();
     assert_eq!((sum.static_shared(), sum.threads_per_block(), sum.param_bytes()), (512, 128, 20));
     assert_eq!(sum.params(), [(0, 8), (8, 8), (16, 4)]);

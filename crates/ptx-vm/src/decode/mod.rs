@@ -429,8 +429,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
     }
 
     fn finish(mut self) -> Program {
-        let files =
-            regs::Virtual { n32: self.n32 as usize, n64: self.n64 as usize, n_pred: self.n_pred as usize };
+        let files = regs::Virtual { n32: self.n32 as usize, n64: self.n64 as usize, n_pred: self.n_pred as usize };
         let settle = |reg: &mut Reg| {
             if reg.class() != Class::None && reg.index() >= CONSTANT_BASE as usize {
                 let base = if reg.is_64() { files.n64 } else { files.n32 };
