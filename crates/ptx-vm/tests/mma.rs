@@ -5,6 +5,9 @@ mod common;
 
 use common::{Arg, card, get_u32, launch, load, put};
 
+type Narrow = fn(f32) -> u16;
+type Wide = fn(u16) -> f32;
+
 fn rng(seed: u64) -> impl FnMut() -> f32 {
     let mut state = seed;
     move || {
@@ -49,7 +52,7 @@ fn products_are_close_to_exact_sums() {
         (16, false, true),
     ] {
         let mut next = rng(k as u64 * 7 + bf16 as u64);
-        let (narrow, wide): (fn(f32) -> u16, fn(u16) -> f32) = if bf16 {
+        let (narrow, wide): (Narrow, Wide) = if bf16 {
             (|x| (x.to_bits() >> 16) as u16, |h| f32::from_bits((h as u32) << 16))
         } else {
             (ptx_vm::f16_from_f32, ptx_vm::f32_from_f16)

@@ -96,9 +96,7 @@ pub fn wait(env: &Env, block: &mut Block, warp: &mut Warp, mask: u32, left: u32)
         let copy = &warp.copies[i];
         let due = match copy.group {
             Some(group) => {
-                let ready =
-                    each(copy.mask & mask).filter(|l| group + left < warp.committed[*l]).fold(0, |m, l| m | 1 << l);
-                ready
+                each(copy.mask & mask).filter(|l| group + left < warp.committed[*l]).fold(0, |m, l| m | 1 << l)
             }
             None => 0,
         };
