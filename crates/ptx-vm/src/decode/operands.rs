@@ -72,7 +72,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
                     Ok(reg)
                 }
                 Some(Binding::Label(_) | Binding::Targets(_)) => self.bad(format!("label `{name}` is no value")),
-                Some(Binding::Param(at, _)) => Ok(self.constant((at as i64).wrapping_add(*offset) as u64, wide)),
+                Some(Binding::Param(at)) => Ok(self.constant((at as i64).wrapping_add(*offset) as u64, wide)),
                 Some(Binding::Place(_, at)) => Ok(self.constant((at as i64).wrapping_add(*offset) as u64, wide)),
                 Some(Binding::Family(..)) | None => {
                     if *name == "WARP_SZ" {
@@ -120,9 +120,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
             Operand::F32(bits) if matches!(ty, Ty::F32 | Ty::B32 | Ty::F16x2 | Ty::Bf16x2) => {
                 Ok(self.constant(*bits as u64, false))
             }
-            Operand::F32(bits) if ty == Ty::F64 => {
-                Ok(self.constant((f32::from_bits(*bits) as f64).to_bits(), true))
-            }
+            Operand::F32(bits) if ty == Ty::F64 => Ok(self.constant((f32::from_bits(*bits) as f64).to_bits(), true)),
             Operand::F64(v) if matches!(ty, Ty::F64 | Ty::B64) => Ok(self.constant(v.to_bits(), true)),
             Operand::F64(v) if ty == Ty::F32 => Ok(self.constant((*v as f32).to_bits() as u64, false)),
             Operand::Not(_) => self.bad("`!` stands before a predicate only"),
@@ -189,7 +187,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
                 }
                 Ok((reg, narrow(self, offset)?, space))
             }
-            Some(Binding::Param(at, _)) if space == Space::Param => {
+            Some(Binding::Param(at)) if space == Space::Param => {
                 Ok((Reg::NONE, narrow(self, (at as i64).saturating_add(offset))?, space))
             }
             Some(Binding::Place(place, at)) => match (space, place) {

@@ -23,11 +23,6 @@ impl Shared {
     }
 
     #[inline(always)]
-    pub fn contains(&self, at: u32, bytes: u32) -> bool {
-        at as u64 + bytes as u64 <= self.size as u64
-    }
-
-    #[inline(always)]
     pub fn load(&self, at: u32, bytes: u32) -> u64 {
         let at = at as usize;
         match bytes {

@@ -123,7 +123,6 @@ pub struct Param<'a> {
     pub name: &'a str,
     pub ty: Ty,
     pub size: u32,
-    pub align: u32,
     pub offset: u32,
     /// Passed in a register and not in param space.
     pub register: bool,

@@ -451,7 +451,7 @@ impl<'a> Parser<'a> {
             if end > 1 << 21 {
                 return Err(Bad::new(line, format!("parameter `{name}` is too large")));
             }
-            params.push(Param { name, ty, size, align, offset, register, line });
+            params.push(Param { name, ty, size, offset, register, line });
             if !self.accept(b',') {
                 break;
             }
