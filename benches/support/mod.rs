@@ -31,7 +31,8 @@ impl Flags {
         let flags = Flags::parse();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(flags.threads.unwrap_or(0)).build_global();
         let made = std::fs::create_dir_all(&flags.output);
-        for fault in [pool.err().map(|e| e.to_string()), made.err().map(|e| e.to_string())].into_iter().flatten() {
+        let faults = [pool.err().map(|e| e.to_string()), made.err().map(|e| e.to_string())];
+        if let Some(fault) = faults.into_iter().flatten().next() {
             eprintln!("error: {fault}");
             std::process::exit(1);
         }
