@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod cpu;
+pub mod launch_table;
 
 /// The engine that holds a tensor's memory and runs its ops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
