@@ -1,8 +1,23 @@
 //! A virtual GPU: executes PTX on the CPU and checks what no card checks.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+mod check;
+mod counters;
+mod decode;
+mod exec;
+mod inst;
+mod launch;
+mod memory;
+mod module;
+mod parse;
+#[allow(unsafe_code)]
+mod simd;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, RwLock};
+
+pub use module::{Kernel, Module};
 
 /// What the virtual card claims to be; kernels that ask for more are refused as the real one refuses them.
 #[derive(Clone, Debug)]
@@ -105,148 +120,185 @@ pub struct LineCounters {
     pub excess_sectors: u64,
 }
 
-/// A loaded module.
-pub struct Module;
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
 
-/// A kernel of a module, with the attributes of `cuFuncGetAttribute`.
-pub struct Kernel;
+impl std::error::Error for Fault {}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file, self.line, self.message)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+impl Limits {
+    /// A card of this capability with 8 GB of memory and the shared memory that its generation has.
+    pub fn of_capability(major: u32, minor: u32) -> Self {
+        let optin = match (major, minor) {
+            (7, _) => 64 << 10,
+            (8, 0 | 7) => 163 << 10,
+            (8, _) | (12, _) => 99 << 10,
+            _ => 227 << 10,
+        };
+        Self {
+            name: format!("virtual sm_{major}{minor}"),
+            capability: (major, minor),
+            multiprocessors: 16,
+            threads_per_block: 1024,
+            registers_per_block: 65536,
+            shared_per_block: 48 << 10,
+            shared_per_block_optin: optin,
+            memory: 8 << 30,
+        }
+    }
+}
+
+impl Default for Options {
+    /// All checks and counters, without the watch over races between blocks.
+    fn default() -> Self {
+        Self { checks: true, global_races: false, counters: true, seed: 0 }
+    }
+}
 
 /// The virtual card. All methods may be called from any thread; a launch returns when the grid is done.
-pub struct Card;
+pub struct Card {
+    limits: Limits,
+    options: Options,
+    slots: Arc<RwLock<memory::slots::Slots>>,
+    counters: Mutex<BTreeMap<String, Counters>>,
+}
 
 impl Card {
     /// A card with these limits.
     pub fn new(limits: Limits, options: Options) -> Self {
-        let _ = (limits, options);
-        todo!()
+        let slots = Arc::new(RwLock::new(memory::slots::Slots::new(limits.memory)));
+        Self { limits, options, slots, counters: Mutex::new(BTreeMap::new()) }
+    }
+
+    fn slots(&self) -> std::sync::RwLockReadGuard<'_, memory::slots::Slots> {
+        self.slots.read().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn slots_mut(&self) -> std::sync::RwLockWriteGuard<'_, memory::slots::Slots> {
+        self.slots.write().unwrap_or_else(|e| e.into_inner())
     }
 
     /// New memory in a slot of its own of 4 GiB of addresses, 256-byte aligned, uninitialised; the slot is never reused.
     pub fn alloc(&self, bytes: u64) -> Result<u64, Fault> {
-        let _ = bytes;
-        todo!()
+        self.slots_mut().alloc(bytes)
     }
 
     /// Ends an allocation; `address` must be what `alloc` returned.
     pub fn free(&self, address: u64) -> Result<(), Fault> {
-        let _ = address;
-        todo!()
+        self.slots_mut().free(address)
     }
 
     /// Host to device.
     pub fn write(&self, to: u64, bytes: &[u8]) -> Result<(), Fault> {
-        let _ = (to, bytes);
-        todo!()
+        self.slots().write(to, bytes)
     }
 
     /// Device to host; reading what was never written is a fault.
     pub fn read(&self, from: u64, bytes: &mut [u8]) -> Result<(), Fault> {
-        let _ = (from, bytes);
-        todo!()
+        self.slots().read(from, bytes, self.options.checks)
     }
 
     /// Device to device; what is uninitialised stays so.
     pub fn copy(&self, to: u64, from: u64, bytes: u64) -> Result<(), Fault> {
-        let _ = (to, from, bytes);
-        todo!()
+        self.slots().copy(to, from, bytes)
     }
 
     /// Repeats `pattern` (1, 2 or 4 bytes) `count` times.
     pub fn fill(&self, to: u64, pattern: &[u8], count: u64) -> Result<(), Fault> {
-        let _ = (to, pattern, count);
-        todo!()
+        self.slots().fill(to, pattern, count)
     }
 
     /// The allocation that holds `address`: its base and its size.
     pub fn range(&self, address: u64) -> Option<(u64, u64)> {
-        let _ = address;
-        todo!()
+        self.slots().range(address)
     }
 
     /// Bytes free and in all.
     pub fn memory_info(&self) -> (u64, u64) {
-        todo!()
+        self.slots().info()
+    }
+
+    /// What the card claims to be.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Parses and decodes; `name` is what messages call the file.
     pub fn load(&self, name: &str, ptx: &str) -> Result<Arc<Module>, ParseError> {
-        let _ = (name, ptx);
-        todo!()
+        let loaded = module::load(&self.limits, &self.slots, name, ptx);
+        loaded.map(Arc::new).map_err(|bad| ParseError {
+            file: name.to_string(),
+            line: bad.line,
+            message: bad.message,
+        })
     }
 
     /// Runs a grid to its end. `params` is the kernel's parameter block, laid out as the PTX declares it.
     pub fn launch(&self, kernel: &Kernel, shape: LaunchShape, params: &[u8]) -> Result<(), Fault> {
-        let _ = (kernel, shape, params);
-        todo!()
+        launch::check(&self.limits, kernel, &shape, params.len())?;
+        let mut done = Counters { launches: 1, ..Counters::default() };
+        let result =
+            launch::run(&self.limits, &self.options, &self.slots(), kernel, &shape, params, &mut done);
+        if self.options.counters {
+            let mut all = self.counters.lock().unwrap_or_else(|e| e.into_inner());
+            all.entry(kernel.name().to_string()).or_default().add(&done);
+        }
+        result
     }
 
     /// Counters by kernel since the last reset.
     pub fn counters(&self) -> BTreeMap<String, Counters> {
-        todo!()
+        self.counters.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// Forgets the counters.
     pub fn reset_counters(&self) {
-        todo!()
+        self.counters.lock().unwrap_or_else(|e| e.into_inner()).clear();
     }
 }
 
-impl Module {
-    /// The kernel of that name.
-    pub fn kernel(&self, name: &str) -> Option<Arc<Kernel>> {
-        let _ = name;
-        todo!()
-    }
-
-    /// Names of all kernels.
-    pub fn kernels(&self) -> Vec<String> {
-        todo!()
-    }
-
-    /// Address and size of a module-scope variable.
-    pub fn global(&self, name: &str) -> Option<(u64, u64)> {
-        let _ = name;
-        todo!()
-    }
+/// f16 bits of a number, to nearest even.
+pub fn f16_from_f32(x: f32) -> u16 {
+    exec::rounding::f16_bits(x)
 }
 
-impl Kernel {
-    pub fn name(&self) -> &str {
-        todo!()
-    }
+/// The number that f16 bits stand for.
+pub fn f32_from_f16(bits: u16) -> f32 {
+    exec::rounding::f16_value(bits as u32)
+}
 
-    /// Offset and size in bytes of each parameter.
-    pub fn params(&self) -> &[(u32, u32)] {
-        todo!()
-    }
-
-    /// Bytes of the parameter block.
-    pub fn param_bytes(&self) -> u32 {
-        todo!()
-    }
-
-    /// Registers a thread takes: from the file's `// resources` header, else estimated.
-    pub fn registers(&self) -> u32 {
-        todo!()
-    }
-
-    /// Bytes of static shared memory and of local memory.
-    pub fn static_shared(&self) -> u32 {
-        todo!()
-    }
-
-    pub fn local_bytes(&self) -> u32 {
-        todo!()
-    }
-
-    /// Threads a block may have: from `.maxntid`, else the card's limit.
-    pub fn threads_per_block(&self) -> u32 {
-        todo!()
-    }
-
-    /// As `cuFuncSetAttribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES)`.
-    pub fn set_dynamic_shared_limit(&self, bytes: u32) -> Result<(), Fault> {
-        let _ = bytes;
-        todo!()
+impl Counters {
+    /// Adds another launch's counts.
+    fn add(&mut self, other: &Counters) {
+        self.launches += other.launches;
+        self.blocks += other.blocks;
+        self.warp_instructions += other.warp_instructions;
+        for (opcode, n) in &other.opcodes {
+            *self.opcodes.entry(opcode.clone()).or_default() += n;
+        }
+        self.global_read_bytes += other.global_read_bytes;
+        self.global_read_sectors += other.global_read_sectors;
+        self.global_write_bytes += other.global_write_bytes;
+        self.global_write_sectors += other.global_write_sectors;
+        self.shared_requests += other.shared_requests;
+        self.bank_conflicts += other.bank_conflicts;
+        self.mma_macs += other.mma_macs;
+        self.fma_lanes += other.fma_lanes;
+        for (line, counts) in &other.by_line {
+            let sum = self.by_line.entry(*line).or_default();
+            sum.requests += counts.requests;
+            sum.excess_passes += counts.excess_passes;
+            sum.excess_sectors += counts.excess_sectors;
+        }
     }
 }

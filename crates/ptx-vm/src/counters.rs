@@ -1,0 +1,169 @@
+//! What a launch did: counted by instruction while it runs, summed by kernel and line when it is done.
+#![forbid(unsafe_code)]
+
+use crate::inst::{Op, Program};
+use crate::{Counters, LineCounters};
+
+/// A worker's counts.
+pub struct Tally {
+    /// Executions of each instruction.
+    pub counts: Vec<u64>,
+    lines: Vec<LineCounters>,
+    pub fma_lanes: u64,
+    pub blocks: u64,
+    read: (u64, u64),
+    write: (u64, u64),
+    requests: u64,
+    conflicts: u64,
+}
+
+/// Passes that a shared-memory request takes, and the least it could: 32 banks of 4 bytes serve one word each a pass,
+/// lanes that want the same word share it, and requests of 8 and 16 bytes a lane go by halves and quarters of a warp.
+pub fn passes(at: &[u64; 32], mask: u32, bytes: u32) -> (u64, u64) {
+    let lanes = match bytes {
+        8 => 16,
+        16 => 8,
+        _ => 32,
+    };
+    let (mut taken, mut least) = (0, 0);
+    let mut from = 0;
+    while from < 32 {
+        let part = if lanes == 32 { mask } else { mask >> from & ((1 << lanes) - 1) };
+        if part != 0 {
+            least += 1;
+            taken += part_passes(&at[from..from + lanes], part, bytes);
+        }
+        from += lanes;
+    }
+    (taken, least)
+}
+
+fn part_passes(at: &[u64], part: u32, bytes: u32) -> u64 {
+    let words = bytes.div_ceil(4) as u64;
+    // A word of each bank that was asked for; most requests never ask for a second.
+    let mut first = [u64::MAX; 32];
+    let mut others: Vec<u64> = Vec::new();
+    for (lane, address) in at.iter().enumerate() {
+        if part >> lane & 1 == 0 {
+            continue;
+        }
+        for k in 0..words {
+            let word = address / 4 + k;
+            let held = &mut first[(word % 32) as usize];
+            if *held == u64::MAX {
+                *held = word;
+            } else if *held != word && !others.contains(&word) {
+                others.push(word);
+            }
+        }
+    }
+    if others.is_empty() {
+        return 1;
+    }
+    let mut load = [1u64; 32];
+    others.iter().for_each(|word| load[(word % 32) as usize] += 1);
+    load.into_iter().max().unwrap_or(1)
+}
+
+/// 32-byte sectors that a request touches, and the least that its distinct bytes would fill.
+pub fn sectors(at: &[u64; 32], mask: u32, bytes: u32) -> (u64, u64) {
+    let (mut sectors, mut distinct) = (0u64, 0u64);
+    let mut last = u64::MAX;
+    let mut last_address = u64::MAX;
+    let mut rising = true;
+    for (lane, address) in at.iter().enumerate() {
+        if mask >> lane & 1 == 0 {
+            continue;
+        }
+        if last_address != u64::MAX && *address < last_address {
+            rising = false;
+            break;
+        }
+        distinct += (*address != last_address) as u64;
+        last_address = *address;
+        let sector = address / 32;
+        sectors += (sector != last) as u64;
+        last = sector;
+    }
+    if !rising {
+        let mut all: Vec<u64> = (0..32).filter(|l| mask >> l & 1 != 0).map(|l| at[l]).collect();
+        all.sort_unstable();
+        all.dedup();
+        distinct = all.len() as u64;
+        all.iter_mut().for_each(|a| *a /= 32);
+        all.dedup();
+        sectors = all.len() as u64;
+    }
+    (sectors, (distinct * bytes as u64).div_ceil(32))
+}
+
+impl Tally {
+    pub fn new(instructions: usize) -> Self {
+        Self {
+            counts: vec![0; instructions],
+            lines: vec![LineCounters::default(); instructions],
+            fma_lanes: 0,
+            blocks: 0,
+            read: (0, 0),
+            write: (0, 0),
+            requests: 0,
+            conflicts: 0,
+        }
+    }
+
+    /// A request to shared memory.
+    pub fn shared(&mut self, pc: u32, at: &[u64; 32], mask: u32, bytes: u32) {
+        let (taken, least) = passes(at, mask, bytes);
+        self.requests += 1;
+        self.conflicts += taken - least;
+        let line = &mut self.lines[pc as usize];
+        line.requests += 1;
+        line.excess_passes += taken - least;
+    }
+
+    /// A request to global memory.
+    pub fn global(&mut self, pc: u32, at: &[u64; 32], mask: u32, bytes: u32, write: bool) {
+        if mask == 0 {
+            return;
+        }
+        let (touched, least) = sectors(at, mask, bytes);
+        let side = if write { &mut self.write } else { &mut self.read };
+        side.0 += bytes as u64 * mask.count_ones() as u64;
+        side.1 += touched;
+        let line = &mut self.lines[pc as usize];
+        line.requests += 1;
+        line.excess_sectors += touched.saturating_sub(least);
+    }
+
+    /// Adds this worker's counts to a kernel's.
+    pub fn add_to(&self, total: &mut Counters, program: &Program) {
+        total.blocks += self.blocks;
+        total.fma_lanes += self.fma_lanes;
+        total.global_read_bytes += self.read.0;
+        total.global_read_sectors += self.read.1;
+        total.global_write_bytes += self.write.0;
+        total.global_write_sectors += self.write.1;
+        total.shared_requests += self.requests;
+        total.bank_conflicts += self.conflicts;
+        for (pc, (count, origin)) in self.counts.iter().zip(&program.origins).enumerate() {
+            if *count == 0 {
+                continue;
+            }
+            if let Op::Mma(kind) = &program.code[pc].op {
+                total.mma_macs += count * 16 * 8 * kind.k as u64;
+            }
+            if let Some(id) = origin.opcode {
+                total.warp_instructions += count;
+                *total.opcodes.entry(program.opcodes[id as usize].clone()).or_default() += count;
+            }
+        }
+        for (line, origin) in self.lines.iter().zip(&program.origins) {
+            if line.requests != 0 {
+                let sum = total.by_line.entry(origin.line).or_default();
+                sum.requests += line.requests;
+                sum.excess_passes += line.excess_passes;
+                sum.excess_sectors += line.excess_sectors;
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Races between blocks in global memory: who of the running launch last wrote and read each cell.
+//!
+//! Blocks are unordered unless one publishes (a fence that reaches beyond the block, then an atomic) and the other
+//! takes note (an atomic, after which it reads). Which atomic is not looked at, so a wrong pairing is not seen.
+#![forbid(unsafe_code)]
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Packed record: block + 1 in the upper 32 bits, then instruction (20), kind (2). Zero: nobody.
+struct Cells {
+    writes: Box<[AtomicU64]>,
+    reads: Box<[AtomicU64]>,
+}
+
+/// The records of one launch.
+pub struct GlobalShadow {
+    buffers: Vec<OnceLock<Cells>>,
+    shift: u32,
+    clock: AtomicU64,
+    /// When each block last published and last took note.
+    published: Box<[AtomicU64]>,
+}
+
+/// One block's view.
+#[derive(Clone, Copy, Default)]
+pub struct View {
+    pub fenced: bool,
+    pub noted: u64,
+}
+
+const MANY: u64 = u32::MAX as u64;
+
+fn zeroed(n: usize) -> Box<[AtomicU64]> {
+    (0..n).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// Another block's access.
+#[derive(Clone, Copy, Debug)]
+pub struct Other {
+    pub pc: u32,
+    pub block: Option<u64>,
+    pub write: bool,
+    pub atomic: bool,
+}
+
+impl GlobalShadow {
+    /// `cell` is the smallest access of the kernel.
+    pub fn new(slots: usize, cell: u32, blocks: u64) -> Self {
+        Self {
+            buffers: (0..slots).map(|_| OnceLock::new()).collect(),
+            shift: cell.trailing_zeros(),
+            clock: AtomicU64::new(1),
+            published: zeroed(blocks as usize),
+        }
+    }
+
+    fn cells(&self, slot: usize, size: u64) -> &Cells {
+        self.buffers[slot].get_or_init(|| {
+            let n = ((size + (1 << self.shift) - 1) >> self.shift) as usize + 1;
+            Cells { writes: zeroed(n), reads: zeroed(n) }
+        })
+    }
+
+    /// An atomic: publishes what a fence made ready, and takes note of what others published.
+    pub fn atomic(&self, block: u64, view: &mut View) {
+        if view.fenced {
+            self.published[block as usize].store(self.clock.fetch_add(1, Relaxed), Relaxed);
+        }
+        view.noted = self.clock.load(Relaxed);
+    }
+
+    fn ordered(&self, record: u64, block: u64, view: &View) -> bool {
+        let by = record >> 32;
+        if record == 0 || by == block + 1 {
+            return true;
+        }
+        if by == MANY {
+            return false;
+        }
+        let published = self.published[(by - 1) as usize].load(Relaxed);
+        published != 0 && published < view.noted
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub fn touch(
+        &self,
+        slot: usize,
+        size: u64,
+        at: u64,
+        bytes: u64,
+        pc: u32,
+        block: u64,
+        view: &View,
+        write: bool,
+        atomic: bool,
+    ) -> Option<Other> {
+        let cells = self.cells(slot, size);
+        let new = (block + 1) << 32 | (pc as u64) << 2 | atomic as u64;
+        let seen = |record: u64, write: bool| Other {
+            pc: (record as u32) >> 2,
+            block: (record >> 32 != MANY).then(|| (record >> 32) - 1),
+            write,
+            atomic: record & 1 != 0,
+        };
+        for cell in (at >> self.shift) as usize..=((at + bytes - 1) >> self.shift) as usize {
+            let earlier = if write { cells.writes[cell].swap(new, Relaxed) } else { cells.writes[cell].load(Relaxed) };
+            if !self.ordered(earlier, block, view) && !(atomic && earlier & 1 != 0) {
+                return Some(seen(earlier, true));
+            }
+            if write {
+                let read = cells.reads[cell].load(Relaxed);
+                if !self.ordered(read, block, view) && !(atomic && read & 1 != 0) {
+                    return Some(seen(read, false));
+                }
+            } else {
+                let old = cells.reads[cell].load(Relaxed);
+                let several = old != 0 && old >> 32 != block + 1;
+                let record = if several { MANY << 32 | new & 0xffff_ffff & (old | !1) } else { new };
+                cells.reads[cell].store(record, Relaxed);
+            }
+        }
+        None
+    }
+}
