@@ -147,8 +147,8 @@ template <typename V> DEVICE void load8(float (&v)[8], const V *from, unsigned c
 
 template <typename V> DEVICE void store8(V *to, const float (&v)[8], unsigned count, bool whole) {
     if (whole) {
-        *reinterpret_cast<uint4 *>(to) = make_uint4(narrow2<V>(v[0], v[1]), narrow2<V>(v[2], v[3]),
-                                                    narrow2<V>(v[4], v[5]), narrow2<V>(v[6], v[7]));
+        st_global_v4(to, make_uint4(narrow2<V>(v[0], v[1]), narrow2<V>(v[2], v[3]), narrow2<V>(v[4], v[5]),
+                                    narrow2<V>(v[6], v[7])));
     } else {
 #pragma unroll
         for (unsigned i = 0; i < 8; ++i) {
