@@ -200,10 +200,12 @@ DEVICE void store(const Sums<SIDE> &sums, float *strip, unsigned first_row, unsi
     const unsigned column = first_column + quad * 8;
     const unsigned count = column < n ? min(n - column, 8u) : 0;
     const bool whole = n % 8 == 0;
+    // One load of whole sectors for the warp's columns; each lane takes its eight from the others.
+    const float warp_bias = first_column + lane < n ? bias[first_column + lane] : 0.0f;
     float b[8];
 #pragma unroll
     for (unsigned i = 0; i < 8; ++i) {
-        b[i] = i < count ? bias[column + i] : 0.0f;
+        b[i] = __shfl_sync(ALL_LANES, warp_bias, quad * 8 + i);
     }
 #pragma unroll
     for (unsigned i = 0; i < Tile<SIDE>::ROW_TILES; ++i) {

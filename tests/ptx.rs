@@ -61,7 +61,9 @@ impl Ptx {
             let limit = rest.trim_start().strip_prefix(".maxntid ").and_then(|r| r.split_once(',')).map(|r| r.0);
             let declared = Declared {
                 types: types.map(|line| line.split_once(' ').unwrap().0.to_string()).collect(),
-                max_threads: limit.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{path}: {name} has no limit")),
+                max_threads: limit
+                    .and_then(|n| n.parse().ok())
+                    .unwrap_or_else(|| panic!("{path}: {name} has no limit")),
                 ..Declared::default()
             };
             assert!(entries.insert(name.to_string(), declared).is_none(), "{path}: {name} twice");
@@ -165,7 +167,8 @@ fn entries_are_what_the_launchers_call() {
         assert_eq!(names, ptx.entries.keys().map(String::as_str).collect(), "{}", ptx.path);
         for entry in called {
             let declared = &ptx.entries[entry.name];
-            let (names, types): (Vec<&str>, Vec<&str>) = entry.args.iter().map(|&(name, arg)| (name, arg.ptx())).unzip();
+            let (names, types): (Vec<&str>, Vec<&str>) =
+                entry.args.iter().map(|&(name, arg)| (name, arg.ptx())).unzip();
             assert_eq!(types, declared.types, "{}: {}", ptx.path, entry.name);
             assert_eq!(names, declared.names, "{}: {}", ptx.path, entry.name);
         }
@@ -246,7 +249,8 @@ fn the_table_of_resources_is_that_of_the_files() {
     for (ptx, ..) in shipped() {
         let file = ptx.path.strip_prefix("ptx/").unwrap();
         for (name, entry) in &ptx.entries {
-            let chips = TARGETS[0].1.iter().map(|chip| entry.resources.get(chip).map_or("-".into(), |r| r[0].to_string()));
+            let chips =
+                TARGETS[0].1.iter().map(|chip| entry.resources.get(chip).map_or("-".into(), |r| r[0].to_string()));
             let most = |i: usize| entry.resources.values().map(|r| r[i]).max().unwrap();
             let chips = chips.collect::<Vec<_>>().join(" | ");
             rows.insert(format!("| {file} | {name} | {chips} | {} | {} |", most(1), most(2)));
