@@ -4,7 +4,7 @@
 #[path = "support/card.rs"]
 mod card;
 
-use card::Rig;
+use card::{Rig, Stored};
 use dynavit::ops::matmul::cuda::Tile;
 use ptx_vm::{Fault, FaultKind};
 
@@ -166,7 +166,7 @@ impl Mutant {
     /// The kernel with the bug on a case where it matters.
     fn run(&self, text: String, seed: u64) -> Result<(), Fault> {
         let capability = if self.file.ends_with("sm75") { 75 } else { 80 };
-        let rig = Rig::new(capability, text, seed);
+        let rig = Rig::new(capability, text, Stored::F16, seed);
         match self.file.split(['/', '.']).rev().nth(1).unwrap() {
             "matmul" => {
                 // Four steps: the last one lies where the strips of sm_80 will.

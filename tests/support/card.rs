@@ -4,7 +4,8 @@
 
 use dynavit::device::launch_table::LaunchShape;
 use dynavit::ops::{attention, layer_norm, matmul};
-use ptx_vm::{Card, Counters, Fault, Limits, Options, f16_from_f32, f32_from_f16};
+use half::{bf16, f16};
+use ptx_vm::{Card, Counters, Fault, Limits, Options};
 use std::path::Path;
 
 /// A committed PTX file, by its path without the ending.
@@ -48,9 +49,58 @@ pub fn values(n: usize, seed: u32) -> Vec<f32> {
     (0..n).map(|_| step(&mut state)).collect()
 }
 
-/// The values as f16 keeps them.
-pub fn rounded(values: &[f32]) -> Vec<f32> {
-    values.iter().map(|&x| f32_from_f16(f16_from_f32(x))).collect()
+/// What memory holds of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    F16,
+    Bf16,
+    F32,
+}
+
+impl Stored {
+    /// As the names of kernels end.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stored::F16 => "f16",
+            Stored::Bf16 => "bf16",
+            Stored::F32 => "f32",
+        }
+    }
+
+    /// What a value may be off by when it is stored, of itself; for f32 what the arithmetic may.
+    pub fn rounding(self) -> f64 {
+        match self {
+            Stored::F16 => 1.0 / 2048.0,
+            Stored::Bf16 => 1.0 / 256.0,
+            Stored::F32 => 1e-5,
+        }
+    }
+
+    fn width(self) -> usize {
+        if self == Stored::F32 { 4 } else { 2 }
+    }
+
+    fn bytes(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            Stored::F16 => values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
+            Stored::Bf16 => values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+            Stored::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        }
+    }
+
+    fn values(self, bytes: &[u8]) -> Vec<f32> {
+        let pairs = bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+        match self {
+            Stored::F16 => pairs.map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+            Stored::Bf16 => pairs.map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+            Stored::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+        }
+    }
+
+    /// The values as memory keeps them.
+    pub fn rounded(self, values: &[f32]) -> Vec<f32> {
+        self.values(&self.bytes(values))
+    }
 }
 
 /// A card and the text that its kernels come from.
@@ -58,14 +108,15 @@ pub struct Rig {
     pub card: Card,
     capability: u32,
     text: String,
+    stored: Stored,
 }
 
 impl Rig {
     /// A card of this capability (as 75) with all checks on, for the kernels of `text`.
-    pub fn new(capability: u32, text: String, seed: u64) -> Self {
+    pub fn new(capability: u32, text: String, stored: Stored, seed: u64) -> Self {
         let limits = Limits::of_capability(capability / 10, capability % 10);
         let options = Options { global_races: true, seed, ..Options::default() };
-        Rig { card: Card::new(limits, options), capability, text }
+        Rig { card: Card::new(limits, options), capability, text, stored }
     }
 
     fn fill(&self, bytes: &[u8]) -> Value {
@@ -74,12 +125,13 @@ impl Rig {
         Value::Address(address)
     }
 
-    pub fn f16(&self, values: &[f32]) -> Value {
-        self.fill(&values.iter().flat_map(|&x| f16_from_f32(x).to_le_bytes()).collect::<Vec<_>>())
+    /// Values in the type that the kernels store.
+    pub fn stored(&self, values: &[f32]) -> Value {
+        self.fill(&self.stored.bytes(values))
     }
 
     pub fn f32(&self, values: &[f32]) -> Value {
-        self.fill(&values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>())
+        self.fill(&Stored::F32.bytes(values))
     }
 
     pub fn u32(&self, values: &[u32]) -> Value {
@@ -98,14 +150,8 @@ impl Rig {
         Ok(bytes)
     }
 
-    pub fn read_f16(&self, from: Value, n: usize) -> Result<Vec<f32>, Fault> {
-        let bytes = self.bytes(from, 2 * n)?;
-        Ok(bytes.chunks(2).map(|b| f32_from_f16(u16::from_le_bytes([b[0], b[1]]))).collect())
-    }
-
-    pub fn read_f32(&self, from: Value, n: usize) -> Result<Vec<f32>, Fault> {
-        let bytes = self.bytes(from, 4 * n)?;
-        Ok(bytes.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
+    fn read(&self, stored: Stored, from: Value, n: usize) -> Result<Vec<f32>, Fault> {
+        Ok(stored.values(&self.bytes(from, stored.width() * n)?))
     }
 
     pub fn launch(&self, entry: &str, shape: LaunchShape, values: &[Value]) -> Result<(), Fault> {
@@ -120,7 +166,7 @@ impl Rig {
         self.card.counters().remove(entry).unwrap_or_default()
     }
 
-    /// y = x W^T + bias in f16, with the epilogue's further operand between weight and y where it has one.
+    /// y = x W^T + bias with the epilogue's further operand between weight and y where it has one.
     pub fn matmul(
         &self,
         entry: &str,
@@ -130,56 +176,70 @@ impl Rig {
         k: usize,
     ) -> Result<Vec<f32>, Fault> {
         let count = |n: usize| Value::Count(n as u32);
-        let mut args = vec![self.f16(&values(m * k, 1)), self.f16(&values(n * k, 2)), self.f32(&values(n, 3))];
+        let mut args = vec![self.stored(&values(m * k, 1)), self.stored(&values(n * k, 2)), self.f32(&values(n, 3))];
         if entry.contains("residual") {
-            args.push(self.f16(&values(m * n, 4)));
+            args.push(self.stored(&values(m * n, 4)));
         } else if entry.contains("gelu") {
-            args.push(self.blank(2 * m * n));
+            args.push(self.blank(self.stored.width() * m * n));
         }
-        let y = self.blank(2 * m * n);
+        let y = self.blank(self.stored.width() * m * n);
         args.extend([y, count(m), count(n), count(k)]);
         self.launch(entry, matmul::cuda::forward_shape(m, n, k, tile).unwrap(), &args)?;
-        self.read_f16(y, m * n)
+        self.read(self.stored, y, m * n)
     }
 
-    /// (y, lse) of qkv in f16.
+    /// (y, lse) of qkv.
     pub fn attention(&self, entry: &str, b: usize, s: usize, heads: usize) -> Result<(Vec<f32>, Vec<f32>), Fault> {
         use attention::cuda::Kind;
         let kind = if entry.contains("online") { Kind::Online } else { Kind::Whole };
         let shape = attention::cuda::forward_shape(b, s, heads, kind, self.capability).unwrap();
         let d = 64 * heads;
-        let (y, lse) = (self.blank(2 * b * s * d), self.blank(4 * b * s * heads));
+        let (y, lse) = (self.blank(self.stored.width() * b * s * d), self.blank(4 * b * s * heads));
         let qkv: Vec<f32> = values(b * s * 3 * d, 5).iter().map(|x| 3.0 * x).collect();
-        let args = [self.f16(&qkv), y, lse, Value::Count(s as u32), Value::Count(heads as u32)];
+        let args = [self.stored(&qkv), y, lse, Value::Count(s as u32), Value::Count(heads as u32)];
         self.launch(entry, shape, &args)?;
-        Ok((self.read_f16(y, b * s * d)?, self.read_f32(lse, b * s * heads)?))
+        Ok((self.read(self.stored, y, b * s * d)?, self.read(Stored::F32, lse, b * s * heads)?))
     }
 
-    /// (y, mean, rstd) of rows in f16.
+    /// (y, mean, rstd) of rows.
     pub fn layer_norm(&self, rows: usize, d: usize) -> Result<[Vec<f32>; 3], Fault> {
-        let (y, mean, rstd) = (self.blank(2 * rows * d), self.blank(4 * rows), self.blank(4 * rows));
-        let [x, weight, bias] = [self.f16(&values(rows * d, 6)), self.f32(&values(d, 7)), self.f32(&values(d, 8))];
+        let (y, mean, rstd) = (self.blank(self.stored.width() * rows * d), self.blank(4 * rows), self.blank(4 * rows));
+        let [x, weight, bias] = [self.stored(&values(rows * d, 6)), self.f32(&values(d, 7)), self.f32(&values(d, 8))];
         let sizes = [Value::Count(rows as u32), Value::Count(d as u32), Value::Number(1e-6)];
         let args: Vec<Value> = [x, weight, bias, y, mean, rstd].into_iter().chain(sizes).collect();
-        self.launch("layer_norm_fwd_f16", layer_norm::cuda::forward_shape(rows, d).unwrap(), &args)?;
-        Ok([self.read_f16(y, rows * d)?, self.read_f32(mean, rows)?, self.read_f32(rstd, rows)?])
+        self.launch(
+            &format!("layer_norm_fwd_{}", self.stored.name()),
+            layer_norm::cuda::forward_shape(rows, d).unwrap(),
+            &args,
+        )?;
+        Ok([
+            self.read(self.stored, y, rows * d)?,
+            self.read(Stored::F32, mean, rows)?,
+            self.read(Stored::F32, rstd, rows)?,
+        ])
     }
 
-    /// (dx, dweight, dbias) of rows in f16, the gradients added to zeros.
+    /// (dx, dweight, dbias) of rows, the gradients added to zeros.
     pub fn layer_norm_backward(&self, rows: usize, d: usize) -> Result<[Vec<f32>; 3], Fault> {
         let partial = self.blank(4 * layer_norm::cuda::partial_len(rows, d).unwrap());
-        let (dx, dweight, dbias) = (self.blank(2 * rows * d), self.f32(&vec![0.0; d]), self.f32(&vec![0.0; d]));
-        let (dy, x, weight) = (self.f16(&values(rows * d, 9)), self.f16(&values(rows * d, 6)), self.f32(&values(d, 7)));
+        let (dx, dweight, dbias) =
+            (self.blank(self.stored.width() * rows * d), self.f32(&vec![0.0; d]), self.f32(&vec![0.0; d]));
+        let (dy, x, weight) =
+            (self.stored(&values(rows * d, 9)), self.stored(&values(rows * d, 6)), self.f32(&values(d, 7)));
         let (mean, rstd) = (self.f32(&values(rows, 10)), self.f32(&values(rows, 11)));
         let shape = layer_norm::cuda::backward_dx_shape(rows, d).unwrap();
         let sizes = [Value::Count(rows as u32), Value::Count(d as u32)];
         let args: Vec<Value> = [dy, x, weight, mean, rstd, dx, partial].into_iter().chain(sizes).collect();
-        self.launch("layer_norm_bwd_dx_f16", shape, &args)?;
+        self.launch(&format!("layer_norm_bwd_dx_{}", self.stored.name()), shape, &args)?;
         let sizes = [Value::Count(shape.grid[0]), Value::Count(d as u32)];
         let args: Vec<Value> = [partial, dweight, dbias].into_iter().chain(sizes).collect();
         let shape = layer_norm::cuda::backward_reduce_shape(d).unwrap();
         self.launch("layer_norm_bwd_reduce_f32", shape, &args)?;
-        Ok([self.read_f16(dx, rows * d)?, self.read_f32(dweight, d)?, self.read_f32(dbias, d)?])
+        Ok([
+            self.read(self.stored, dx, rows * d)?,
+            self.read(Stored::F32, dweight, d)?,
+            self.read(Stored::F32, dbias, d)?,
+        ])
     }
 
     /// The counts of tests/kernels/count.cu over n values, by two blocks.
