@@ -134,12 +134,12 @@ fn layer_norm_is_right_on_ragged_shapes() {
             let (dy, mean, rstd) = (f64s(&stored.rounded(&values(rows * d, 9))), values(rows, 10), values(rows, 11));
             let n = |i: usize| (x[i] - f64::from(mean[i / d])) * f64::from(rstd[i / d]);
             let (mut dx, mut dweight, mut dbias) = (vec![0.0; rows * d], vec![0.0; d], vec![0.0; d]);
-            for row in 0..rows {
+            for (row, &r) in rstd.iter().enumerate() {
                 let cells = row * d..(row + 1) * d;
                 let mean_g = cells.clone().map(|i| dy[i] * weight[i % d]).sum::<f64>() / d as f64;
                 let mean_gn = cells.clone().map(|i| dy[i] * weight[i % d] * n(i)).sum::<f64>() / d as f64;
                 for i in cells {
-                    dx[i] = f64::from(rstd[row]) * (dy[i] * weight[i % d] - mean_g - n(i) * mean_gn);
+                    dx[i] = f64::from(r) * (dy[i] * weight[i % d] - mean_g - n(i) * mean_gn);
                     dweight[i % d] += dy[i] * n(i);
                     dbias[i % d] += dy[i];
                 }

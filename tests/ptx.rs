@@ -215,7 +215,7 @@ fn kernels_fit_every_card() {
     for (ptx, _, _, chips) in shipped() {
         for (name, entry) in &ptx.entries {
             assert_eq!(entry.resources.keys().copied().collect::<Vec<_>>(), chips, "{}: {name}", ptx.path);
-            assert!(entry.max_threads > 0 && entry.max_threads <= 1024 && entry.max_threads % 32 == 0, "{name}");
+            assert!(entry.max_threads > 0 && entry.max_threads <= 1024 && entry.max_threads.is_multiple_of(32), "{name}");
             for (chip, [registers, shared, spill]) in &entry.resources {
                 let taken = registers.next_multiple_of(8) * entry.max_threads;
                 assert!(*registers <= 255 && taken <= REGISTERS, "{name} on sm_{chip}: {taken} registers a block");

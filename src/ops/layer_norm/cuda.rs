@@ -60,7 +60,7 @@ const COLUMNS: usize = 32;
 
 fn check(rows: usize, d: usize) -> Result<()> {
     counts("layer_norm", [rows])?;
-    if d == 0 || d % 4 != 0 || d > WIDEST {
+    if d == 0 || !d.is_multiple_of(4) || d > WIDEST {
         let reason = format!("rows of {d}; the kernels take multiples of 4 up to {WIDEST}");
         return Err(Error::shape("layer_norm", reason));
     }

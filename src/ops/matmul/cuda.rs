@@ -98,7 +98,7 @@ impl Tile {
 /// Launch of any forward product of x (m, k) with a weight (n, k).
 pub fn forward_shape(m: usize, n: usize, k: usize, tile: Tile) -> Result<LaunchShape> {
     counts("matmul", [m, n, k])?;
-    if k == 0 || k % 8 != 0 {
+    if k == 0 || !k.is_multiple_of(8) {
         return Err(Error::shape("matmul", format!("rows of {k}; the kernels take multiples of 8")));
     }
     LaunchShape::row("matmul", tile.blocks(m, n), tile.threads(), 0)
