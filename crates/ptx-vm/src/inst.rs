@@ -421,17 +421,39 @@ pub enum Op {
     PredNot,
     PredMov,
     /// `add.cc` and its kin on 32 bits: subtract, take the carry in, give it out.
-    Carry { subtract: bool, carry_in: bool, carry_out: bool },
+    Carry {
+        subtract: bool,
+        carry_in: bool,
+        carry_out: bool,
+    },
     Special(Special),
     Ld(Access),
-    LdParam { offset: u32, width: u8, count: u8, fill: Fill },
+    LdParam {
+        offset: u32,
+        width: u8,
+        count: u8,
+        fill: Fill,
+    },
     St(Access),
     Atom(Atom),
-    CpAsync { size: u8, bytes: CpBytes, offset_to: i32, offset_from: i32 },
+    CpAsync {
+        size: u8,
+        bytes: CpBytes,
+        offset_to: i32,
+        offset_from: i32,
+    },
     CpCommit,
     CpWait(u32),
-    Ldmatrix { count: u8, transposed: bool, access: Access },
-    Stmatrix { count: u8, transposed: bool, access: Access },
+    Ldmatrix {
+        count: u8,
+        transposed: bool,
+        access: Access,
+    },
+    Stmatrix {
+        count: u8,
+        transposed: bool,
+        access: Access,
+    },
     Movmatrix,
     Mma(Mma),
     Bra(u32),
@@ -475,8 +497,7 @@ pub struct Inst {
 
 impl Inst {
     pub fn new(op: Op, d: &[Reg], s: &[Reg]) -> Inst {
-        let mut inst =
-            Inst { op, guard: Reg::NONE, negated: false, d: [Reg::NONE; 4], s: [Reg::NONE; 4], more: None };
+        let mut inst = Inst { op, guard: Reg::NONE, negated: false, d: [Reg::NONE; 4], s: [Reg::NONE; 4], more: None };
         inst.d[..d.len()].copy_from_slice(d);
         let near = s.len().min(4);
         inst.s[..near].copy_from_slice(&s[..near]);

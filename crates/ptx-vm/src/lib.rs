@@ -236,19 +236,14 @@ impl Card {
     /// Parses and decodes; `name` is what messages call the file.
     pub fn load(&self, name: &str, ptx: &str) -> Result<Arc<Module>, ParseError> {
         let loaded = module::load(&self.limits, &self.slots, name, ptx);
-        loaded.map(Arc::new).map_err(|bad| ParseError {
-            file: name.to_string(),
-            line: bad.line,
-            message: bad.message,
-        })
+        loaded.map(Arc::new).map_err(|bad| ParseError { file: name.to_string(), line: bad.line, message: bad.message })
     }
 
     /// Runs a grid to its end. `params` is the kernel's parameter block, laid out as the PTX declares it.
     pub fn launch(&self, kernel: &Kernel, shape: LaunchShape, params: &[u8]) -> Result<(), Fault> {
         launch::check(&self.limits, kernel, &shape, params.len())?;
         let mut done = Counters { launches: 1, ..Counters::default() };
-        let result =
-            launch::run(&self.limits, &self.options, &self.slots(), kernel, &shape, params, &mut done);
+        let result = launch::run(&self.limits, &self.options, &self.slots(), kernel, &shape, params, &mut done);
         if self.options.counters {
             let mut all = self.counters.lock().unwrap_or_else(|e| e.into_inner());
             all.entry(kernel.name().to_string()).or_default().add(&done);

@@ -10,8 +10,13 @@ use command::{Command, Trouble};
 
 /// Executes PTX on the CPU with checks that no card makes.
 #[derive(Parser)]
-#[command(name = "ptx-vm", version, about, after_help = "Exit codes: 0 all is well, 1 a finding in the PTX or its \
-    run, 2 the command line or a file is wrong.")]
+#[command(
+    name = "ptx-vm",
+    version,
+    about,
+    after_help = "Exit codes: 0 all is well, 1 a finding in the PTX or its \
+    run, 2 the command line or a file is wrong."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

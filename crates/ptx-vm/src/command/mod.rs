@@ -95,8 +95,7 @@ fn printed(text: &str) -> Result<(usize, usize), String> {
 /// Reads and loads a file on a card that fits it.
 fn load(file: &PathBuf, sm: Option<u32>, options: Options) -> Result<(Card, Arc<Module>), Trouble> {
     let bytes = std::fs::read(file).map_err(|e| Trouble::Usage(format!("{}: {e}", file.display())))?;
-    let text =
-        String::from_utf8(bytes).map_err(|_| Trouble::Usage(format!("{}: is no text", file.display())))?;
+    let text = String::from_utf8(bytes).map_err(|_| Trouble::Usage(format!("{}: is no text", file.display())))?;
     // Without a word about the card, it is the one that the file was made for.
     let own = text.split(".target").nth(1).and_then(|rest| rest.trim_start().strip_prefix("sm_")).and_then(|rest| {
         let digits: String = rest.chars().take_while(char::is_ascii_digit).take(4).collect();
@@ -136,14 +135,11 @@ fn pick(module: &Module, entry: Option<&str>) -> Result<Arc<Kernel>, Trouble> {
         (None, []) => return Err(Trouble::Usage("the file has no kernel".into())),
         (None, _) => return Err(Trouble::Usage(format!("--entry names one of {}", names.join(", ")))),
     };
-    module
-        .kernel(name)
-        .ok_or_else(|| Trouble::Usage(format!("--entry {name}: the file has {}", names.join(", "))))
+    module.kernel(name).ok_or_else(|| Trouble::Usage(format!("--entry {name}: the file has {}", names.join(", "))))
 }
 
 fn launch(run: Run) -> Result<(), Trouble> {
-    let options =
-        Options { checks: !run.no_checks, global_races: run.races, counters: true, seed: run.seed };
+    let options = Options { checks: !run.no_checks, global_races: run.races, counters: true, seed: run.seed };
     let (card, module) = load(&run.file, run.sm, options)?;
     let kernel = pick(&module, run.entry.as_deref())?;
     let params = kernel.params();
@@ -208,6 +204,10 @@ fn launch(run: Run) -> Result<(), Trouble> {
         printed: &shown,
         ptx: &text,
     };
-    if run.json { found.json() } else { found.print() }
+    if run.json {
+        found.json()
+    } else {
+        found.print()
+    }
     if fault.is_some() { Err(Trouble::Finding) } else { Ok(()) }
 }

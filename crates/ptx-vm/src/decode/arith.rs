@@ -42,14 +42,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
     }
 
     /// A rare instruction: one function of a lane, its sources of these types.
-    pub(super) fn lane(
-        &mut self,
-        inst: &Instruction<'a>,
-        to: Ty,
-        from: &[Ty],
-        f: LaneFn,
-        x: u32,
-    ) -> Result<(), Bad> {
+    pub(super) fn lane(&mut self, inst: &Instruction<'a>, to: Ty, from: &[Ty], f: LaneFn, x: u32) -> Result<(), Bad> {
         self.need_operands(inst, &[from.len() + 1])?;
         let d = self.dst(&inst.operands[0], to, Exact)?;
         let mut s = Vec::new();

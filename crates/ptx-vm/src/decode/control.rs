@@ -28,8 +28,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
                 let Some(Binding::Targets(names)) = self.lookup(name) else {
                     return self.bad(format!("`{name}` is no list of targets"));
                 };
-                let labels: Result<Vec<u32>, Bad> =
-                    names.iter().map(|n| self.label(&Operand::Name(n, 0))).collect();
+                let labels: Result<Vec<u32>, Bad> = names.iter().map(|n| self.label(&Operand::Name(n, 0))).collect();
                 self.push(Op::Brx(labels?.into()), &[], &[index]);
             }
             "call" => self.call(inst, m)?,
@@ -247,11 +246,8 @@ impl<'a, 'u> Decoder<'a, 'u> {
         if !formal.register {
             return self.bad(format!("`{}` needs an argument in .param space", formal.name));
         }
-        let value = if formal.ty == Ty::Pred {
-            self.plain_predicate(actual)?
-        } else {
-            self.src(actual, formal.ty, Exact)?
-        };
+        let value =
+            if formal.ty == Ty::Pred { self.plain_predicate(actual)? } else { self.src(actual, formal.ty, Exact)? };
         // A copy: the callee may write to its parameter.
         let copy = self.temporary(if formal.ty == Ty::Pred { 1 } else { formal.ty.bits() });
         self.move_register(copy, value);

@@ -24,8 +24,25 @@ impl<'a, 'u> Decoder<'a, 'u> {
         let Some(ty) = m.peek_ty().filter(|ty| ty.float()) else { return Ok(false) };
         if !matches!(
             m.root,
-            "add" | "sub" | "mul" | "fma" | "mad" | "div" | "min" | "max" | "neg" | "abs" | "copysign" | "sqrt"
-                | "rcp" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh"
+            "add"
+                | "sub"
+                | "mul"
+                | "fma"
+                | "mad"
+                | "div"
+                | "min"
+                | "max"
+                | "neg"
+                | "abs"
+                | "copysign"
+                | "sqrt"
+                | "rcp"
+                | "rsqrt"
+                | "ex2"
+                | "lg2"
+                | "sin"
+                | "cos"
+                | "tanh"
         ) {
             return Ok(false);
         }

@@ -38,9 +38,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
     }
 
     fn space(&self, m: &mut Mods<'a>) -> Space {
-        match m.one_of(&[
-            "global", "shared", "shared::cta", "local", "const", "param", "param::entry", "param::func",
-        ]) {
+        match m.one_of(&["global", "shared", "shared::cta", "local", "const", "param", "param::entry", "param::func"]) {
             Some("global") => Space::Global,
             Some("shared" | "shared::cta") => Space::Shared,
             Some("local") => Space::Local,
@@ -207,15 +205,8 @@ impl<'a, 'u> Decoder<'a, 'u> {
         for operand in &inst.operands[at + 1..at + 1 + values] {
             s.push(self.src(operand, ty, Exact)?);
         }
-        let access = Access {
-            space,
-            width: ty.bytes() as u8,
-            count: 1,
-            fill: Fill::Zero,
-            strong: true,
-            ordering,
-            offset,
-        };
+        let access =
+            Access { space, width: ty.bytes() as u8, count: 1, fill: Fill::Zero, strong: true, ordering, offset };
         self.push(Op::Atom(Atom { access, op, ty: kind }), &[d], &s);
         Ok(())
     }
@@ -242,8 +233,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
             return Ok(());
         }
         let cache = m.need_one(&["ca", "cg"])?;
-        m.one_of(&["shared", "shared::cta"])
-            .map_or_else(|| self.bad("`cp.async` writes to `.shared`"), |_| Ok(()))?;
+        m.one_of(&["shared", "shared::cta"]).map_or_else(|| self.bad("`cp.async` writes to `.shared`"), |_| Ok(()))?;
         m.need("global")?;
         let hint = m.take("L2::cache_hint");
         m.take_prefixed(&CACHE);

@@ -339,6 +339,10 @@ impl<'a, 'u> Decoder<'a, 'u> {
             },
         };
         self.opcode = Some(id);
+        let needed = target_of(inst.opcode);
+        if self.unit.target < needed {
+            return self.bad(format!("`{}` needs sm_{needed}, the file is for sm_{}", inst.opcode, self.unit.target));
+        }
         let before = self.code.len();
         let mut mods = Mods::new(inst.opcode, inst.line);
         let known = self.arith(inst, &mut mods)?
@@ -425,8 +429,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
     }
 
     fn finish(mut self) -> Program {
-        let files =
-            regs::Virtual { n32: self.n32 as usize, n64: self.n64 as usize, n_pred: self.n_pred as usize };
+        let files = regs::Virtual { n32: self.n32 as usize, n64: self.n64 as usize, n_pred: self.n_pred as usize };
         let settle = |reg: &mut Reg| {
             if reg.class() != Class::None && reg.index() >= CONSTANT_BASE as usize {
                 let base = if reg.is_64() { files.n64 } else { files.n32 };
@@ -452,5 +455,27 @@ impl<'a, 'u> Decoder<'a, 'u> {
             local_bytes: self.local.next_multiple_of(16),
             pressure: allocation.pressure,
         }
+    }
+}
+
+/// The oldest target that has an instruction, for those that the oldest we take lacks.
+fn target_of(opcode: &str) -> u32 {
+    let mut parts = opcode.split('.');
+    let root = parts.next().unwrap_or("");
+    let has = |word: &str| opcode.split('.').any(|p| p == word);
+    let bf16 = has("bf16") || has("bf16x2");
+    match root {
+        "redux" | "createpolicy" => 80,
+        "cp" if has("async") => 80,
+        "mma" if bf16 || has("m16n8k16") => 80,
+        "fma" | "neg" | "abs" | "min" | "max" if bf16 => 80,
+        "min" | "max" if has("f16") || has("f16x2") || has("NaN") => 80,
+        "add" | "sub" | "mul" | "ex2" | "tanh" | "setp" | "set" if bf16 => 90,
+        "atom" | "red" if bf16 => 90,
+        "cvt" if bf16 || has("tf32") || has("relu") || has("f16x2") => 80,
+        "stmatrix" => 90,
+        "ldmatrix" | "movmatrix" | "mma" | "tanh" => 75,
+        "ex2" if has("f16") || has("f16x2") => 75,
+        _ => 0,
     }
 }

@@ -120,9 +120,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
             Operand::F32(bits) if matches!(ty, Ty::F32 | Ty::B32 | Ty::F16x2 | Ty::Bf16x2) => {
                 Ok(self.constant(*bits as u64, false))
             }
-            Operand::F32(bits) if ty == Ty::F64 => {
-                Ok(self.constant((f32::from_bits(*bits) as f64).to_bits(), true))
-            }
+            Operand::F32(bits) if ty == Ty::F64 => Ok(self.constant((f32::from_bits(*bits) as f64).to_bits(), true)),
             Operand::F64(v) if matches!(ty, Ty::F64 | Ty::B64) => Ok(self.constant(v.to_bits(), true)),
             Operand::F64(v) if ty == Ty::F32 => Ok(self.constant((*v as f32).to_bits() as u64, false)),
             Operand::Not(_) => self.bad("`!` stands before a predicate only"),

@@ -182,9 +182,9 @@ fn intervals(code: &[Inst], total: usize, flat: &impl Fn(Reg) -> Option<usize>) 
                 }
             }
         }
-        for at in starts[b]..starts[b + 1] {
-            for r in sources(&code[at]).chain(code[at].d).filter_map(flat) {
-                touch(r, at);
+        for (step, inst) in code[starts[b]..starts[b + 1]].iter().enumerate() {
+            for r in sources(inst).chain(inst.d).filter_map(flat) {
+                touch(r, starts[b] + step);
             }
         }
     }

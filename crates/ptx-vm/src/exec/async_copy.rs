@@ -21,8 +21,7 @@ pub fn issue(
 ) -> Checked {
     let to = addresses(warp, inst.s[0], offset_to);
     let from = addresses(warp, inst.s[1], offset_from);
-    let mut copy =
-        Copy { pc: warp.pc, mask, to: [0; 32], from, size, bytes: [size; 32], group: None };
+    let mut copy = Copy { pc: warp.pc, mask, to: [0; 32], from, size, bytes: [size; 32], group: None };
     match bytes {
         CpBytes::All => {}
         CpBytes::Size => {
@@ -81,9 +80,7 @@ pub fn commit(warp: &mut Warp, mask: u32) {
             part(&mut warp.copies, i, mask);
             // Lanes that committed differently often are told apart by number.
             let number = warp.committed[super::first(warp.copies[i].mask)];
-            let alike = each(warp.copies[i].mask)
-                .filter(|l| warp.committed[*l] == number)
-                .fold(0, |m, l| m | 1 << l);
+            let alike = each(warp.copies[i].mask).filter(|l| warp.committed[*l] == number).fold(0, |m, l| m | 1 << l);
             part(&mut warp.copies, i, alike);
             warp.copies[i].group = Some(number);
         }
@@ -99,10 +96,7 @@ pub fn wait(env: &Env, block: &mut Block, warp: &mut Warp, mask: u32, left: u32)
         let copy = &warp.copies[i];
         let due = match copy.group {
             Some(group) => {
-                let ready = each(copy.mask & mask)
-                    .filter(|l| group + left < warp.committed[*l])
-                    .fold(0, |m, l| m | 1 << l);
-                ready
+                each(copy.mask & mask).filter(|l| group + left < warp.committed[*l]).fold(0, |m, l| m | 1 << l)
             }
             None => 0,
         };

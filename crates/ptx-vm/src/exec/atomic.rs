@@ -108,15 +108,7 @@ fn give(warp: &mut Warp, inst: &Inst, lane: usize, old: u64) {
     }
 }
 
-fn in_shared(
-    env: &Env,
-    block: &mut Block,
-    warp: &mut Warp,
-    inst: &Inst,
-    atom: &Atom,
-    at: &V64,
-    mask: u32,
-) -> Checked {
+fn in_shared(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &Atom, at: &V64, mask: u32) -> Checked {
     let bytes = atom.access.width as u32;
     if env.counters {
         block.tally.shared(warp.pc, at, mask, bytes);
@@ -141,15 +133,7 @@ fn in_shared(
     Ok(())
 }
 
-fn in_global(
-    env: &Env,
-    block: &mut Block,
-    warp: &mut Warp,
-    inst: &Inst,
-    atom: &Atom,
-    at: &V64,
-    mask: u32,
-) -> Checked {
+fn in_global(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &Atom, at: &V64, mask: u32) -> Checked {
     let bytes = atom.access.width as u32;
     if env.counters {
         block.tally.global(warp.pc, at, mask, bytes, true);

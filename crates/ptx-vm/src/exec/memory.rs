@@ -118,8 +118,7 @@ pub fn watch(
 ) -> Checked {
     let Some(shadow) = &env.global_shadow else { return Ok(()) };
     let slot = ((buffer.base >> 32) - crate::memory::slots::FIRST) as usize;
-    let found =
-        shadow.touch(slot, buffer.size, at, bytes as u64, pc, block.index, &block.view, write, atomic);
+    let found = shadow.touch(slot, buffer.size, at, bytes as u64, pc, block.index, &block.view, write, atomic);
     let Some(other) = found else { return Ok(()) };
     let doing = if write { "writes" } else { "reads" };
     let what = format!(

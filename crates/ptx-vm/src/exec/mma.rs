@@ -25,16 +25,17 @@ fn widen(regs: &V32, bf16: bool) -> [[f32; 32]; 2] {
 
 /// Adds eight k of one half of A (rows 0..8 or 8..16) times B to eight rows of sums.
 #[inline(always)]
-fn add(sums: &mut [[f32; 8]; 8], a: &[[f32; 32]; 2], b: &[[f32; 8]; 8]) {
-    for (g, row) in sums.iter_mut().enumerate() {
-        let mut sum = *row;
+fn add(sums: &mut [f32; 64], a: &[[f32; 32]; 2], b: &[[f32; 8]; 8]) {
+    for (g, row) in sums.chunks_exact_mut(8).enumerate() {
+        let mut sum = [0.0; 8];
+        sum.copy_from_slice(row);
         for (k, b) in b.iter().enumerate() {
             let x = a[k % 2][4 * g + k / 2];
             for n in 0..8 {
                 sum[n] = x.mul_add(b[n], sum[n]);
             }
         }
-        *row = sum;
+        row.copy_from_slice(&sum);
     }
 }
 
@@ -55,20 +56,20 @@ fn columns(b: &[[f32; 32]; 2]) -> [[f32; 8]; 8] {
 pub fn mma(kind: Mma, r: &mut [V32], inst: &Inst) {
     let more = inst.more.as_deref().unwrap_or(&[]);
     let source = |i: usize| if i < 4 { inst.s[i].index() } else { more[i - 4].index() };
-    // Accumulators: sums[half][g][n], lane 4g+t holding columns 2t and 2t+1.
-    let mut sums = [[[0f32; 8]; 8]; 2];
+    // Accumulators: element (g, n) of each half at 8g + n, so that a lane holds those at 2·lane and 2·lane + 1.
+    let mut sums = [[0f32; 64]; 2];
     for (half, sums) in sums.iter_mut().enumerate() {
         if kind.half_in {
             let c = &r[source(6 + half)];
             for lane in 0..32 {
-                sums[lane / 4][2 * (lane % 4)] = f16_value(c[lane]);
-                sums[lane / 4][2 * (lane % 4) + 1] = f16_value(c[lane] >> 16);
+                sums[2 * lane] = f16_value(c[lane]);
+                sums[2 * lane + 1] = f16_value(c[lane] >> 16);
             }
         } else {
             let (x, y) = (&r[source(6 + 2 * half)], &r[source(7 + 2 * half)]);
             for lane in 0..32 {
-                sums[lane / 4][2 * (lane % 4)] = f32::from_bits(x[lane]);
-                sums[lane / 4][2 * (lane % 4) + 1] = f32::from_bits(y[lane]);
+                sums[2 * lane] = f32::from_bits(x[lane]);
+                sums[2 * lane + 1] = f32::from_bits(y[lane]);
             }
         }
     }
@@ -80,7 +81,7 @@ pub fn mma(kind: Mma, r: &mut [V32], inst: &Inst) {
         }
     }
     for (half, sums) in sums.iter().enumerate() {
-        let get = |lane: usize, odd: usize| sums[lane / 4][2 * (lane % 4) + odd];
+        let get = |lane: usize, odd: usize| sums[2 * lane + odd];
         let give = |x: f32| if x.is_nan() { super::float::NAN } else { x.to_bits() };
         if kind.half_out {
             if !inst.d[half].is_none() {

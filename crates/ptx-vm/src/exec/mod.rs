@@ -9,8 +9,8 @@ pub mod float;
 mod int;
 pub mod lanes;
 mod matrix;
-mod memory;
 mod meet;
+mod memory;
 mod mma;
 pub mod rounding;
 pub mod scalar;
@@ -284,11 +284,8 @@ fn carry(warp: &mut Warp, inst: &Inst, mask: u32, subtract: bool, carry_in: bool
         } else {
             (warp.r32[a.index()][lane] as u64, warp.r32[b.index()][lane] as u64, 32)
         };
-        let sum = if subtract {
-            (x as u128).wrapping_sub(y as u128).wrapping_sub(c)
-        } else {
-            x as u128 + y as u128 + c
-        };
+        let sum =
+            if subtract { (x as u128).wrapping_sub(y as u128).wrapping_sub(c) } else { x as u128 + y as u128 + c };
         let d = inst.d[0];
         if !d.is_none() {
             if d.is_64() {

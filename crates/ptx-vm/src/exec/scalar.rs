@@ -37,9 +37,8 @@ pub fn dp4a([a, b, c]: Args, x: u32) -> u64 {
 
 pub fn dp2a([a, b, c]: Args, x: u32) -> u64 {
     let from = if x & 4 != 0 { 2 } else { 0 };
-    let sum: i128 = (0..2)
-        .map(|i| value(a >> (16 * i), 16, x & 1 != 0) * value(b >> (8 * (i + from)), 8, x & 2 != 0))
-        .sum();
+    let sum: i128 =
+        (0..2).map(|i| value(a >> (16 * i), 16, x & 1 != 0) * value(b >> (8 * (i + from)), 8, x & 2 != 0)).sum();
     (c as u32).wrapping_add(sum as u32) as u64
 }
 

@@ -105,12 +105,12 @@ impl GlobalShadow {
         };
         for cell in (at >> self.shift) as usize..=((at + bytes - 1) >> self.shift) as usize {
             let earlier = if write { cells.writes[cell].swap(new, Relaxed) } else { cells.writes[cell].load(Relaxed) };
-            if !self.ordered(earlier, block, view) && !(atomic && earlier & 1 != 0) {
+            if !(self.ordered(earlier, block, view) || atomic && earlier & 1 != 0) {
                 return Some(seen(earlier, true));
             }
             if write {
                 let read = cells.reads[cell].load(Relaxed);
-                if !self.ordered(read, block, view) && !(atomic && read & 1 != 0) {
+                if !(self.ordered(read, block, view) || atomic && read & 1 != 0) {
                     return Some(seen(read, false));
                 }
             } else {

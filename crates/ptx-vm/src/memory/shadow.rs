@@ -27,7 +27,11 @@ pub enum Touch {
 
 #[inline(always)]
 fn pack(time: u32, pc: u32, warp: u32, lane: u32, touch: Touch) -> Record {
-    (time as u64) << TIME | (pc as u64 & 0xf_ffff) << 20 | (warp as u64) << 14 | (lane as u64) << 8 | (touch as u64) << 6
+    (time as u64) << TIME
+        | (pc as u64 & 0xf_ffff) << 20
+        | (warp as u64) << 14
+        | (lane as u64) << 8
+        | (touch as u64) << 6
 }
 
 /// An earlier access, as far as it is known.

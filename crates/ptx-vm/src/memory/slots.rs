@@ -322,11 +322,8 @@ impl Slots {
         let mut held = vec![0; bytes as usize];
         source.read(at, &mut held);
         let whole = source.is_whole();
-        let bits: Vec<bool> = if whole {
-            Vec::new()
-        } else {
-            (0..bytes).map(|i| source.unwritten(at + i, 1).is_none()).collect()
-        };
+        let bits: Vec<bool> =
+            if whole { Vec::new() } else { (0..bytes).map(|i| source.unwritten(at + i, 1).is_none()).collect() };
         if whole || bits.iter().all(|b| *b) {
             target.write(start, &held);
             return Ok(());

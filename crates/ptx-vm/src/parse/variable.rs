@@ -153,12 +153,6 @@ impl<'a> Parser<'a> {
     }
 
     fn addend(&mut self) -> Result<i64, Bad> {
-        if self.accept(b'+') {
-            self.integer("an offset")
-        } else if self.peek() == Tok::Punct(b'-') {
-            self.integer("an offset")
-        } else {
-            Ok(0)
-        }
+        if self.accept(b'+') || self.peek() == Tok::Punct(b'-') { self.integer("an offset") } else { Ok(0) }
     }
 }
