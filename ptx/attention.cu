@@ -189,8 +189,8 @@ DEVICE void store_strip(const float (&sums)[8][4], const float (&largest)[2], co
             }
             transpose_quad(w);
             if (row < head.s) {
-                *reinterpret_cast<uint4 *>(head.y + size_t(row) * head.y_row + side * 32 + lane % 4 * 8) =
-                    make_uint4(w[0], w[1], w[2], w[3]);
+                st_global_v4(head.y + size_t(row) * head.y_row + side * 32 + lane % 4 * 8,
+                             make_uint4(w[0], w[1], w[2], w[3]));
             }
         }
     }

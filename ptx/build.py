@@ -132,7 +132,8 @@ def compile_kernel(tools, kernel, target, out, table):
         report = run([tools / "ptxas", f"-arch=sm_{chip}", "-v", path, "-o", out / "assembled"])
         for entry, (registers, shared, spill) in sorted(resources(report, kernel).items()):
             head.append(f"// resources {entry} sm_{chip} registers={registers} shared={shared} spill={spill}")
-            table.setdefault((path.name, entry), {})[chip] = (registers, shared, spill)
+            if kernel.parent == Path("ptx"):
+                table.setdefault((path.name, entry), {})[chip] = (registers, shared, spill)
     for entry in sorted(entries):
         head.append(f"// arguments {entry} {' '.join(names[entry])}")
     path.write_text("\n".join(head) + "\n" + body)

@@ -53,6 +53,7 @@ template <> DEVICE uint32_t narrow2<bf16>(float low, float high) { return cvt_bf
 // Four neighbours, as one load or store: 8 bytes of a 16-bit type, 16 of f32.
 template <typename T> struct Four {
     uint2 words;
+    static DEVICE Four load(const T *from) { return Four{ld_global_v2(from)}; }
     DEVICE float4 widened() const {
         const float2 a = widen2<T>(words.x), b = widen2<T>(words.y);
         return make_float4(a.x, a.y, b.x, b.y);
@@ -61,6 +62,7 @@ template <typename T> struct Four {
 };
 template <> struct Four<float> {
     float4 words;
+    static DEVICE Four load(const float *from) { return Four{*reinterpret_cast<const float4 *>(from)}; }
     DEVICE float4 widened() const { return words; }
     static DEVICE Four narrowed(float4 v) { return Four{v}; }
 };

@@ -79,7 +79,21 @@ DEVICE uint32_t shared_address(const void *pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// "Data Movement and Conversion Instructions: st". Two neighbours in one access, which the compiler may take apart.
+// "Data Movement and Conversion Instructions: ld, st". Neighbours in one access: the compiler takes wide accesses apart where
+// it loses sight of their alignment, and every part then costs the sectors or banks of the whole.
+
+// Only for memory that the kernel does not write: the compiler may move it.
+DEVICE uint2 ld_global_v2(const void *from) {
+    uint2 words;
+    asm("ld.global.v2.b32 {%0, %1}, [%2];" : "=r"(words.x), "=r"(words.y) : "l"(__cvta_generic_to_global(from)));
+    return words;
+}
+
+DEVICE void st_global_v4(void *to, uint4 words) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(words.x),
+                 "r"(words.y), "r"(words.z), "r"(words.w)
+                 : "memory");
+}
 
 DEVICE void st_shared_v2(uint32_t to, float first, float second) {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(first), "f"(second) : "memory");

@@ -50,7 +50,7 @@ DEVICE void forward(const T *x, const float *weight, const float *bias, T *y, fl
 #pragma unroll
     for (unsigned i = 0; i < GROUPS; ++i) {
         if (column(i) < d) {
-            v[i] = reinterpret_cast<const Four<T> *>(x + start + column(i))->widened();
+            v[i] = Four<T>::load(x + start + column(i)).widened();
             sum += sum4(v[i]);
         }
     }
@@ -104,8 +104,8 @@ DEVICE void backward_dx(const T *dy, const T *x, const float *weight, const floa
 #pragma unroll
         for (unsigned i = 0; i < GROUPS; ++i) {
             if (column(i) < d) {
-                xs[i] = *reinterpret_cast<const Four<T> *>(x + start + column(i));
-                dys[i] = *reinterpret_cast<const Four<T> *>(dy + start + column(i));
+                xs[i] = Four<T>::load(x + start + column(i));
+                dys[i] = Four<T>::load(dy + start + column(i));
                 const float4 n = normalised(xs[i].widened(), m, r), dy4 = dys[i].widened();
                 const float4 g = times(dy4, load4(weight + column(i)));
                 add4(dbias[i], dy4);

@@ -147,8 +147,8 @@ template <typename V> DEVICE void load8(float (&v)[8], const V *from, unsigned c
 
 template <typename V> DEVICE void store8(V *to, const float (&v)[8], unsigned count, bool whole) {
     if (whole) {
-        *reinterpret_cast<uint4 *>(to) = make_uint4(narrow2<V>(v[0], v[1]), narrow2<V>(v[2], v[3]),
-                                                    narrow2<V>(v[4], v[5]), narrow2<V>(v[6], v[7]));
+        st_global_v4(to, make_uint4(narrow2<V>(v[0], v[1]), narrow2<V>(v[2], v[3]), narrow2<V>(v[4], v[5]),
+                                    narrow2<V>(v[6], v[7])));
     } else {
 #pragma unroll
         for (unsigned i = 0; i < 8; ++i) {
@@ -200,10 +200,12 @@ DEVICE void store(const Sums<SIDE> &sums, float *strip, unsigned first_row, unsi
     const unsigned column = first_column + quad * 8;
     const unsigned count = column < n ? min(n - column, 8u) : 0;
     const bool whole = n % 8 == 0;
+    // One load of whole sectors for the warp's columns; each lane takes its eight from the others.
+    const float warp_bias = first_column + lane < n ? bias[first_column + lane] : 0.0f;
     float b[8];
 #pragma unroll
     for (unsigned i = 0; i < 8; ++i) {
-        b[i] = i < count ? bias[column + i] : 0.0f;
+        b[i] = __shfl_sync(ALL_LANES, warp_bias, quad * 8 + i);
     }
 #pragma unroll
     for (unsigned i = 0; i < Tile<SIDE>::ROW_TILES; ++i) {

@@ -319,7 +319,7 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<File>, paths: &mut HashSet<S
     for entry in entries {
         let path = entry.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
         let name = path.rsplit('/').next().unwrap_or(&path);
-        if ["runs", "data"].contains(&path.as_str()) || ["target", ".git", "__pycache__"].contains(&name) {
+        if ["runs", "data"].contains(&path.as_str()) || ["target", ".git", ".nvcc", "__pycache__"].contains(&name) {
             continue;
         }
         paths.insert(path.clone());

@@ -6,6 +6,12 @@ use crate::error::{Error, Result};
 use std::ffi::c_void;
 use std::fmt;
 
+/// Shared memory that a block gets without an attribute set, in bytes.
+pub const SHARED_UNASKED: u32 = 48 << 10;
+
+/// The largest count that a kernel takes: what is added to it for rounding still fits a u32.
+pub const LARGEST: usize = i32::MAX as usize;
+
 /// The type of a kernel's parameter. Pointers are u64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -14,11 +20,32 @@ pub enum Kind {
     F32,
 }
 
-/// An entry of a PTX file: its name and its parameters, in order. Names are for messages.
+impl Kind {
+    /// The type as PTX writes it.
+    pub fn ptx(self) -> &'static str {
+        match self {
+            Kind::U64 => "u64",
+            Kind::U32 => "u32",
+            Kind::F32 => "f32",
+        }
+    }
+}
+
+/// An entry of a PTX file: its name, its parameters in order (their names are for messages), and the first chip (as 75)
+/// whose PTX has it.
 #[derive(Debug)]
 pub struct Entry {
     pub name: &'static str,
     pub args: &'static [(&'static str, Kind)],
+    pub since: u32,
+}
+
+/// Counts as a kernel takes them. An error of `op` when one is beyond `LARGEST`.
+pub fn counts<const N: usize>(op: &'static str, sizes: [usize; N]) -> Result<[u32; N]> {
+    if let Some(size) = sizes.iter().find(|&&size| size > LARGEST) {
+        return Err(Error::shape(op, format!("a size of {size}; kernels count to {LARGEST}")));
+    }
+    Ok(sizes.map(|size| size as u32))
 }
 
 /// A value for a parameter: made with `into` from a slice, a u32 or an f32.
@@ -38,14 +65,18 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// A row of `blocks` blocks of `threads` threads.
-    pub fn line(blocks: u32, threads: u32) -> Self {
-        Geometry { grid: [blocks, 1, 1], block: [threads, 1, 1], shared: 0 }
+    /// A row of blocks with `shared` bytes of dynamic shared memory. An error of `op` when there are none, or more than
+    /// a grid may have.
+    pub fn row(op: &'static str, blocks: usize, threads: u32, shared: u32) -> Result<Self> {
+        if blocks == 0 || blocks > LARGEST {
+            return Err(Error::shape(op, format!("{blocks} blocks are no grid; 1 to {LARGEST} are")));
+        }
+        Ok(Geometry { grid: [blocks as u32, 1, 1], block: [threads, 1, 1], shared })
     }
 
-    /// The same with `bytes` of dynamic shared memory.
-    pub fn with_shared(self, bytes: u32) -> Self {
-        Geometry { shared: bytes, ..self }
+    /// Threads of a block.
+    pub fn threads(&self) -> u32 {
+        self.block.iter().product()
     }
 }
 

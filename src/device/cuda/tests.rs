@@ -3,6 +3,10 @@
 
 use super::{Arena, Entry, Geometry, Gpu, Kind, Ptx, Target, parameters};
 
+fn line(blocks: usize, threads: u32, shared: u32) -> Geometry {
+    Geometry::row("test", blocks, threads, shared).unwrap()
+}
+
 /// y[i] = a x[i] for i below n.
 const SCALE: &str = r#".version 7.0
 .target sm_75
@@ -43,7 +47,7 @@ DONE:
 
 static PTX: Ptx = Ptx { name: "scale", sm75: SCALE, sm80: SCALE };
 static ENTRY: Entry =
-    Entry { name: "scale", args: &[("x", Kind::U64), ("y", Kind::U64), ("a", Kind::F32), ("n", Kind::U32)] };
+    Entry { name: "scale", args: &[("x", Kind::U64), ("y", Kind::U64), ("a", Kind::F32), ("n", Kind::U32)], since: 75 };
 
 fn gpu() -> Gpu {
     Gpu::open(Target::PtxVm).unwrap()
@@ -58,7 +62,7 @@ fn a_kernel_runs_and_its_graph_runs_again() {
         let values: Vec<f32> = (0..n).map(|i| i as f32 - 3.0).collect();
         let (x, y) = (arena.upload(&values).unwrap(), arena.alloc::<f32>(n).unwrap());
         let args = [x.into(), y.into(), 2.0_f32.into(), (n as u32).into()];
-        let geometry = Geometry::line(n.div_ceil(32) as u32, 32);
+        let geometry = line(n.div_ceil(32), 32, 0);
         // SAFETY: x and y hold n elements, and the arena outlives the download.
         unsafe { gpu.stream().launch(&kernel, geometry, &args) }.unwrap();
         let doubled: Vec<f32> = values.iter().map(|v| 2.0 * v).collect();
@@ -99,8 +103,9 @@ fn an_arena_hands_out_aligned_memory_until_it_is_full() {
 
 #[test]
 fn arguments_are_held_to_the_ptx() {
-    static MISSING: Entry = Entry { name: "scala", args: &[] };
-    static WRONG: Entry = Entry { name: "scale", args: &[("x", Kind::U64), ("y", Kind::U64), ("a", Kind::U32)] };
+    static MISSING: Entry = Entry { name: "scala", args: &[], since: 75 };
+    static WRONG: Entry =
+        Entry { name: "scale", args: &[("x", Kind::U64), ("y", Kind::U64), ("a", Kind::U32)], since: 75 };
     let gpu = gpu();
     for (entry, words) in [(&MISSING, "no such entry"), (&WRONG, "the table says [U64, U64, U32]")] {
         let error = gpu.kernel(&PTX, entry).err().unwrap().to_string();
@@ -108,11 +113,11 @@ fn arguments_are_held_to_the_ptx() {
     }
     let kernel = gpu.kernel(&PTX, &ENTRY).unwrap();
     // SAFETY: both are refused before anything runs.
-    let few = unsafe { gpu.stream().launch(&kernel, Geometry::line(1, 32), &[1.0_f32.into()]) };
+    let few = unsafe { gpu.stream().launch(&kernel, line(1, 32, 0), &[1.0_f32.into()]) };
     assert_eq!(few.unwrap_err().to_string(), "scale: 1 arguments for 4 parameters");
     let args = [1_u32.into(), 1_u32.into(), 1.0_f32.into(), 1_u32.into()];
     // SAFETY: the same.
-    let wrong = unsafe { gpu.stream().launch(&kernel, Geometry::line(1, 32), &args) };
+    let wrong = unsafe { gpu.stream().launch(&kernel, line(1, 32, 0), &args) };
     assert_eq!(wrong.unwrap_err().to_string(), "scale: U32(1) for x, which is U64");
 }
 
@@ -123,14 +128,14 @@ fn launches_beyond_the_card_are_refused_by_name() {
     let kernel = gpu.kernel(&PTX, &ENTRY).unwrap();
     let x = arena.zeros::<f32>(4).unwrap();
     let args = [x.into(), x.into(), 1.0_f32.into(), 4_u32.into()];
-    for geometry in [Geometry::line(1, 1025), Geometry::line(1, 32).with_shared(1 << 20)] {
+    for geometry in [line(1, 1025, 0), line(1, 32, 1 << 20)] {
         // SAFETY: it is refused before anything runs.
         let error = unsafe { gpu.stream().launch(&kernel, geometry, &args) }.unwrap_err().to_string();
         assert!(error.contains("scale"), "{error}");
     }
     // More shared memory than kernels have without asking.
     // SAFETY: x holds four elements.
-    unsafe { gpu.stream().launch(&kernel, Geometry::line(1, 32).with_shared(60 << 10), &args) }.unwrap();
+    unsafe { gpu.stream().launch(&kernel, line(1, 32, 60 << 10), &args) }.unwrap();
     gpu.stream().synchronise().unwrap();
 }
 

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::device::Device;

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use super::gelu;

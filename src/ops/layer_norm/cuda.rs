@@ -1,0 +1,125 @@
+//! How the kernels of ptx/layer_norm.cu are called: their arguments and their grids.
+#![forbid(unsafe_code)]
+
+use crate::device::cuda::{Entry, Geometry, Kind, counts};
+use crate::error::{Error, Result};
+
+const FORWARD: &[(&str, Kind)] = &[
+    ("x", Kind::U64),
+    ("weight", Kind::U64),
+    ("bias", Kind::U64),
+    ("y", Kind::U64),
+    ("mean", Kind::U64),
+    ("rstd", Kind::U64),
+    ("rows", Kind::U32),
+    ("d", Kind::U32),
+    ("eps", Kind::F32),
+];
+
+const BACKWARD_DX: &[(&str, Kind)] = &[
+    ("dy", Kind::U64),
+    ("x", Kind::U64),
+    ("weight", Kind::U64),
+    ("mean", Kind::U64),
+    ("rstd", Kind::U64),
+    ("dx", Kind::U64),
+    ("partial", Kind::U64),
+    ("rows", Kind::U32),
+    ("d", Kind::U32),
+];
+
+const BACKWARD_REDUCE: &[(&str, Kind)] =
+    &[("partial", Kind::U64), ("dweight", Kind::U64), ("dbias", Kind::U64), ("blocks", Kind::U32), ("d", Kind::U32)];
+
+/// The kernels of ptx/layer_norm.cu.
+pub const ENTRIES: &[Entry] = &[
+    Entry { name: "layer_norm_fwd_f16", args: FORWARD, since: 75 },
+    Entry { name: "layer_norm_fwd_f32", args: FORWARD, since: 75 },
+    Entry { name: "layer_norm_fwd_bf16", args: FORWARD, since: 80 },
+    Entry { name: "layer_norm_bwd_dx_f16", args: BACKWARD_DX, since: 75 },
+    Entry { name: "layer_norm_bwd_dx_f32", args: BACKWARD_DX, since: 75 },
+    Entry { name: "layer_norm_bwd_dx_bf16", args: BACKWARD_DX, since: 80 },
+    Entry { name: "layer_norm_bwd_reduce_f32", args: BACKWARD_REDUCE, since: 75 },
+];
+
+/// The widest row that the kernels hold in registers.
+pub const WIDEST: usize = 1024;
+
+/// Warps of a block forward and of dx; a warp takes a row at a time.
+const WARPS: usize = 4;
+
+/// Rows that a block of the backward pass takes at least, while there are that many: its part of the parameters'
+/// gradients costs two rows of f32.
+const ROWS_PER_BLOCK: usize = 32;
+
+/// Blocks of the backward pass at most: more than any card runs at once.
+const MOST_BLOCKS: usize = 1024;
+
+/// Columns that a block of the second pass sums.
+const COLUMNS: usize = 32;
+
+fn check(rows: usize, d: usize) -> Result<()> {
+    counts("layer_norm", [rows])?;
+    if d == 0 || !d.is_multiple_of(4) || d > WIDEST {
+        let reason = format!("rows of {d}; the kernels take multiples of 4 up to {WIDEST}");
+        return Err(Error::shape("layer_norm", reason));
+    }
+    Ok(())
+}
+
+/// Launch of layer_norm_fwd for x (rows, d).
+pub fn forward_shape(rows: usize, d: usize) -> Result<Geometry> {
+    check(rows, d)?;
+    Geometry::row("layer_norm", rows.div_ceil(WARPS), 32 * WARPS as u32, 0)
+}
+
+/// Launch of layer_norm_bwd_dx. The grid depends on the rows alone, so that a sum has one order on every card.
+pub fn backward_dx_shape(rows: usize, d: usize) -> Result<Geometry> {
+    check(rows, d)?;
+    Geometry::row("layer_norm", rows.div_ceil(ROWS_PER_BLOCK).min(MOST_BLOCKS), 32 * WARPS as u32, 0)
+}
+
+/// Length in f32 of the workspace `partial` that both backward launches share: (blocks, 2, d).
+pub fn partial_len(rows: usize, d: usize) -> Result<usize> {
+    Ok(backward_dx_shape(rows, d)?.grid[0] as usize * 2 * d)
+}
+
+/// Launch of layer_norm_bwd_reduce.
+pub fn backward_reduce_shape(d: usize) -> Result<Geometry> {
+    check(1, d)?;
+    Geometry::row("layer_norm", (2 * d).div_ceil(COLUMNS), 256, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::cuda::LARGEST;
+
+    #[test]
+    fn grids_cover_every_row_and_column() {
+        for rows in [1, 3, 4, 5, 60, 197, 12_608, 1024 * 577, LARGEST] {
+            for d in [4, 8, 192, 384, 768, 1000, 1024] {
+                let forward = forward_shape(rows, d).unwrap();
+                assert!(forward.grid[0] as usize * WARPS >= rows);
+                assert!((forward.grid[0] as usize - 1) * WARPS < rows, "an idle block");
+                // Any number of blocks covers all rows; each must have one for its part to be worth writing.
+                let dx = backward_dx_shape(rows, d).unwrap();
+                assert!((dx.grid[0] as usize - 1) * WARPS < rows);
+                assert_eq!(partial_len(rows, d).unwrap(), dx.grid[0] as usize * 2 * d);
+                let reduce = backward_reduce_shape(d).unwrap();
+                assert!(reduce.grid[0] as usize * COLUMNS >= 2 * d);
+                for shape in [forward, dx, reduce] {
+                    assert!(shape.threads() <= 1024 && shape.shared == 0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_the_kernels_cannot_take_are_refused() {
+        for (rows, d) in [(0, 8), (1, 0), (1, 6), (1, 1028), (LARGEST + 1, 8)] {
+            assert!(forward_shape(rows, d).is_err(), "{rows} x {d}");
+            assert!(backward_dx_shape(rows, d).is_err(), "{rows} x {d}");
+        }
+    }
+}

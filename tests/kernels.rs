@@ -1,0 +1,208 @@
+//! The shipped kernels on the virtual card, all checks on: against f64, and their traffic by the counters.
+#![forbid(unsafe_code)]
+
+#[path = "support/card.rs"]
+mod card;
+
+use card::{Rig, Stored, ptx, values};
+use dynavit::ops::matmul::cuda::Tile;
+use ptx_vm::Counters;
+
+/// The targets, with what their matrix units multiply.
+const MATRIX: [(u32, Stored); 3] = [(75, Stored::F16), (80, Stored::F16), (80, Stored::Bf16)];
+/// The targets, with what layer norm reads and writes.
+const ROWS: [(u32, Stored); 5] =
+    [(75, Stored::F16), (75, Stored::F32), (80, Stored::F16), (80, Stored::Bf16), (80, Stored::F32)];
+/// What a sum in f32 over the lengths here may be off, of the sum of magnitudes.
+const SUM: f64 = 1e-5;
+
+/// Holds each value to its definition, within `relative` of it and `absolute`.
+#[track_caller]
+fn close(what: &str, got: &[f32], expected: &[f64], relative: f64, absolute: f64) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    for (i, (&g, &e)) in got.iter().zip(expected).enumerate() {
+        let bound = relative * e.abs() + absolute;
+        assert!((f64::from(g) - e).abs() <= bound, "{what}: {g} for {e} at {i}, beyond {bound:e}");
+    }
+}
+
+/// No access took more sectors or passes than its bytes need.
+#[track_caller]
+fn full_traffic(what: &str, counters: &Counters, shared: bool) {
+    assert!(counters.launches > 0 && (counters.shared_requests > 0) == shared, "{what}: counted nothing");
+    assert_eq!(counters.bank_conflicts, 0, "{what}");
+    for (line, traffic) in &counters.by_line {
+        assert_eq!((traffic.excess_passes, traffic.excess_sectors), (0, 0), "{what}: PTX line {line}");
+    }
+}
+
+fn f64s(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&x| f64::from(x)).collect()
+}
+
+#[test]
+fn products_are_right_on_ragged_shapes() {
+    for (capability, stored) in MATRIX {
+        for (m, n, k) in [(1, 1, 8), (1, 5, 192), (7, 24, 40), (60, 130, 72), (138, 192, 64), (197, 136, 96)] {
+            let (x, w) = (f64s(&stored.rounded(&values(m * k, 1))), f64s(&stored.rounded(&values(n * k, 2))));
+            let (bias, residual) = (f64s(&values(n, 3)), f64s(&stored.rounded(&values(m * n, 4))));
+            let product = |i: usize| {
+                let (row, column) = (i / n, i % n);
+                bias[column] + (0..k).map(|c| x[row * k + c] * w[column * k + c]).sum::<f64>()
+            };
+            for tile in [Tile::Wide, Tile::Narrow] {
+                for epilogue in ["bias", "bias_gelu", "bias_residual"] {
+                    let entry = format!("matmul_fwd_{epilogue}{}_{}", tile.suffix(), stored.name());
+                    let expected: Vec<f64> = (0..m * n)
+                        .map(|i| match epilogue {
+                            "bias" => product(i),
+                            "bias_gelu" => {
+                                let pre = product(i);
+                                0.5 * pre * (1.0 + libm::erf(pre / 2f64.sqrt()))
+                            }
+                            _ => product(i) + residual[i],
+                        })
+                        .collect();
+                    let rig = Rig::new(capability, ptx(&format!("ptx/matmul.sm{capability}")), stored, 3);
+                    let y = rig.matmul(&entry, tile, m, n, k).unwrap_or_else(|fault| panic!("{entry}: {fault}"));
+                    close(&format!("{entry} {m} x {n} x {k}"), &y, &expected, stored.rounding(), SUM * k as f64);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_is_right_on_ragged_shapes() {
+    for (capability, stored) in MATRIX {
+        for (b, s, heads) in [(3, 1, 2), (1, 7, 1), (1, 60, 3), (1, 138, 1), (1, 197, 1), (1, 256, 1), (1, 300, 1)] {
+            let d = 64 * heads;
+            let qkv: Vec<f32> = values(b * s * 3 * d, 5).iter().map(|x| 3.0 * x).collect();
+            let qkv = f64s(&stored.rounded(&qkv));
+            let at = |image: usize, row: usize, part: usize, head: usize| {
+                let start = ((image * s + row) * 3 + part) * d + head * 64;
+                &qkv[start..start + 64]
+            };
+            let (mut y, mut lse) = (vec![0.0; b * s * d], vec![0.0; b * heads * s]);
+            for (i, lse) in lse.iter_mut().enumerate() {
+                let (image, head, row) = (i / s / heads, i / s % heads, i % s);
+                let dot =
+                    |j| at(image, row, 0, head).iter().zip(at(image, j, 1, head)).map(|(q, k)| q * k).sum::<f64>();
+                let scores: Vec<f64> = (0..s).map(|j| dot(j) / 8.0).collect();
+                let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+                *lse = largest + scores.iter().map(|x| (x - largest).exp()).sum::<f64>().ln();
+                let y = &mut y[(image * s + row) * d + head * 64..][..64];
+                for (j, score) in scores.iter().enumerate() {
+                    let p = (score - *lse).exp();
+                    y.iter_mut().zip(at(image, j, 2, head)).for_each(|(y, v)| *y += p * v);
+                }
+            }
+            for kind in ["", "_online"] {
+                if s > 256 && kind.is_empty() {
+                    continue;
+                }
+                let entry = &format!("attention_fwd{kind}_{}", stored.name());
+                let rig = Rig::new(capability, ptx(&format!("ptx/attention.sm{capability}")), stored, 4);
+                let got = rig.attention(entry, b, s, heads).unwrap_or_else(|fault| panic!("{entry}: {fault}"));
+                let what = format!("{entry} of {b} x {s} x {heads}");
+                // P is rounded to f16 before the product with v, whose values are below 3.
+                close(&what, &got.0, &y, stored.rounding(), 3.0 * stored.rounding());
+                close(&what, &got.1, &lse, SUM, SUM);
+            }
+        }
+    }
+}
+
+#[test]
+fn layer_norm_is_right_on_ragged_shapes() {
+    for (capability, stored) in ROWS {
+        for (rows, d) in [(1, 4), (3, 128), (5, 192), (7, 1000), (60, 384), (33, 768), (2, 1024)] {
+            let rig = Rig::new(capability, ptx(&format!("ptx/layer_norm.sm{capability}")), stored, 5);
+            let (x, weight, bias) =
+                (f64s(&stored.rounded(&values(rows * d, 6))), f64s(&values(d, 7)), f64s(&values(d, 8)));
+            let mean: Vec<f64> = x.chunks(d).map(|row| row.iter().sum::<f64>() / d as f64).collect();
+            let variance = |(row, m): (&[f64], &f64)| row.iter().map(|x| (x - m) * (x - m)).sum::<f64>() / d as f64;
+            let rstd: Vec<f64> = x.chunks(d).zip(&mean).map(|row| 1.0 / (variance(row) + 1e-6).sqrt()).collect();
+            let normal = |i: usize| (x[i] - mean[i / d]) * rstd[i / d] * weight[i % d] + bias[i % d];
+            let y: Vec<f64> = (0..rows * d).map(normal).collect();
+            let got = rig.layer_norm(rows, d).unwrap_or_else(|fault| panic!("{rows} x {d}: {fault}"));
+            close(&format!("y of {rows} x {d}"), &got[0], &y, stored.rounding(), SUM);
+            close(&format!("mean of {rows} x {d}"), &got[1], &mean, SUM, SUM);
+            close(&format!("rstd of {rows} x {d}"), &got[2], &rstd, SUM, SUM);
+
+            // Backward, from statistics that are any numbers.
+            let (dy, mean, rstd) = (f64s(&stored.rounded(&values(rows * d, 9))), values(rows, 10), values(rows, 11));
+            let n = |i: usize| (x[i] - f64::from(mean[i / d])) * f64::from(rstd[i / d]);
+            let (mut dx, mut dweight, mut dbias) = (vec![0.0; rows * d], vec![0.0; d], vec![0.0; d]);
+            for (row, &r) in rstd.iter().enumerate() {
+                let cells = row * d..(row + 1) * d;
+                let mean_g = cells.clone().map(|i| dy[i] * weight[i % d]).sum::<f64>() / d as f64;
+                let mean_gn = cells.clone().map(|i| dy[i] * weight[i % d] * n(i)).sum::<f64>() / d as f64;
+                for i in cells {
+                    dx[i] = f64::from(r) * (dy[i] * weight[i % d] - mean_g - n(i) * mean_gn);
+                    dweight[i % d] += dy[i] * n(i);
+                    dbias[i % d] += dy[i];
+                }
+            }
+            let got = rig.layer_norm_backward(rows, d).unwrap_or_else(|fault| panic!("{rows} x {d}: {fault}"));
+            close(&format!("dx of {rows} x {d}"), &got[0], &dx, stored.rounding(), SUM);
+            close(&format!("dweight of {rows} x {d}"), &got[1], &dweight, SUM, SUM * rows as f64);
+            close(&format!("dbias of {rows} x {d}"), &got[2], &dbias, SUM, SUM * rows as f64);
+        }
+    }
+}
+
+#[test]
+fn results_are_the_same_bits_in_any_order_of_blocks_and_tiles() {
+    for (capability, stored) in MATRIX {
+        let text = ptx(&format!("ptx/matmul.sm{capability}"));
+        let run = |tile: Tile, seed| {
+            let entry = format!("matmul_fwd_bias{}_{}", tile.suffix(), stored.name());
+            Rig::new(capability, text.clone(), stored, seed).matmul(&entry, tile, 197, 136, 72).unwrap()
+        };
+        let first = run(Tile::Wide, 1);
+        assert_eq!(first, run(Tile::Wide, 2));
+        assert_eq!(first, run(Tile::Narrow, 3));
+        let text = ptx(&format!("ptx/layer_norm.sm{capability}"));
+        let run = |seed| Rig::new(capability, text.clone(), stored, seed).layer_norm_backward(150, 192).unwrap();
+        assert_eq!(run(1), run(2));
+    }
+}
+
+#[test]
+fn products_waste_no_sector_and_no_pass() {
+    for (capability, stored) in MATRIX {
+        let rig = Rig::new(capability, ptx(&format!("ptx/matmul.sm{capability}")), stored, 6);
+        for (tile, epilogue) in [(Tile::Wide, "bias"), (Tile::Narrow, "bias_residual"), (Tile::Narrow, "bias_gelu")] {
+            let entry = format!("matmul_fwd_{epilogue}{}_{}", tile.suffix(), stored.name());
+            rig.matmul(&entry, tile, 138, 192, 192).unwrap();
+            full_traffic(&entry, &rig.counters(&entry), true);
+        }
+    }
+}
+
+#[test]
+fn attention_wastes_no_sector_and_no_pass() {
+    for (capability, stored) in MATRIX {
+        let rig = Rig::new(capability, ptx(&format!("ptx/attention.sm{capability}")), stored, 7);
+        for kind in ["", "_online"] {
+            let entry = &format!("attention_fwd{kind}_{}", stored.name());
+            rig.attention(entry, 1, 144, 2).unwrap();
+            full_traffic(entry, &rig.counters(entry), true);
+        }
+    }
+}
+
+#[test]
+fn layer_norm_wastes_no_sector_and_no_pass() {
+    for (capability, stored) in ROWS {
+        let rig = Rig::new(capability, ptx(&format!("ptx/layer_norm.sm{capability}")), stored, 8);
+        rig.layer_norm(60, 192).unwrap();
+        rig.layer_norm_backward(60, 192).unwrap();
+        for (kernel, shared) in [("fwd", false), ("bwd_dx", true)] {
+            let entry = format!("layer_norm_{kernel}_{}", stored.name());
+            full_traffic(&entry, &rig.counters(&entry), shared);
+        }
+        full_traffic("reduce", &rig.counters("layer_norm_bwd_reduce_f32"), true);
+    }
+}

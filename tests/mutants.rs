@@ -1,0 +1,209 @@
+//! Bugs planted in the committed PTX, one at a time: each is found by a check of the virtual GPU, the original by none.
+#![forbid(unsafe_code)]
+
+#[path = "support/card.rs"]
+mod card;
+
+use card::{Rig, Stored};
+use dynavit::ops::matmul::cuda::Tile;
+use ptx_vm::{Fault, FaultKind};
+
+/// What is done to one line.
+enum Edit {
+    /// The instruction is gone.
+    Delete,
+    /// One text in it becomes another.
+    Swap(&'static str, &'static str),
+    /// Five lanes of each warp execute it alone.
+    SomeLanes,
+    /// An atomic addition becomes a load, an addition and a store.
+    Plain,
+    /// The branch that guards what follows is never taken.
+    Unguard,
+}
+
+/// A planted bug: the n-th line of an entry that holds `line`, what becomes of it, and what must be said of it.
+struct Mutant {
+    bug: &'static str,
+    file: &'static str,
+    entry: &'static str,
+    line: &'static str,
+    nth: usize,
+    edit: Edit,
+    kinds: &'static [FaultKind],
+}
+
+const MATMUL_75: (&str, &str) = ("ptx/matmul.sm75", "matmul_fwd_bias_f16");
+const MATMUL_80: (&str, &str) = ("ptx/matmul.sm80", "matmul_fwd_bias_f16");
+const TILE64_75: (&str, &str) = ("ptx/matmul.sm75", "matmul_fwd_bias_residual_tile64_f16");
+const ATTENTION_75: (&str, &str) = ("ptx/attention.sm75", "attention_fwd_f16");
+const ATTENTION_80: (&str, &str) = ("ptx/attention.sm80", "attention_fwd_f16");
+const ONLINE_75: (&str, &str) = ("ptx/attention.sm75", "attention_fwd_online_f16");
+const ONLINE_80: (&str, &str) = ("ptx/attention.sm80", "attention_fwd_online_f16");
+const NORM_75: (&str, &str) = ("ptx/layer_norm.sm75", "layer_norm_fwd_f16");
+const NORM_DX: (&str, &str) = ("ptx/layer_norm.sm80", "layer_norm_bwd_dx_f16");
+const NORM_REDUCE: (&str, &str) = ("ptx/layer_norm.sm80", "layer_norm_bwd_reduce_f32");
+const COUNT: (&str, &str) = ("tests/kernels/count.sm75", "count_fwd_u32");
+
+const fn mutant(
+    bug: &'static str,
+    of: (&'static str, &'static str),
+    line: &'static str,
+    nth: usize,
+    edit: Edit,
+    kinds: &'static [FaultKind],
+) -> Mutant {
+    Mutant { bug, file: of.0, entry: of.1, line, nth, edit, kinds }
+}
+
+use Edit::{Delete, Plain, SomeLanes, Swap, Unguard};
+use FaultKind::{Deadlock, Divergence, GlobalRace, Misaligned, MissingWait, OutOfBounds, SharedRace, Uninitialised};
+
+const MUTANTS: &[Mutant] = &[
+    // Barriers that are gone.
+    mutant("no barrier after the first stage", MATMUL_75, "bar.sync", 0, Delete, &[SharedRace, Uninitialised]),
+    mutant("no barrier between stages", MATMUL_75, "bar.sync", 1, Delete, &[SharedRace, Uninitialised]),
+    mutant("no barrier behind the wait", MATMUL_80, "bar.sync", 0, Delete, &[SharedRace, Uninitialised, MissingWait]),
+    mutant("no barrier before the strips", MATMUL_80, "bar.sync", 1, Delete, &[SharedRace]),
+    mutant("no warp barrier behind a strip's stores", MATMUL_80, "bar.warp.sync", 0, Delete, &[SharedRace]),
+    mutant("no warp barrier behind a strip's loads", TILE64_75, "bar.warp.sync", 1, Delete, &[SharedRace]),
+    mutant("no barrier behind keys and values", ATTENTION_75, "bar.sync", 0, Delete, &[SharedRace, Uninitialised]),
+    mutant("no barrier before new keys", ONLINE_75, "bar.sync", 0, Delete, &[SharedRace]),
+    mutant("no barrier behind new keys", ONLINE_75, "bar.sync", 1, Delete, &[SharedRace, Uninitialised]),
+    mutant(
+        "no barrier behind the wait for keys",
+        ONLINE_80,
+        "bar.sync",
+        0,
+        Delete,
+        &[SharedRace, MissingWait, Uninitialised],
+    ),
+    mutant("no barrier between the warps' turns", NORM_DX, "bar.sync", 0, Delete, &[SharedRace, Uninitialised]),
+    mutant("no barrier before the last sum", NORM_REDUCE, "bar.sync", 0, Delete, &[SharedRace, Uninitialised]),
+    mutant("no barrier behind the zeros", COUNT, "bar.sync", 0, Delete, &[SharedRace, Uninitialised]),
+    mutant("no barrier behind the counting", COUNT, "bar.sync", 1, Delete, &[SharedRace]),
+    // Waits that are short, copies that are missing.
+    mutant("a wait for one group too few", MATMUL_80, "wait_group 1", 0, Swap("1", "2"), &[MissingWait, SharedRace]),
+    mutant("no wait", MATMUL_80, "wait_group", 0, Delete, &[MissingWait, SharedRace, Uninitialised]),
+    mutant("a step's copies form no group", MATMUL_80, "commit_group", 2, Delete, &[MissingWait, SharedRace]),
+    mutant("no wait for keys and values", ATTENTION_80, "wait_group 0", 0, Swap("0", "1"), &[MissingWait, SharedRace]),
+    mutant("no wait for a block of keys", ONLINE_80, "wait_group 0", 0, Swap("0", "1"), &[MissingWait, SharedRace]),
+    mutant("a copy of the first stage is missing", MATMUL_80, "cp.async.cg", 0, Delete, &[Uninitialised]),
+    mutant("a tile is never stored", MATMUL_75, "st.shared.v4", 0, Delete, &[Uninitialised]),
+    mutant("values are never stored", ATTENTION_75, "st.shared.v4", 1, Delete, &[Uninitialised]),
+    mutant("bins begin with no zeros", COUNT, "st.shared.u32", 0, Delete, &[Uninitialised]),
+    mutant("a result is never stored", ATTENTION_80, "st.global.f32", 0, Delete, &[Uninitialised]),
+    // Stages that share memory.
+    mutant("both stages are one", MATMUL_75, "xor.b32", usize::MAX, Swap("16384", "0"), &[SharedRace]),
+    mutant("stages overlap", MATMUL_80, "mov.u32", usize::MAX, Swap("32768", "0"), &[SharedRace, MissingWait]),
+    // Bounds and places.
+    mutant("rows of x past the end", MATMUL_75, "bra", 0, Unguard, &[OutOfBounds]),
+    mutant("rows past the end", NORM_75, "bra", 0, Unguard, &[OutOfBounds]),
+    mutant("columns past the end", NORM_75, "bra", 8, Unguard, &[OutOfBounds]),
+    mutant("bins past the end", COUNT, "bra", 0, Unguard, &[OutOfBounds]),
+    mutant("values past the end", COUNT, "bra", 1, Unguard, &[OutOfBounds]),
+    mutant("a stage too far", MATMUL_75, "ldmatrix", 0, Swap("]", "+32768]"), &[OutOfBounds]),
+    mutant("half a chunk too far", ATTENTION_80, "ldmatrix", 0, Swap("]", "+8]"), &[Misaligned]),
+    mutant("a row of sums too far", NORM_REDUCE, "ld.shared.f32", 7, Swap("896", "1024"), &[OutOfBounds]),
+    mutant("half a value off", COUNT, "ld.global.u32", 0, Swap("]", "+2]"), &[Misaligned]),
+    // Warps that part.
+    mutant("a barrier for some lanes", MATMUL_75, "bar.sync", 1, SomeLanes, &[Divergence, Deadlock]),
+    mutant("a matrix load by some lanes", MATMUL_80, "ldmatrix", 0, SomeLanes, &[Divergence]),
+    mutant("a product by some lanes", ATTENTION_80, "mma.sync", 0, SomeLanes, &[Divergence]),
+    mutant("a shuffle by some lanes", ATTENTION_75, "shfl.sync", 0, SomeLanes, &[Divergence]),
+    mutant("a barrier for more than there are", COUNT, "bar.sync", 0, Swap("0;", "0, 256;"), &[Deadlock, Divergence]),
+    // Atomics that are none.
+    mutant("a plain addition in shared memory", COUNT, "atom.shared", 0, Plain, &[SharedRace]),
+    mutant("a plain addition in global memory", COUNT, "atom.global", 0, Plain, &[GlobalRace]),
+    mutant("two blocks take one block's rows", NORM_DX, "%ctaid.x", 0, Swap("%ctaid.x", "0"), &[GlobalRace]),
+];
+
+/// The line with its edit.
+fn edited(edit: &Edit, line: &str) -> String {
+    let instruction = line.trim();
+    match edit {
+        Delete | Unguard => String::new(),
+        Swap(from, to) => {
+            assert!(line.contains(from), "`{line}` has no {from}");
+            let (head, tail) = line.rsplit_once(from).unwrap();
+            format!("{head}{to}{tail}")
+        }
+        SomeLanes => format!(
+            "{{ .reg .pred %few; .reg .b32 %who; mov.u32 %who, %laneid; setp.lt.u32 %few, %who, 5; @%few {instruction} }}"
+        ),
+        Plain => {
+            // atom.SPACE.add.u32 TO, [ADDRESS], VALUE;
+            let (opcode, operands) = instruction.split_once(char::is_whitespace).unwrap();
+            let space = opcode.split('.').nth(1).unwrap();
+            let parts: Vec<&str> = operands.trim_end_matches(';').split(',').map(str::trim).collect();
+            let [to, address, value] = parts[..] else { panic!("{line}") };
+            format!("ld.{space}.u32 {to}, {address}; add.u32 {to}, {to}, {value}; st.{space}.u32 {address}, {to};")
+        }
+    }
+}
+
+impl Mutant {
+    /// The file with the bug. `nth` of `usize::MAX` means every line that holds the text to be swapped too.
+    fn text(&self) -> Result<String, String> {
+        let text = card::ptx(self.file);
+        let start = text.find(&format!(".visible .entry {}(", self.entry)).unwrap();
+        let end = start + text[start..].find("\n}").unwrap();
+        let mut seen = 0;
+        let mut body = Vec::new();
+        for line in text[start..end].lines() {
+            let whole = matches!(self.edit, Swap(from, _) if line.contains(from)) && self.nth == usize::MAX;
+            let here = line.contains(self.line) && (whole || (self.nth != usize::MAX && seen == self.nth));
+            seen += usize::from(line.contains(self.line) && (self.nth != usize::MAX || whole));
+            body.push(if here { edited(&self.edit, line) } else { line.to_string() });
+        }
+        let found = if self.nth == usize::MAX { seen > 0 } else { seen > self.nth };
+        if !found {
+            return Err(format!("`{}` stands there {seen} times", self.line));
+        }
+        Ok(format!("{}{}{}", &text[..start], body.join("\n"), &text[end..]))
+    }
+
+    /// The kernel with the bug on a case where it matters.
+    fn run(&self, text: String, seed: u64) -> Result<(), Fault> {
+        let capability = if self.file.ends_with("sm75") { 75 } else { 80 };
+        let rig = Rig::new(capability, text, Stored::F16, seed);
+        match self.file.split(['/', '.']).rev().nth(1).unwrap() {
+            "matmul" => {
+                // Four steps: the last one lies where the strips of sm_80 will.
+                let tile = if self.entry.contains("tile64") { Tile::Narrow } else { Tile::Wide };
+                rig.matmul(self.entry, tile, 131, 136, 104).map(drop)
+            }
+            "attention" => rig.attention(self.entry, 1, 139, 2).map(drop),
+            "layer_norm" if self.entry.contains("bwd") => rig.layer_norm_backward(70, 200).map(drop),
+            "layer_norm" => rig.layer_norm(7, 200).map(drop),
+            "count" => rig.count(200).map(drop),
+            other => panic!("{other} is no kernel file"),
+        }
+    }
+}
+
+#[test]
+fn originals_have_no_finding() {
+    for mutant in MUTANTS {
+        for seed in [0, 1] {
+            if let Err(fault) = mutant.run(card::ptx(mutant.file), seed) {
+                panic!("{} {}: {fault}", mutant.file, mutant.entry);
+            }
+        }
+    }
+}
+
+#[test]
+fn planted_bugs_are_found_by_a_check() {
+    let mut missed = Vec::new();
+    for mutant in MUTANTS {
+        let found = match mutant.text().map(|text| mutant.run(text, 0)) {
+            Ok(Ok(())) => "nothing".to_string(),
+            Ok(Err(fault)) if mutant.kinds.contains(&fault.kind) => continue,
+            Ok(Err(fault)) => format!("{:?}: {}", fault.kind, fault.message),
+            Err(reason) => reason,
+        };
+        missed.push(format!("{} ({}): {found}", mutant.bug, mutant.entry));
+    }
+    assert!(MUTANTS.len() >= 20 && missed.is_empty(), "{} of {}\n{}", missed.len(), MUTANTS.len(), missed.join("\n"));
+}
