@@ -12,7 +12,7 @@
 //! | adamw, grad_norm, all_finite | over the flat arena | - |
 //!
 //! A `Var` input gets a gradient through its slot; with no tape an op records nothing.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod adamw;
 pub mod all_finite;

@@ -166,6 +166,12 @@ impl Gpu {
         self.capability
     }
 
+    /// The number of multiprocessors.
+    pub fn multiprocessors(&self) -> Result<usize> {
+        let count = self.device.get_attribute(DeviceAttribute::MultiprocessorCount);
+        count.map(|count| count.unsigned_abs() as usize).map_err(|e| Error::gpu("card", failed("no answer", e)))
+    }
+
     /// Bytes of memory, free and in all.
     pub fn memory(&self) -> Result<(u64, u64)> {
         let info = cust::memory::mem_get_info();

@@ -40,6 +40,32 @@ pub struct Entry {
     pub since: u32,
 }
 
+/// A 16-bit type that kernels store; the arithmetic is f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    F16,
+    /// From sm_80 on.
+    Bf16,
+}
+
+impl Half {
+    /// As the names of entries end.
+    pub fn name(self) -> &'static str {
+        match self {
+            Half::F16 => "f16",
+            Half::Bf16 => "bf16",
+        }
+    }
+}
+
+/// An error of `op` unless each buffer has its length: (name, elements, elements wanted).
+pub fn lengths(op: &'static str, buffers: &[(&str, usize, usize)]) -> Result<()> {
+    match buffers.iter().find(|(_, len, wanted)| len != wanted) {
+        None => Ok(()),
+        Some((name, len, wanted)) => Err(Error::shape(op, format!("{name} has {len} elements, not {wanted}"))),
+    }
+}
+
 /// Counts as a kernel takes them. An error of `op` when one is beyond `LARGEST`.
 pub fn counts<const N: usize>(op: &'static str, sizes: [usize; N]) -> Result<[u32; N]> {
     if let Some(size) = sizes.iter().find(|&&size| size > LARGEST) {
@@ -125,6 +151,11 @@ impl From<f32> for Arg {
 }
 
 impl Entry {
+    /// The entry of that name in an op's table. Panics when there is none: names are written in the code.
+    pub fn named(entries: &'static [Entry], name: &str) -> &'static Entry {
+        entries.iter().find(|entry| entry.name == name).unwrap_or_else(|| panic!("no kernel {name}"))
+    }
+
     /// Whether `args` are values for the parameters.
     pub(super) fn check(&self, args: &[Arg]) -> Result<()> {
         if args.len() != self.args.len() {

@@ -17,7 +17,7 @@ mod tests;
 pub use arena::{Arena, Element, Slice};
 pub use context::{Driver, Gpu, Target, driver};
 pub use graph::Graph;
-pub use launch::{Arg, Entry, Geometry, Kind, LARGEST, SHARED_UNASKED, counts};
+pub use launch::{Arg, Entry, Geometry, Half, Kind, LARGEST, SHARED_UNASKED, counts, lengths};
 pub(crate) use module::embedded;
 pub use module::{Kernel, Ptx, parameters};
 pub use stream::Stream;

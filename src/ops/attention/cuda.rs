@@ -1,8 +1,9 @@
 //! How the kernels of ptx/attention.cu are called: their arguments, their grids, and which one a sequence wants.
-#![forbid(unsafe_code)]
+#![allow(unsafe_code)]
 
-use crate::device::cuda::{Entry, Geometry, Kind, counts};
+use crate::device::cuda::{Entry, Geometry, Gpu, Half, Kind, Slice, counts, lengths};
 use crate::error::{Error, Result};
+use crate::ops::ptx;
 
 const FORWARD: &[(&str, Kind)] =
     &[("qkv", Kind::U64), ("y", Kind::U64), ("lse", Kind::U64), ("s", Kind::U32), ("heads", Kind::U32)];
@@ -78,6 +79,35 @@ pub fn forward_shape(b: usize, s: usize, heads: usize, kind: Method, capability:
             Geometry::row("attention", blocks, 2 * ONLINE_QUERIES as u32, 0)
         }
     }
+}
+
+/// y (b, s, 64 heads) and the log-sum-exp (b, heads, s) of qkv (b, s, 3, heads, 64), as the op's `packed`.
+#[allow(clippy::too_many_arguments, reason = "the kernel's operands and sizes")]
+pub fn forward(
+    gpu: &Gpu,
+    half: Half,
+    qkv: Slice<u16>,
+    b: usize,
+    s: usize,
+    heads: usize,
+    y: Slice<u16>,
+    lse: Slice<f32>,
+) -> Result<()> {
+    let rows = b * s * heads;
+    lengths(
+        "attention",
+        &[("qkv", qkv.len(), 3 * HEAD_WIDTH * rows), ("y", y.len(), HEAD_WIDTH * rows), ("lse", lse.len(), rows)],
+    )?;
+    let (major, minor) = gpu.capability();
+    let method = Method::choose(s);
+    let geometry = forward_shape(b, s, heads, method, 10 * major + minor)?;
+    let [s, heads] = counts("attention", [s, heads])?;
+    let entry = Entry::named(ENTRIES, &format!("attention_fwd{}_{}", method.suffix(), half.name()));
+    let kernel = gpu.kernel(&ptx::ATTENTION, entry)?;
+    let args = [qkv.into(), y.into(), lse.into(), s.into(), heads.into()];
+    // SAFETY: the buffers have the lengths that the kernel's contract gives for b images of s rows, as checked above;
+    // the grid has a block for each image and head, and strips beyond s are masked.
+    unsafe { gpu.stream().launch(&kernel, geometry, &args) }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! - saves: q, k, v, y and the log-sum-exp of each row of scores, from which P is made again
 //! - shapes: packed: qkv (B,S,3D) in timm's order; split: q (B,Sq,D) with kv (B,S,2D); y (B,Sq,D)
 //! - cost: 4 B Sq S D FLOPs forward, 10 B Sq S D backward; the (Sq,S) scores never leave the cache
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cpu;
 pub mod cuda;

@@ -1,8 +1,9 @@
 //! How the kernels of ptx/layer_norm.cu are called: their arguments and their grids.
-#![forbid(unsafe_code)]
+#![allow(unsafe_code)]
 
-use crate::device::cuda::{Entry, Geometry, Kind, counts};
+use crate::device::cuda::{Entry, Geometry, Gpu, Half, Kind, Slice, counts, lengths};
 use crate::error::{Error, Result};
+use crate::ops::ptx;
 
 const FORWARD: &[(&str, Kind)] = &[
     ("x", Kind::U64),
@@ -88,6 +89,87 @@ pub fn partial_len(rows: usize, d: usize) -> Result<usize> {
 pub fn backward_reduce_shape(d: usize) -> Result<Geometry> {
     check(1, d)?;
     Geometry::row("layer_norm", (2 * d).div_ceil(COLUMNS), 256, 0)
+}
+
+/// y, mean and rstd of x, as the op's `forward`: x and y (rows, d) in `half`, weight and bias (d), mean and rstd (rows).
+#[allow(clippy::too_many_arguments, reason = "the kernel's operands")]
+pub fn forward(
+    gpu: &Gpu,
+    half: Half,
+    x: Slice<u16>,
+    weight: Slice<f32>,
+    bias: Slice<f32>,
+    eps: f32,
+    y: Slice<u16>,
+    mean: Slice<f32>,
+    rstd: Slice<f32>,
+) -> Result<()> {
+    let (rows, d) = (mean.len(), weight.len());
+    let n = rows * d;
+    lengths(
+        "layer_norm",
+        &[("x", x.len(), n), ("y", y.len(), n), ("bias", bias.len(), d), ("rstd", rstd.len(), rows)],
+    )?;
+    let (geometry, [rows, d]) = (forward_shape(rows, d)?, counts("layer_norm", [rows, d])?);
+    let entry = Entry::named(ENTRIES, &format!("layer_norm_fwd_{}", half.name()));
+    let kernel = gpu.kernel(&ptx::LAYER_NORM, entry)?;
+    let args =
+        [x.into(), weight.into(), bias.into(), y.into(), mean.into(), rstd.into(), rows.into(), d.into(), eps.into()];
+    // SAFETY: the buffers have the lengths that the kernel's contract gives for (rows, d), as checked above; the kernel
+    // bounds its rows itself.
+    unsafe { gpu.stream().launch(&kernel, geometry, &args) }
+}
+
+/// dx is set, dweight and dbias are added to, as the op's backward; `partial` has `partial_len` elements.
+#[allow(clippy::too_many_arguments, reason = "the kernels' operands")]
+pub fn backward(
+    gpu: &Gpu,
+    half: Half,
+    dy: Slice<u16>,
+    x: Slice<u16>,
+    weight: Slice<f32>,
+    mean: Slice<f32>,
+    rstd: Slice<f32>,
+    dx: Slice<u16>,
+    partial: Slice<f32>,
+    dweight: Slice<f32>,
+    dbias: Slice<f32>,
+) -> Result<()> {
+    let (rows, d) = (mean.len(), weight.len());
+    let n = rows * d;
+    lengths(
+        "layer_norm",
+        &[
+            ("dy", dy.len(), n),
+            ("x", x.len(), n),
+            ("dx", dx.len(), n),
+            ("rstd", rstd.len(), rows),
+            ("partial", partial.len(), partial_len(rows, d)?),
+            ("dweight", dweight.len(), d),
+            ("dbias", dbias.len(), d),
+        ],
+    )?;
+    let (first, second) = (backward_dx_shape(rows, d)?, backward_reduce_shape(d)?);
+    let [blocks, rows, d] = counts("layer_norm", [first.grid[0] as usize, rows, d])?;
+    let entry = Entry::named(ENTRIES, &format!("layer_norm_bwd_dx_{}", half.name()));
+    let kernel = gpu.kernel(&ptx::LAYER_NORM, entry)?;
+    let args = [
+        dy.into(),
+        x.into(),
+        weight.into(),
+        mean.into(),
+        rstd.into(),
+        dx.into(),
+        partial.into(),
+        rows.into(),
+        d.into(),
+    ];
+    // SAFETY: the lengths are those of the kernel's contract, checked above; its blocks own a row of `partial` each.
+    unsafe { gpu.stream().launch(&kernel, first, &args)? };
+    let kernel = gpu.kernel(&ptx::LAYER_NORM, Entry::named(ENTRIES, "layer_norm_bwd_reduce_f32"))?;
+    let args = [partial.into(), dweight.into(), dbias.into(), blocks.into(), d.into()];
+    // SAFETY: as above; the launch before it in the stream has written `partial`.
+    unsafe { gpu.stream().launch(&kernel, second, &args) }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! - saves: x, mean and rstd of each row, weight
 //! - shapes: x (..., D), weight (D), bias (D)
 //! - cost: 8 FLOPs and 8 bytes an element forward, 15 FLOPs and 12 bytes backward
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cpu;
 pub mod cuda;

@@ -1,8 +1,9 @@
 //! How the kernels of ptx/matmul.cu are called: their arguments, their grids, and which tile a product wants.
-#![forbid(unsafe_code)]
+#![allow(unsafe_code)]
 
-use crate::device::cuda::{Entry, Geometry, Kind, counts};
+use crate::device::cuda::{Arg, Entry, Geometry, Gpu, Half, Kind, Slice, counts, lengths};
 use crate::error::{Error, Result};
+use crate::ops::ptx;
 
 const BIAS: &[(&str, Kind)] = &[
     ("x", Kind::U64),
@@ -102,6 +103,55 @@ pub fn forward_shape(m: usize, n: usize, k: usize, tile: Tile) -> Result<Geometr
         return Err(Error::shape("matmul", format!("rows of {k}; the kernels take multiples of 8")));
     }
     Geometry::row("matmul", tile.blocks(m, n), tile.threads(), 0)
+}
+
+/// What follows the product and the bias; see the op's `Epilogue`.
+#[derive(Clone, Copy)]
+pub enum Fused<'a> {
+    Bias,
+    /// GELU; the pre-activation (m, n) is kept.
+    BiasGelu {
+        pre: Slice<'a, u16>,
+    },
+    /// A residual (m, n) is added.
+    BiasResidual {
+        residual: Slice<'a, u16>,
+    },
+}
+
+/// y (m, n) = x (m, k) weight^T + bias and what `fused` adds; weight (n, k), bias (n) in f32.
+pub fn forward(
+    gpu: &Gpu,
+    half: Half,
+    x: Slice<u16>,
+    weight: Slice<u16>,
+    bias: Slice<f32>,
+    fused: Fused,
+    y: Slice<u16>,
+) -> Result<()> {
+    let n = bias.len();
+    let k = weight.len().checked_div(n).unwrap_or(0);
+    let m = x.len().checked_div(k).unwrap_or(0);
+    let (name, beside) = match fused {
+        Fused::Bias => ("bias", None),
+        Fused::BiasGelu { pre } => ("bias_gelu", Some(pre)),
+        Fused::BiasResidual { residual } => ("bias_residual", Some(residual)),
+    };
+    let beside_len = beside.map_or(m * n, |slice| slice.len());
+    lengths(
+        "matmul",
+        &[("x", x.len(), m * k), ("weight", weight.len(), n * k), ("y", y.len(), m * n), (name, beside_len, m * n)],
+    )?;
+    let tile = Tile::choose(m, n, gpu.multiprocessors()?);
+    let (geometry, [m, n, k]) = (forward_shape(m, n, k, tile)?, counts("matmul", [m, n, k])?);
+    let entry = Entry::named(ENTRIES, &format!("matmul_fwd_{name}{}_{}", tile.suffix(), half.name()));
+    let kernel = gpu.kernel(&ptx::MATMUL, entry)?;
+    let mut args: Vec<Arg> = vec![x.into(), weight.into(), bias.into()];
+    args.extend(beside.map(Arg::from));
+    args.extend::<[Arg; 4]>([y.into(), m.into(), n.into(), k.into()]);
+    // SAFETY: the buffers have the lengths that the kernel's contract gives for (m, n, k), as checked above; the kernel
+    // masks what its tiles hold beyond m and n.
+    unsafe { gpu.stream().launch(&kernel, geometry, &args) }
 }
 
 #[cfg(test)]

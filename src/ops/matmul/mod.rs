@@ -5,7 +5,7 @@
 //! - saves: x, W; with GELU also the pre-activation
 //! - shapes: x (..., n_in), W (n_out, n_in), b (n_out), r and y (..., n_out)
 //! - cost: 2 rows n_in n_out FLOPs forward, twice that backward; 4 (rows n_in + n_in n_out + rows n_out) bytes forward
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cpu;
 pub mod cuda;
