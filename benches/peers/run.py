@@ -128,11 +128,11 @@ def main():
             lines.append(f"| {mode} K={keep} | {versions[engine]} | {spread} | {median / base:.2f} |")
         report["cases"].append({"mode": mode, "keep": keep, "seconds": seconds, "versions": versions})
         print("\n".join(lines[-len(engines):]), flush=True)
-    print("\n" + "\n".join(lines))
-    if args.output:
-        args.output.mkdir(parents=True, exist_ok=True)
-        (args.output / "results.json").write_text(json.dumps(report, indent=1) + "\n")
-        (args.output / "results.md").write_text("\n".join(lines) + "\n")
+        # Saved case by case: an hour's sitting that is broken off keeps what it has.
+        if args.output:
+            args.output.mkdir(parents=True, exist_ok=True)
+            (args.output / "results.json").write_text(json.dumps(report, indent=1) + "\n")
+            (args.output / "results.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
