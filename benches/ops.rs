@@ -15,7 +15,7 @@ const PRODUCTS: [(&str, usize, usize, usize); 7] = [
     ("proj", ROWS, 768, 768),
     ("fc1", ROWS, 3072, 768),
     ("fc2", ROWS, 768, 3072),
-    ("dW of fc1", 3072, 768, ROWS),
+    ("as dW of fc1", 3072, 768, ROWS),
     ("qkv, one image", 138, 2304, 768),
     ("fc2, one image", 138, 768, 3072),
 ];

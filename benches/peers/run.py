@@ -44,7 +44,10 @@ class Worker:
     def step(self):
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        return float(self.process.stdout.readline())
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"error: {self.version} stopped; see its message above")
+        return float(answer)
 
     def close(self):
         self.process.stdin.close()
@@ -82,7 +85,7 @@ def processor():
 
 def measure(case, engines, args):
     """Seconds of every engine's timed steps, and its version."""
-    ours = {f"dynavit-{name}": name for name in ("f32", "bf16")}
+    ours = {"dynavit-f32": "f32"}
     start = lambda e: Ours(ours[e], case, args) if e in ours else Worker(WORKERS[e], case, args)
     running = {engine: start(engine) for engine in engines}
     for engine in running.values():

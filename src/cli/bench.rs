@@ -96,7 +96,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let mut times = step_times(args, &prune, Vit::init(config.clone(), options, 0), &recipe)?;
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
-    // A backward pass computes two products for each of the forward's.
+    // A backward pass computes two products for each of the forward's: attention's a little more, the embedding's less.
     let passes = if args.what == What::Train { 3 } else { 1 };
     let flops = 2 * passes * Cost::new(&config, &options, k).executed * args.batch_size as u64;
     let outcome = Outcome {
@@ -111,10 +111,11 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let what = if args.what == What::Train { "training" } else { "inference" };
     print::line(&format!("{what} of {}, K = {} % (S = {}), f32", config.name, args.keep, k + 1))?;
     print::line(&format!("batch {}, {} threads, {} steps", args.batch_size, engine.threads, args.steps))?;
+    let about = if args.what == What::Train { ", a step counted as three forward passes" } else { "" };
     let Milliseconds { median, min, max } = outcome.milliseconds;
     print::line(&format!("{:10.2} images a second", outcome.images_per_second))?;
     print::line(&format!("{median:10.1} ms a step (from {min:.1} to {max:.1})"))?;
-    print::line(&format!("{:10.1} GFLOP/s executed", outcome.gflops_per_second))?;
+    print::line(&format!("{:10.1} GFLOP/s executed{}", outcome.gflops_per_second, about))?;
     match outcome.peak_memory_bytes {
         Some(bytes) => print::line(&format!("{:10.2} GiB of memory at most", bytes as f64 / 2f64.powi(30))),
         None => Ok(()),

@@ -144,7 +144,7 @@ impl Tape {
     }
 
     /// Walks back from `output` with upstream gradient `dy`, overwriting `flat` with the gradients of the arena.
-    /// An error names every parameter that no gradient reached in full.
+    /// An error names every parameter that no gradient reached in full; `flat` then holds old values in their places.
     pub fn backward(self, output: &Var, dy: Tensor, params: &ParamArena, flat: &mut Tensor) -> Result<()> {
         if flat.shape() != params.flat().shape() {
             return Err(Error::shape("tape", format!("gradients of shape {:?}", flat.shape())));
@@ -337,7 +337,7 @@ mod tests {
         let pack = |w: &Var, training| {
             w.panels(training, || {
                 made.set(made.get() + 1);
-                Panels::new(Mat::new(w.value.data(), 2, 3))
+                Panels::new(Mat::new(w.value.data(), w.value.len() / 3, 3))
             });
             made.get()
         };

@@ -88,8 +88,13 @@ impl ParamArena {
 
     /// All parameters for the optimiser, while no tape holds a view.
     pub fn flat_mut(&mut self) -> &mut Tensor {
-        self.panels = Arc::default();
+        self.forget_panels();
         &mut self.flat
+    }
+
+    /// Gives back what inference packed of the weights, as before training goes on.
+    pub fn forget_panels(&mut self) {
+        self.panels = Arc::default();
     }
 
     /// Packed weights of the present values.

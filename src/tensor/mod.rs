@@ -88,13 +88,6 @@ impl Tensor {
         &mut buffer.as_mut_slice()[self.offset..self.offset + self.len]
     }
 
-    /// Sets every element to zero.
-    pub fn fill_zero(&mut self) {
-        match self.device() {
-            Device::Cpu => self.data_mut().par_chunks_mut(CHUNK).for_each(|chunk| chunk.fill(0.0)),
-        }
-    }
-
     /// self += other, elementwise. Panics when the lengths differ.
     pub fn add(&mut self, other: &Tensor) {
         assert_eq!(self.len, other.len, "a sum of {:?} and {:?}", self.shape, other.shape);

@@ -150,6 +150,9 @@ fn end_epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<
         Err(Error::Interrupted { .. }) => return Err(run.interrupted()?),
         other => other?,
     };
+    // Validation packed every weight a second time; training packs as it goes.
+    run.vit.params.forget_panels();
+    Tensor::release_memory();
     let progress = &mut run.progress;
     let row = EpochMetrics {
         epoch: progress.epoch + 1,

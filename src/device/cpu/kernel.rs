@@ -55,6 +55,7 @@ impl Kernel {
         let Kernel { mr, nr, run } = *self;
         let k = a.len() / mr;
         assert!(a.len() == k * mr && b.len() == k * nr && out.rows <= mr && out.cols <= nr, "panels do not fit");
+        assert!(mr * nr <= MOST, "a rectangle of {mr} x {nr}");
         if out.rows == mr && out.cols == nr {
             // SAFETY: the panels' lengths are asserted above, the whole rectangle is the caller's promise, and
             // `KERNEL` picked `run` by what the processor has.

@@ -162,6 +162,10 @@ impl Entry {
             let reason = format!("{} arguments for {} parameters", args.len(), self.args.len());
             return Err(Error::gpu(self.name, reason));
         }
+        let uneven = |(arg, _): &(&Arg, _)| matches!(arg, Arg::U64(address) if !address.is_multiple_of(16));
+        if let Some((_, (name, _))) = args.iter().zip(self.args).find(uneven) {
+            return Err(Error::gpu(self.name, format!("{name} is not aligned to 16 bytes")));
+        }
         match args.iter().zip(self.args).find(|(arg, (_, kind))| arg.kind() != *kind) {
             None => Ok(()),
             Some((arg, (name, kind))) => Err(Error::gpu(self.name, format!("{arg:?} for {name}, which is {kind:?}"))),

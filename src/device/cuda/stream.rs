@@ -35,8 +35,10 @@ impl Stream {
         Ok(Stream { stream, one_by_one, capturing: Cell::new(false) })
     }
 
-    /// Copies `values` to the card. They may change as soon as this returns.
+    /// Copies `values` to the card. They may change as soon as this returns. An error inside a capture, which would
+    /// read them at every replay.
     pub fn upload<T: Element>(&self, to: Slice<T>, values: &[T]) -> Result<()> {
+        self.refuse_capture("upload")?;
         if to.len() != values.len() {
             return Err(Error::gpu("upload", format!("{} values into a slice of {}", values.len(), to.len())));
         }
@@ -50,8 +52,16 @@ impl Stream {
         check(|| format!("upload of {} bytes", to.bytes()), result)
     }
 
-    /// Copies from the card and waits for it.
+    fn refuse_capture(&self, what: &str) -> Result<()> {
+        if self.capturing.get() {
+            return Err(Error::gpu(what, "a capture holds no copies from or to the host's memory"));
+        }
+        Ok(())
+    }
+
+    /// Copies from the card and waits for it. An error inside a capture.
     pub fn download<T: Element>(&self, from: Slice<T>) -> Result<Vec<T>> {
+        self.refuse_capture("download")?;
         let mut values = vec![T::default(); from.len()];
         if !values.is_empty() {
             // SAFETY: `values` has room for that many bytes, and stays until the stream has been waited for.

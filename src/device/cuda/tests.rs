@@ -58,7 +58,7 @@ fn a_kernel_runs_and_its_graph_runs_again() {
     let gpu = gpu();
     let arena = Arena::new(&gpu, 1 << 20).unwrap();
     let kernel = gpu.kernel(&PTX, &ENTRY).unwrap();
-    for n in [0_usize, 1, 31, 33, 197] {
+    for n in [1_usize, 31, 33, 197] {
         let values: Vec<f32> = (0..n).map(|i| i as f32 - 3.0).collect();
         let (x, y) = (arena.upload(&values).unwrap(), arena.alloc::<f32>(n).unwrap());
         let args = [x.into(), y.into(), 2.0_f32.into(), (n as u32).into()];
@@ -67,9 +67,6 @@ fn a_kernel_runs_and_its_graph_runs_again() {
         unsafe { gpu.stream().launch(&kernel, geometry, &args) }.unwrap();
         let doubled: Vec<f32> = values.iter().map(|v| 2.0 * v).collect();
         assert_eq!(gpu.stream().download(y).unwrap(), doubled);
-        if n == 0 {
-            continue;
-        }
         let back = [y.into(), y.into(), 0.5_f32.into(), (n as u32).into()];
         let stream = gpu.stream();
         // SAFETY: y holds n elements, and the arena outlives the download.
