@@ -140,7 +140,8 @@ fn layer_norms(gpu: &Gpu, half: Half) {
             .unwrap();
         let (x, dy, weight, bias) = (wide(half, &x), wide(half, &dy), f64s(&weight), f64s(&bias));
         let what = format!("layer norm {half:?} {rows} x {d}");
-        // Values below 1 about a mean near 0 normalise to below 4; the statistics of a row are sums of d of them.
+        // Values below 1 about a mean near 0 normalise to below 4; the statistics of a row are sums of d of them. The factors
+        // before `few` are chosen: they count the terms that a value is made of, not the worst case of each.
         let few = (d + 32) as f64 * UNIT;
         let expected = layer_norm::reference::forward(&x, &weight, &bias, 1e-6);
         let got = wide(half, &gpu.stream().download(y).unwrap());

@@ -30,6 +30,8 @@ struct Report {
     cpu: Cpu,
     /// Null when no driver was found, or when the virtual GPU was asked for.
     driver: Option<Driver>,
+    /// Why the driver that was looked for does not serve.
+    driver_problem: Option<String>,
     /// Null when there is no card, or when another device was asked for.
     card: Option<Card>,
     /// The kernels as the card takes them; empty without one.
@@ -92,6 +94,7 @@ fn examine(device: &str) -> Report {
     let mut report = Report {
         cpu: cpu(),
         driver: None,
+        driver_problem: None,
         card: None,
         modules: Vec::new(),
         device: "cpu".into(),
@@ -104,6 +107,12 @@ fn examine(device: &str) -> Report {
     let cards = driver.as_ref().map_or(0, |driver| driver.cards);
     if let (Target::Cuda, Ok(driver)) = (target, &driver) {
         report.driver = Some(Driver { cuda: driver.version.clone(), cards: driver.cards });
+    }
+    if let Err(error) = &driver {
+        report.driver_problem = Some(match error {
+            Error::Usage { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        });
     }
     let wanted = match device {
         DeviceName::Cpu => false,
@@ -145,7 +154,7 @@ fn cpu() -> Cpu {
     Cpu { architecture: std::env::consts::ARCH.into(), features, threads, memory_bytes: memory() }
 }
 
-/// The vector instructions that the engine asks about.
+/// The vector instructions that matter to matrix products; the engine uses AVX2 with FMA.
 #[cfg(target_arch = "x86_64")]
 fn features() -> Vec<(&'static str, bool)> {
     vec![
@@ -157,7 +166,7 @@ fn features() -> Vec<(&'static str, bool)> {
     ]
 }
 
-/// The vector instructions that the engine asks about: NEON is part of the architecture.
+/// The vector instructions that matter to matrix products: NEON is part of the architecture.
 #[cfg(not(target_arch = "x86_64"))]
 fn features() -> Vec<(&'static str, bool)> {
     vec![("neon", cfg!(target_arch = "aarch64"))]
@@ -188,7 +197,7 @@ fn describe(report: &Report) -> String {
     match &report.driver {
         Some(driver) => row("driver", format!("CUDA {}, cards: {}", driver.cuda, driver.cards)),
         None if is_virtual => row("driver", "not looked for: the virtual GPU takes its place".into()),
-        None => row("driver", "no CUDA driver was found".into()),
+        None => row("driver", report.driver_problem.clone().unwrap_or_default()),
     }
     if let Some(card) = &report.card {
         let (total, free) = (gib(card.memory_bytes), gib(card.free_bytes));

@@ -53,8 +53,8 @@ pub struct Gpu {
     device: Device,
     target: Target,
     capability: (u32, u32),
-    /// Last, so that all else is gone before it.
-    context: Context,
+    /// Shared with what outlives this: modules of kernels, and graphs.
+    context: Arc<Context>,
 }
 
 /// An error about the flag that asked for the device.
@@ -136,14 +136,14 @@ impl Gpu {
             let reason = format!("{name} has compute capability {major}.{minor}; the kernels need {a}.{b}");
             return Err(refuse(target, reason, "use a newer card, or --device cpu"));
         }
-        let context = Context::new(device).map_err(ask("the card gives no context"))?;
-        let stream = Stream::new()?;
+        let context = Arc::new(Context::new(device).map_err(ask("the card gives no context"))?);
+        let stream = Stream::new(context.clone())?;
         Ok(Gpu { modules: Mutex::default(), stream, device, target, capability, context })
     }
 
     /// Makes the card current in this thread; needed before a thread other than the one that opened it uses it.
     pub fn bind(&self) -> Result<()> {
-        CurrentContext::set_current(&self.context).map_err(|error| Error::gpu("context", format!("{error:?}")))
+        CurrentContext::set_current(&*self.context).map_err(|error| Error::gpu("context", format!("{error:?}")))
     }
 
     /// The stream that everything runs on.
@@ -185,7 +185,7 @@ impl Gpu {
         if let Some(module) = modules.get(ptx.name) {
             return Ok(module.clone());
         }
-        let module = Arc::new(Module::load(ptx, self.capability)?);
+        let module = Arc::new(Module::load(ptx, self.capability, self.context.clone())?);
         modules.insert(ptx.name, module.clone());
         Ok(module)
     }

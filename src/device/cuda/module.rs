@@ -1,8 +1,9 @@
 //! PTX on a card: the text for its capability, the compiler's log when it is refused, kernels by their entries.
 #![allow(unsafe_code)]
 
-use super::{Entry, Kind, check, reason};
+use super::{Entry, Kind, SHARED_UNASKED, check, reason};
 use crate::error::{Error, Result};
+use cust::context::Context;
 use cust::sys::{self, CUfunction, CUjit_option, CUmodule, CUresult};
 use std::cmp::Ordering as Order;
 use std::ffi::{CStr, CString, c_void};
@@ -21,9 +22,6 @@ pub struct Ptx {
 
 /// Room for what the compiler says.
 const LOG_BYTES: usize = 8192;
-
-/// Dynamic shared memory that a kernel may have without asking, less what it has of its own.
-const SHARED_FREE: u32 = 48 << 10;
 
 impl Ptx {
     /// The text for a card, and what its file is called.
@@ -54,6 +52,8 @@ pub fn parameters(ptx: &str, entry: &str) -> Option<Vec<Kind>> {
 /// A loaded module.
 pub(super) struct Module {
     handle: CUmodule,
+    /// Kernels may outlive the `Gpu` that they came from, but not its context.
+    _context: Arc<Context>,
     text: &'static str,
     file: String,
 }
@@ -65,7 +65,7 @@ unsafe impl Sync for Module {}
 
 impl Module {
     /// Loads the text for a capability. The error quotes the compiler.
-    pub(super) fn load(ptx: &Ptx, capability: (u32, u32)) -> Result<Self> {
+    pub(super) fn load(ptx: &Ptx, capability: (u32, u32), context: Arc<Context>) -> Result<Self> {
         let (text, file) = ptx.of(capability);
         let image = CString::new(text).map_err(|_| Error::gpu(file.as_str(), "the PTX holds a zero byte"))?;
         let mut log = vec![0_u8; LOG_BYTES];
@@ -78,7 +78,7 @@ impl Module {
             sys::cuModuleLoadDataEx(&mut handle, image.as_ptr().cast(), 2, options.as_mut_ptr(), values.as_mut_ptr())
         };
         if result == CUresult::CUDA_SUCCESS {
-            return Ok(Module { handle, text, file });
+            return Ok(Module { handle, _context: context, text, file });
         }
         let log = CStr::from_bytes_until_nul(&log).map_or_else(|_| String::new(), |log| log.to_string_lossy().into());
         let why = match result {
@@ -94,7 +94,7 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
-        // SAFETY: the handle is ours, and kernels of it hold an `Arc` to this.
+        // SAFETY: the handle is ours, kernels of it hold an `Arc` to this, and its context goes after it.
         unsafe { sys::cuModuleUnload(self.handle) };
     }
 }
@@ -132,7 +132,7 @@ impl Kernel {
         // SAFETY: the function was just looked up, and `fixed` is a place for the answer.
         let result = unsafe { sys::cuFuncGetAttribute(&mut fixed, attribute, function) };
         check(|| entry.name.into(), result)?;
-        let shared = AtomicU32::new(SHARED_FREE.saturating_sub(fixed.unsigned_abs()));
+        let shared = AtomicU32::new(SHARED_UNASKED.saturating_sub(fixed.unsigned_abs()));
         Ok(Kernel { module, function, entry, shared })
     }
 

@@ -5,17 +5,21 @@ use super::launch::{Arg, Geometry};
 use super::module::Kernel;
 use super::{Element, Graph, Slice, check};
 use crate::error::{Error, Result};
+use cust::context::Context;
 use cust::sys::{self, CUresult, CUstream};
 use std::cell::Cell;
 use std::env;
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::Arc;
 
 /// An order of copies and launches on the card. What is put in has happened after [`Stream::synchronise`].
 ///
 /// With `DYNAVIT_CUDA_SYNC=1` each launch is waited for, so that an error names the kernel that caused it.
 pub struct Stream {
     stream: CUstream,
+    /// For the graphs made here.
+    context: Arc<Context>,
     /// Whether each launch is waited for.
     one_by_one: bool,
     capturing: Cell<bool>,
@@ -25,14 +29,14 @@ pub struct Stream {
 unsafe impl Send for Stream {}
 
 impl Stream {
-    pub(super) fn new() -> Result<Self> {
+    pub(super) fn new(context: Arc<Context>) -> Result<Self> {
         let mut stream = ptr::null_mut();
         // The flag keeps it apart from the legacy stream, which nothing here uses. `cust` always takes the flag off.
         let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: `stream` is a place for the handle.
         check(|| "stream".into(), unsafe { sys::cuStreamCreate(&mut stream, flags) })?;
         let one_by_one = env::var_os("DYNAVIT_CUDA_SYNC").is_some_and(|value| value == "1");
-        Ok(Stream { stream, one_by_one, capturing: Cell::new(false) })
+        Ok(Stream { stream, context, one_by_one, capturing: Cell::new(false) })
     }
 
     /// Copies `values` to the card. They may change as soon as this returns. An error inside a capture, which would
@@ -164,7 +168,7 @@ impl Stream {
         // SAFETY: `graph` is a place for the handle.
         let ended = unsafe { sys::cuStreamEndCapture(self.stream, &mut graph) };
         // The body's error says more than that of the capture it spoilt.
-        let graph = check(|| "capture".into(), ended).and_then(|()| Graph::new(graph));
+        let graph = check(|| "capture".into(), ended).and_then(|()| Graph::new(graph, self.context.clone()));
         done.and(graph)
     }
 

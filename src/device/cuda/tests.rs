@@ -155,3 +155,23 @@ fn parameters_are_read_from_the_text() {
     assert_eq!(PTX.of((7, 5)).1, "ptx/scale.sm75.ptx");
     assert_eq!(PTX.of((9, 0)).1, "ptx/scale.sm80.ptx");
 }
+
+#[test]
+fn kernels_outlive_their_gpu_and_captures_hold_no_copies_of_the_hosts_memory() {
+    let gpu = gpu();
+    let kernel = gpu.kernel(&PTX, &ENTRY).unwrap();
+    let arena = Arena::new(&gpu, 1 << 10).unwrap();
+    let x = arena.upload(&[1.0_f32; 4]).unwrap();
+    let refused = gpu.stream().capture(|| gpu.stream().upload(x, &[2.0; 4])).err().unwrap().to_string();
+    assert!(refused.contains("a capture holds no copies"), "{refused}");
+    assert_eq!(gpu.stream().download(x).unwrap(), [1.0; 4]);
+    // SAFETY: the launch is refused for its arguments before anything runs.
+    let uneven = unsafe {
+        let args = [x.window(1, 3).into(), x.into(), 1.0_f32.into(), 3_u32.into()];
+        gpu.stream().launch(&kernel, line(1, 32, 0), &args)
+    };
+    assert!(uneven.unwrap_err().to_string().contains("x is not aligned to 16 bytes"));
+    drop(arena);
+    drop(gpu);
+    assert!(kernel.registers().unwrap() > 0);
+}
