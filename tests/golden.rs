@@ -76,7 +76,7 @@ fn losses_and_gradients(options: VitOptions, percent: &str) -> (f32, Vec<f32>, T
     let images = images();
     let kept = keep(&vit, &images, percent);
     let mut grads = Tensor::zeros(vit.params.flat().shape());
-    let (loss, logits) = vit.loss_and_gradients(&images, &kept, &LABELS, 0.0, &mut grads).unwrap();
+    let (loss, logits) = vit.loss_and_gradients(&images, &kept, &LABELS, 0.0, 1.0, &mut grads).unwrap();
     (loss, logits.data().to_vec(), grads, vit)
 }
 
@@ -124,7 +124,7 @@ fn ten_steps_follow_pytorch() {
     assert_eq!(losses.len(), 10);
     let mut worst = 0.0f64;
     for (step, expected) in losses.iter().enumerate() {
-        let (loss, _) = vit.loss_and_gradients(&images, &kept, &LABELS, 0.0, &mut grads).unwrap();
+        let (loss, _) = vit.loss_and_gradients(&images, &kept, &LABELS, 0.0, 1.0, &mut grads).unwrap();
         let expected = expected.as_f64().unwrap();
         let error = (f64::from(loss) / expected - 1.0).abs();
         worst = worst.max(error);
@@ -189,7 +189,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
             let kept = keep(&vit, &images(), "70");
             let kept = Kept { indices: kept.indices.repeat(4), batch: 4 * BATCH, k: kept.k };
             let mut grads = Tensor::zeros(vit.params.flat().shape());
-            let (loss, _) = vit.loss_and_gradients(&all, &kept, &LABELS.repeat(4), 0.0, &mut grads).unwrap();
+            let (loss, _) = vit.loss_and_gradients(&all, &kept, &LABELS.repeat(4), 0.0, 1.0, &mut grads).unwrap();
             (loss.to_bits(), grads.data().iter().map(|v| v.to_bits()).collect::<Vec<_>>())
         })
     };

@@ -22,6 +22,7 @@ pub use resolve::resolve;
 
 use crate::data::TransformConfig;
 use crate::model::{VitConfig, VitOptions};
+use crate::optim::LossScale;
 use crate::prune::PruneConfig;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -75,6 +76,9 @@ pub struct Progress {
     pub epoch_seconds: f64,
     pub best_accuracy: Option<f64>,
     pub best_epoch: Option<u32>,
+    /// Of a run in f16.
+    #[serde(default)]
+    pub loss_scale: Option<LossScale>,
     /// Epochs that the run was last asked for, which may be more than its first settings say.
     #[serde(default)]
     pub epochs: u32,

@@ -225,8 +225,9 @@ impl RunDir {
         fs::create_dir(dir).map_err(|e| Error::io(dir, &e))?;
         let card = serde_json::to_string(card).expect("a card has only string keys");
         let metadata = BTreeMap::from([("format".to_string(), "pt".to_string()), (CARD.to_string(), card)]);
-        write_arena(&dir.join(MODEL), &vit.params, &[("", vit.params.flat().data())], &metadata)?;
-        let moments = [(FIRST, optim.exp_avg.data()), (SECOND, optim.exp_avg_sq.data())];
+        write_arena(&dir.join(MODEL), &vit.params, &[("", vit.params.flat().to_host()?.data())], &metadata)?;
+        let (first, second) = (optim.exp_avg.to_host()?, optim.exp_avg_sq.to_host()?);
+        let moments = [(FIRST, first.data()), (SECOND, second.data())];
         write_arena(&dir.join(OPTIM), &vit.params, &moments, &BTreeMap::new())?;
         let state = State::seal(dir, progress, optim.step, sha256_hex(self.config()?.as_bytes()))?;
         durable::write_new(&dir.join(STATE), state.to_json().as_bytes())?;

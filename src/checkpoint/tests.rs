@@ -6,7 +6,7 @@ use super::*;
 use crate::data::{EvalResize, Interpolation, Norm};
 use crate::error::Error;
 use crate::model::Vit;
-use crate::optim::{AdamW, AdamWConfig};
+use crate::optim::{AdamW, AdamWConfig, LossScale};
 use crate::prune::{Round, SaliencyDomain, Scorer};
 use crate::rng::{Purpose, Stream};
 use crate::tape::ParamArena;
@@ -47,6 +47,7 @@ fn trained(step: u64) -> (Vit, AdamW, Progress) {
     optim.exp_avg.data_mut()[0] = 1e-41;
     optim.step = step + 1;
     let progress = Progress {
+        loss_scale: Some(LossScale::default()),
         epoch: 2,
         batch: 7,
         step,

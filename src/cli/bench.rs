@@ -2,13 +2,14 @@
 #![forbid(unsafe_code)]
 
 use super::eval::at_least_one;
-use super::options::{EngineFlags, PruneFlags, set};
+use super::options::{Engine, EngineFlags, PruneFlags, set};
 use super::print;
 use crate::data::{Norm, noise};
+use crate::device::cuda::Store;
 use crate::error::Result;
 use crate::flops::Cost;
 use crate::model::{Vit, VitConfig, VitOptions};
-use crate::optim::{AdamW, no_decay_ranges};
+use crate::optim::{AdamW, LossScale, no_decay_ranges};
 use crate::prune::{Keep, Pixels, PruneConfig, select};
 use crate::tensor::Tensor;
 use crate::train::{DatasetName, Learner, TrainConfig};
@@ -93,7 +94,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     set(&mut prune.round, args.prune.round);
 
     let k = prune.keep.count(config.patches(), prune.round);
-    let mut times = step_times(args, &prune, Vit::init(config.clone(), options, 0), &recipe)?;
+    let mut times = step_times(args, &prune, Vit::init(config.clone(), options, 0), &recipe, &engine)?;
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
     // A backward pass computes two products for each of the forward's: attention's a little more, the embedding's less.
@@ -109,8 +110,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         return print::json(&outcome);
     }
     let what = if args.what == What::Train { "training" } else { "inference" };
-    print::line(&format!("{what} of {}, K = {} % (S = {}), f32", config.name, args.keep, k + 1))?;
-    print::line(&format!("batch {}, {} threads, {} steps", args.batch_size, engine.threads, args.steps))?;
+    print::line(&format!("{what} of {}, K = {} % (S = {})", config.name, args.keep, k + 1))?;
+    print::line(&format!("batch {}, {}, {} steps", args.batch_size, engine.words(), args.steps))?;
     let about = if args.what == What::Train { ", a step counted as three forward passes" } else { "" };
     let Milliseconds { median, min, max } = outcome.milliseconds;
     print::line(&format!("{:10.2} images a second", outcome.images_per_second))?;
@@ -123,7 +124,14 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 }
 
 /// Seconds of each timed step.
-fn step_times(args: &BenchArgs, prune: &PruneConfig, mut vit: Vit, recipe: &TrainConfig) -> Result<Vec<f64>> {
+fn step_times(
+    args: &BenchArgs,
+    prune: &PruneConfig,
+    mut vit: Vit,
+    recipe: &TrainConfig,
+    engine: &Engine,
+) -> Result<Vec<f64>> {
+    engine.take(&mut vit)?;
     let (side, channels, grid) = (vit.config.image_size, vit.config.channels, vit.config.grid());
     let batch = || noise(args.batch_size, side, Norm::Imagenet, args.classes, 0);
     let mut times = Vec::new();
@@ -142,7 +150,14 @@ fn step_times(args: &BenchArgs, prune: &PruneConfig, mut vit: Vit, recipe: &Trai
             let len = vit.params.flat().len();
             let mut optim = AdamW::new(len, recipe.adamw(), no_decay_ranges(&vit.params, &recipe.no_decay));
             let mut grads = Tensor::zeros(&[len]);
-            let mut learner = Learner { vit: &mut vit, optim: &mut optim, grads: &mut grads };
+            let mut loss_scale = None;
+            if let Some(gpu) = &engine.gpu {
+                optim.move_to(gpu)?;
+                grads = grads.to_card(gpu)?;
+                loss_scale = (gpu.compute() == Store::F16).then(LossScale::default);
+            }
+            let mut learner =
+                Learner { vit: &mut vit, optim: &mut optim, grads: &mut grads, loss_scale: &mut loss_scale };
             for _ in 0..=args.steps {
                 let batch = batch();
                 let clock = Instant::now();

@@ -136,7 +136,8 @@ pub fn run(args: EvalArgs) -> Result<()> {
     if samples.is_empty() {
         return Err(Error::usage("--split", format!("{} has no image in this split", dataset.name), "choose another"));
     }
-    let (vit, _) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
+    let (mut vit, _) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
+    engine.take(&mut vit)?;
     let workers = engine.workers(args.workers);
     let feed =
         Feed { transform: &card.transform, batch_size: args.batch_size.or(run_batch_size).unwrap_or(32), workers };

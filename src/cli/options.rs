@@ -3,13 +3,15 @@
 
 use crate::checkpoint::ModelCard;
 use crate::data::{EvalResize, Interpolation, Norm};
+use crate::device::cuda::{Gpu, Store, Target};
 use crate::error::{Error, Result};
-use crate::model::{EmbedMode, PosMode};
+use crate::model::{EmbedMode, PosMode, Vit};
 use crate::prune::{Round, SaliencyDomain, Scorer};
 use crate::train::{DeviceName, MAX_THREADS, Precision};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
+use std::sync::Arc;
 
 /// How patches are ranked and cut.
 #[derive(Args, Clone, Debug, Default, Serialize)]
@@ -98,20 +100,18 @@ impl ImageFlags {
 }
 
 /// The engine that was picked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Engine {
     pub threads: usize,
+    /// The card, when it computes there.
+    pub gpu: Option<Arc<Gpu>>,
+    /// Why a card that is there is not used, under `--device auto`.
+    pub note: Option<String>,
 }
 
 impl EngineFlags {
     /// Picks the engine and starts its threads; called once in a process.
     pub fn start(&self) -> Result<Engine> {
-        if matches!(self.device, Some(DeviceName::Cuda | DeviceName::PtxVm)) {
-            return Err(Error::usage("--device", "this build has no CUDA engine", "use --device cpu"));
-        }
-        if matches!(self.precision, Some(Precision::Bf16 | Precision::F16)) {
-            return Err(Error::usage("--precision", "this build computes in f32 only", "use --precision f32"));
-        }
         if self.threads == Some(0) {
             return Err(Error::usage("--threads", "no thread could compute", "give at least 1"));
         }
@@ -124,11 +124,66 @@ impl EngineFlags {
             .num_threads(threads)
             .build_global()
             .map_err(|error| Error::usage("--threads", error.to_string(), "give a smaller number"))?;
-        Ok(Engine { threads: rayon::current_num_threads() })
+        let (gpu, note) = self.card()?;
+        Ok(Engine { threads: rayon::current_num_threads(), gpu: gpu.map(Arc::new), note })
+    }
+
+    /// The card to compute on, or why one that is there is left alone.
+    fn card(&self) -> Result<(Option<Gpu>, Option<String>)> {
+        let precision = self.precision.unwrap_or(Precision::Auto);
+        let store = match precision {
+            Precision::F32 => Store::F32,
+            Precision::Bf16 => Store::Bf16,
+            Precision::Auto | Precision::F16 => Store::F16,
+        };
+        let open = |target| Gpu::open(target)?.computing_in(store);
+        let (gpu, note) = match self.device.unwrap_or(DeviceName::Auto) {
+            DeviceName::Cpu => (None, None),
+            DeviceName::Cuda => (Some(open(Target::Cuda)?), None),
+            DeviceName::PtxVm => (Some(open(Target::PtxVm)?), None),
+            DeviceName::Auto => match open(Target::Cuda) {
+                Ok(gpu) => (Some(gpu), None),
+                // A machine without a driver is no news.
+                Err(_) if cuda_driver::driver_missing().is_some() => (None, None),
+                Err(error) => (None, Some(format!("computing on the CPU: {error}"))),
+            },
+        };
+        if gpu.is_none() && matches!(precision, Precision::Bf16 | Precision::F16) {
+            return Err(Error::usage("--precision", "the CPU engine computes in f32 only", "use --precision f32"));
+        }
+        Ok((gpu, note))
     }
 }
 
 impl Engine {
+    /// Brings a model to where it is computed.
+    pub fn take(&self, vit: &mut Vit) -> Result<()> {
+        if let Some(note) = &self.note {
+            super::print::complain("note", note);
+        }
+        self.gpu.as_ref().map_or(Ok(()), |gpu| vit.params.move_to(gpu))
+    }
+
+    /// What was picked, by the names of the flags.
+    pub fn choice(&self) -> (DeviceName, Precision) {
+        let Some(gpu) = &self.gpu else { return (DeviceName::Cpu, Precision::F32) };
+        let device = if gpu.is_virtual() { DeviceName::PtxVm } else { DeviceName::Cuda };
+        let precision = match gpu.compute() {
+            Store::F32 => Precision::F32,
+            Store::F16 => Precision::F16,
+            Store::Bf16 => Precision::Bf16,
+        };
+        (device, precision)
+    }
+
+    /// The engine and its arithmetic, in words.
+    pub fn words(&self) -> String {
+        match &self.gpu {
+            Some(gpu) => format!("{} in {}", gpu.name(), gpu.compute().name()),
+            None => format!("cpu in f32, {} threads", self.threads),
+        }
+    }
+
     /// Threads that decode images: what was asked for, or at most four.
     pub fn workers(&self, asked: Option<usize>) -> usize {
         asked.unwrap_or(self.threads.min(4))

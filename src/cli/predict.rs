@@ -67,7 +67,7 @@ struct Outcome {
 
 /// Predicts, and prints batch by batch or all at once.
 pub fn run(args: PredictArgs) -> Result<()> {
-    args.engine.start()?;
+    let engine = args.engine.start()?;
     let source::Source { weights, mut card, own_card } =
         source::open_weights("--weights", &args.weights, args.model.as_deref())?;
     set(&mut card.prune.keep, args.keep);
@@ -78,7 +78,8 @@ pub fn run(args: PredictArgs) -> Result<()> {
         print::complain("warning", &text);
     }
     let paths = files(&args.images)?;
-    let (vit, _) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
+    let (mut vit, _) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
+    engine.take(&mut vit)?;
     let mut images = Vec::new();
     for (i, batch) in paths.chunks(args.batch_size).enumerate() {
         let first = i * args.batch_size;

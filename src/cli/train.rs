@@ -12,7 +12,7 @@ use crate::flops::Cost;
 use crate::model::VitConfig;
 use crate::optim::NoDecay;
 use crate::prune::Keep;
-use crate::train::{DatasetName, DeviceName, Precision, Run, Stop, Summary, TrainConfig, train};
+use crate::train::{DatasetName, Run, Stop, Summary, TrainConfig, train};
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -165,7 +165,10 @@ pub fn run(args: TrainArgs) -> Result<()> {
         None => start(&args, &stop)?,
     };
     let mut progress = Progress::new(args.quiet, run.config.epochs, run.dataset.train.len(), run.config.batch_size);
-    header(&run, engine, &progress);
+    if let Some(gpu) = &engine.gpu {
+        run.move_to(gpu)?;
+    }
+    header(&run, &engine, &progress);
     let summary = train(&mut run, &stop, &mut |event| progress.show(event));
     progress.clear();
     let summary = summary.inspect_err(|_| run.dir.discard_unsaved())?;
@@ -185,7 +188,8 @@ fn start(args: &TrainArgs, stop: &Stop) -> Result<(Run, Engine)> {
     config.validate()?;
     let engine = started(&config)?;
     // What was picked is recorded, so that a resumed run keeps it.
-    let config = TrainConfig { device: DeviceName::Cpu, precision: Precision::F32, ..config };
+    let (device, precision) = engine.choice();
+    let config = TrainConfig { device, precision, ..config };
     // A bad name is told before the data set, which may be large, is read.
     VitConfig::named(&config.model, 1)?;
     let root = source::root(config.dataset, config.data.as_deref())?;
@@ -399,7 +403,7 @@ fn utc_stamp(time: SystemTime) -> String {
 }
 
 /// What is about to run.
-fn header(run: &Run, engine: Engine, progress: &Progress) {
+fn header(run: &Run, engine: &Engine, progress: &Progress) {
     let (config, dataset, vit) = (&run.config, &run.dataset, &run.vit.config);
     let k = config.keep.count(vit.patches(), config.round);
     progress.say(&format!("run        {}", run.dir.root().display()));
@@ -426,7 +430,7 @@ fn header(run: &Run, engine: Engine, progress: &Progress) {
         dataset.val.len(),
         dataset.test.len()
     ));
-    progress.say(&format!("engine     cpu, f32, {} threads, {} decoding threads", engine.threads, run.workers));
+    progress.say(&format!("engine     {}, {} decoding threads", engine.words(), run.workers));
     for note in dataset.notes.iter().chain(&run.notes) {
         progress.say(&format!("note       {note}"));
     }

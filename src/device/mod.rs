@@ -8,4 +8,6 @@ pub mod cuda;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
     Cpu,
+    /// A card, or the virtual one.
+    Cuda,
 }

@@ -100,25 +100,28 @@ impl Vit {
         matmul::forward(tape, &rows, &self.param("head.weight"), &self.param("head.bias"), Epilogue::Bias)
     }
 
-    /// Logits (B, classes) of normalised images (B,C,h,w) at their kept patches; records nothing.
+    /// Logits (B, classes) of normalised images (B,C,h,w) at their kept patches, on the host; records nothing.
     pub fn logits(&self, images: &Tensor, kept: &Kept) -> Result<Tensor> {
-        Ok(self.forward(None, images, kept)?.value)
+        self.forward(None, &images.beside(self.params.flat())?, kept)?.value.to_host()
     }
 
     /// Mean cross-entropy and logits (B, classes) of a batch; overwrites `grads`, laid out as `params.flat()`, with the
-    /// gradient. A parameter that no gradient reaches is an error that names it.
+    /// gradient of `scale` times the loss. Only the loss comes to the host. A parameter that no gradient reaches is an error that names it.
     pub fn loss_and_gradients(
         &self,
         images: &Tensor,
         kept: &Kept,
         labels: &[usize],
         label_smoothing: f32,
+        scale: f32,
         grads: &mut Tensor,
     ) -> Result<(f32, Tensor)> {
         let mut tape = Tape::new();
-        let logits = self.forward(Some(&mut tape), images, kept)?;
+        let images = images.beside(self.params.flat())?;
+        let logits = self.forward(Some(&mut tape), &images, kept)?;
         let loss = cross_entropy::forward(Some(&mut tape), &logits, labels, label_smoothing)?;
-        tape.backward(&loss, Tensor::from_vec(vec![1.0], &[1]), &self.params, grads)?;
-        Ok((loss.value.data()[0], logits.value))
+        let upstream = Tensor::from_vec(vec![scale], &[1]).beside(self.params.flat())?;
+        tape.backward(&loss, upstream, &self.params, grads)?;
+        Ok((loss.value.to_host()?.data()[0], logits.value))
     }
 }

@@ -3,12 +3,27 @@
 
 use crate::device::cuda::{Ptx, embedded};
 
+pub static ADAMW: Ptx = embedded!("adamw");
+pub static ASSEMBLE: Ptx = embedded!("assemble");
 pub static ATTENTION: Ptx = embedded!("attention");
+pub static CROSS_ENTROPY: Ptx = embedded!("cross_entropy");
+pub static GATHER: Ptx = embedded!("gather");
 pub static LAYER_NORM: Ptx = embedded!("layer_norm");
 pub static MATMUL: Ptx = embedded!("matmul");
+pub static PATCHIFY: Ptx = embedded!("patchify");
 
-/// All of them.
-pub static ALL: [&Ptx; 3] = [&ATTENTION, &LAYER_NORM, &MATMUL];
+/// All of them, and that of the tensors.
+pub static ALL: [&Ptx; 9] = [
+    &ADAMW,
+    &ASSEMBLE,
+    &ATTENTION,
+    &CROSS_ENTROPY,
+    &GATHER,
+    &LAYER_NORM,
+    &MATMUL,
+    &PATCHIFY,
+    &crate::tensor::cuda::PTX,
+];
 
 #[cfg(test)]
 mod tests {

@@ -1,16 +1,22 @@
 //! AdamW over the flat arena, the learning-rate schedule, and which parameters are spared the decay.
 #![forbid(unsafe_code)]
 
+mod loss_scale;
 mod no_decay;
 mod schedule;
 
+pub use loss_scale::LossScale;
 pub use no_decay::{NoDecay, no_decay_ranges};
 pub use schedule::Schedule;
 
-use crate::ops::adamw::{self, AdamWStep};
+use crate::device::cuda::Gpu;
+use crate::error::Result;
+use crate::ops::adamw::{self, AdamWStep, Coefficients, cuda};
+use crate::tape::ParamArena;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// AdamW's constants; PyTorch's defaults but for the decay, which is the paper's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,13 +46,48 @@ impl AdamW {
         AdamW { config, no_decay, exp_avg: Tensor::zeros(&[len]), exp_avg_sq: Tensor::zeros(&[len]), step: 0 }
     }
 
+    /// Moves the moments to a card.
+    pub fn move_to(&mut self, gpu: &Arc<Gpu>) -> Result<()> {
+        self.exp_avg = self.exp_avg.to_card(gpu)?;
+        self.exp_avg_sq = self.exp_avg_sq.to_card(gpu)?;
+        Ok(())
+    }
+
+    /// The scalars of update number `step` at a rate.
+    fn hyper(&self, lr: f64, step: u64) -> AdamWStep {
+        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
+        AdamWStep { lr, beta1, beta2, eps, weight_decay, step }
+    }
+
+    /// One update on a card, by gradients that come multiplied by `scale`; nothing when one of them is not finite.
+    /// Returns whether the update was applied, once the card has come to it.
+    pub fn update_on_card(&mut self, params: &mut ParamArena, grads: &Tensor, scale: f32, lr: f64) -> Result<bool> {
+        let gpu = grads.gpu();
+        let factors = cuda::factors(&Coefficients::new(&self.hyper(lr, self.step + 1)), scale);
+        let factors = Tensor::from_vec(factors.to_vec(), &[cuda::FACTORS]).to_card(gpu)?;
+        let spared: Vec<u32> =
+            adamw::merged(&self.no_decay).iter().flat_map(|r| [r.start as u32, r.end as u32]).collect();
+        let (spared, flag) = (Tensor::indices(gpu, &spared)?, Tensor::zeros_on_card(gpu, &[1])?);
+        cuda::check(gpu, grads.floats(), flag.words())?;
+        let arenas = cuda::Arenas {
+            params: params.flat().floats(),
+            grads: grads.floats(),
+            exp_avg: self.exp_avg.floats(),
+            exp_avg_sq: self.exp_avg_sq.floats(),
+            copy: params.compute().map(Tensor::values),
+        };
+        cuda::step(gpu, arenas, factors.floats(), flag.words(), spared.words())?;
+        let applied = gpu.stream().download(flag.words())? == [0];
+        self.step += u64::from(applied);
+        Ok(applied)
+    }
+
     /// One update of `params` (len,) by `grads` (len,); equals torch.optim.AdamW (decoupled decay, bias correction).
     ///
     /// Panics when the lengths differ or when `params` is shared.
     pub fn update(&mut self, params: &mut Tensor, grads: &Tensor, lr: f64) {
-        let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
         self.step += 1;
-        let hyper = AdamWStep { lr, beta1, beta2, eps, weight_decay, step: self.step };
+        let hyper = self.hyper(lr, self.step);
         adamw::step(params, grads, &mut self.exp_avg, &mut self.exp_avg_sq, hyper, &self.no_decay);
     }
 }

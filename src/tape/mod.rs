@@ -10,10 +10,13 @@ mod params;
 
 pub use params::{ParamArena, ParamId};
 
+use crate::device::Device;
 use crate::device::cpu::gemm::{Panels, Write};
 use crate::device::cpu::{PanelCache, vector};
+use crate::device::cuda::Slice;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Where the gradient of a value goes.
@@ -34,12 +37,14 @@ pub struct Var {
     pub slot: Slot,
     /// Packed forms of the arena's values, for a parameter.
     panels: Option<Arc<PanelCache>>,
+    /// A parameter's values as a card's products read them.
+    compute: Option<Tensor>,
 }
 
 impl Var {
     /// A value without gradient: pixels, or any value outside training.
     pub fn constant(value: Tensor) -> Self {
-        Var { value, slot: Slot::None, panels: None }
+        Var { value, slot: Slot::None, panels: None, compute: None }
     }
 
     /// The shape of the value.
@@ -57,16 +62,20 @@ impl Var {
 
     /// The same value and gradient under another shape of equal size.
     pub fn reshape(&self, shape: &[usize]) -> Self {
-        Var { value: self.value.reshape(shape), slot: self.slot, panels: self.panels.clone() }
+        let compute = self.compute.as_ref().map(|values| values.reshape(shape));
+        Var { value: self.value.reshape(shape), slot: self.slot, panels: self.panels.clone(), compute }
+    }
+
+    /// The values as the products of the device read them: on a card, a parameter's copy in its type.
+    pub fn compute(&self) -> &Tensor {
+        self.compute.as_ref().unwrap_or(&self.value)
     }
 }
 
 impl ParamArena {
     /// A parameter as an input of ops.
     pub fn var(&self, id: ParamId) -> Var {
-        let range = self.range(id);
-        let value = self.flat().window(range.start, self.shape(id));
-        Var { value, slot: Slot::Param { offset: range.start, len: range.len() }, panels: Some(self.panels().clone()) }
+        self.view(self.range(id).start, self.shape(id))
     }
 
     /// Rows `first..first + rows` of a parameter of rank 1 or 2 as an input of ops.
@@ -75,12 +84,14 @@ impl ParamArena {
         let row: usize = self.shape(id)[1..].iter().product();
         let mut shape = self.shape(id).to_vec();
         shape[0] = rows;
-        let (offset, len) = (self.range(id).start + first * row, rows * row);
-        Var {
-            value: self.flat().window(offset, &shape),
-            slot: Slot::Param { offset, len },
-            panels: Some(self.panels().clone()),
-        }
+        self.view(self.range(id).start + first * row, &shape)
+    }
+
+    fn view(&self, offset: usize, shape: &[usize]) -> Var {
+        let value = self.flat().window(offset, shape);
+        let slot = Slot::Param { offset, len: value.len() };
+        let compute = self.compute().map(|values| values.window(offset, shape));
+        Var { value, slot, panels: Some(self.panels().clone()), compute }
     }
 }
 
@@ -140,7 +151,7 @@ impl Tape {
     pub fn record(&mut self, value: Tensor, backward: impl Backward + 'static) -> Var {
         let slot = Slot::Node(self.records.len());
         self.records.push(Record { shape: value.shape().to_vec(), backward: Box::new(backward) });
-        Var { value, slot, panels: None }
+        Var { value, slot, panels: None, compute: None }
     }
 
     /// Walks back from `output` with upstream gradient `dy`, overwriting `flat` with the gradients of the arena.
@@ -150,7 +161,7 @@ impl Tape {
             return Err(Error::shape("tape", format!("gradients of shape {:?}", flat.shape())));
         }
         let mut grads = Grads { nodes: vec![None; self.records.len()], flat, reached: Vec::new() };
-        grads.add(output.slot, dy);
+        grads.add(output.slot, dy)?;
         for (node, record) in self.records.into_iter().enumerate().rev() {
             if let Some(dy) = grads.nodes[node].take() {
                 record.backward.backward(dy, &mut grads)?;
@@ -184,19 +195,26 @@ impl Grads<'_> {
     }
 
     /// Sets or adds a finished gradient: set on an activation's first, added otherwise.
-    pub fn add(&mut self, slot: Slot, gradient: Tensor) {
+    pub fn add(&mut self, slot: Slot, gradient: Tensor) -> Result<()> {
         match slot {
             Slot::None => {}
             Slot::Node(node) => match &mut self.nodes[node] {
                 empty @ None => *empty = Some(gradient),
                 Some(_) => {
-                    let mut sum = self.nodes[node].take().expect("matched above").into_unique();
-                    sum.add(&gradient);
+                    let mut sum = self.nodes[node].take().expect("matched above").into_unique()?;
+                    sum.add(&gradient)?;
                     self.nodes[node] = Some(sum);
                 }
             },
-            Slot::Param { .. } => self.param_add(slot, |sum| vector::add(sum, gradient.data())),
+            Slot::Param { .. } => match gradient.device() {
+                Device::Cpu => self.param_add(slot, |sum| vector::add(sum, gradient.data())),
+                Device::Cuda => {
+                    let [(sum, write)] = self.param_slices([slot])?;
+                    gradient.put(sum, write == Write::Add)?;
+                }
+            },
         }
+        Ok(())
     }
 
     /// Lets `add` add to a parameter's gradient in place. `slot` must be a parameter, which `emit` sees to.
@@ -211,26 +229,45 @@ impl Grads<'_> {
 
     /// Lets `put` set a parameter's gradient, or add to it when an earlier op has set it.
     pub fn param_put(&mut self, slot: Slot, put: impl FnOnce(&mut [f32], Write)) {
+        let (place, write) = self.place(slot, |flat, gap| flat.data_mut()[gap].fill(0.0));
+        put(&mut self.flat.data_mut()[place], write);
+    }
+
+    /// On a card: where the gradients of parameters lie, and whether each is to be set or added to.
+    pub fn param_slices<const N: usize>(&mut self, slots: [Slot; N]) -> Result<[(Slice<'_, f32>, Write); N]> {
+        let mut cleared = Ok(());
+        let places = slots.map(|slot| {
+            self.place(slot, |flat, gap| {
+                let zeros = flat.gpu().stream().clear(flat.floats().window(gap.start, gap.len()));
+                cleared = std::mem::replace(&mut cleared, Ok(())).and(zeros);
+            })
+        });
+        cleared?;
+        Ok(places.map(|(place, write)| (self.flat.floats().window(place.start, place.len()), write)))
+    }
+
+    /// The place of a parameter's gradient, counted as reached; `zero` clears what others have left out of it.
+    fn place(&mut self, slot: Slot, zero: impl FnMut(&mut Tensor, Range<usize>)) -> (Range<usize>, Write) {
         let Slot::Param { offset, len } = slot else { unreachable!("only parameters are added to in place") };
         let end = offset + len;
         let mut write = Write::Set;
         if self.reached.iter().any(|&(from, to)| from < end && offset < to) {
-            self.zero_gaps(offset, end);
+            self.zero_gaps(offset, end, zero);
             write = Write::Add;
         }
-        put(&mut self.flat.data_mut()[offset..end], write);
         self.reached.push((offset, end));
+        (offset..end, write)
     }
 
     /// Zeros what no gradient has reached of a run that others have reached in part.
-    fn zero_gaps(&mut self, offset: usize, end: usize) {
+    fn zero_gaps(&mut self, offset: usize, end: usize, mut zero: impl FnMut(&mut Tensor, Range<usize>)) {
         let mut inside: Vec<_> =
             self.reached.iter().filter(|&&(from, to)| from < end && offset < to).copied().collect();
         inside.sort_unstable();
         let mut covered = offset;
         for (from, to) in inside.into_iter().chain([(end, end)]) {
             if from > covered {
-                self.flat.data_mut()[covered..from].fill(0.0);
+                zero(self.flat, covered..from);
             }
             covered = covered.max(to);
         }
@@ -269,8 +306,7 @@ mod tests {
         }
         fn backward(self: Box<Self>, mut dy: Tensor, grads: &mut Grads) -> Result<()> {
             vector::scale(dy.data_mut(), 2.0);
-            grads.add(self.x, dy);
-            Ok(())
+            grads.add(self.x, dy)
         }
     }
 
@@ -304,7 +340,7 @@ mod tests {
         let mut flat = Tensor::zeros(&[7]);
         let mut grads = Grads { nodes: vec![None; 2], flat: &mut flat, reached: Vec::new() };
         for (var, record) in [(&b, 1), (&a, 0)] {
-            grads.add(var.slot, Tensor::from_vec(vec![1.0, 1.0], &[2]));
+            grads.add(var.slot, Tensor::from_vec(vec![1.0, 1.0], &[2])).unwrap();
             let dy = grads.nodes[record].take().unwrap();
             Box::new(Double {
                 x: if record == 0 { params.var(ParamId(0)).slot } else { params.rows(ParamId(1), 2, 2).slot },

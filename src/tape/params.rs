@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 use crate::device::cpu::PanelCache;
+use crate::device::cuda::{Gpu, Store};
+use crate::error::Result;
 use crate::tensor::Tensor;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -19,6 +21,8 @@ pub struct ParamArena {
     ranges: Vec<Range<usize>>,
     index: HashMap<String, ParamId>,
     flat: Tensor,
+    /// The same values in the type that a card's products read, unless that is f32.
+    compute: Option<Tensor>,
     /// What ops made of the present values; begun anew when they change.
     panels: Arc<PanelCache>,
 }
@@ -37,7 +41,15 @@ impl ParamArena {
             ranges.push(offset..offset + len);
             offset += len;
         }
-        ParamArena { names, shapes, ranges, index, flat: Tensor::zeros(&[offset]), panels: Arc::default() }
+        ParamArena {
+            names,
+            shapes,
+            ranges,
+            index,
+            flat: Tensor::zeros(&[offset]),
+            compute: None,
+            panels: Arc::default(),
+        }
     }
 
     /// The number of parameters (tensors).
@@ -90,6 +102,19 @@ impl ParamArena {
     pub fn flat_mut(&mut self) -> &mut Tensor {
         self.forget_panels();
         &mut self.flat
+    }
+
+    /// Moves the parameters to a card, with a copy in the type that its products read.
+    pub fn move_to(&mut self, gpu: &Arc<Gpu>) -> Result<()> {
+        self.forget_panels();
+        self.flat = self.flat.to_card(gpu)?;
+        self.compute = (gpu.compute() != Store::F32).then(|| self.flat.narrowed()).transpose()?;
+        Ok(())
+    }
+
+    /// The copy in the type that a card's products read, unless that is f32.
+    pub fn compute(&self) -> Option<&Tensor> {
+        self.compute.as_ref()
     }
 
     /// Gives back what inference packed of the weights, as before training goes on.

@@ -31,27 +31,29 @@ impl std::fmt::Display for DatasetName {
     }
 }
 
-/// Where the numbers are computed. Only the first two exist in this build; the others are known so as to be refused by name.
+/// Where the numbers are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceName {
+    /// A card when there is one, else the CPU
     Auto,
     Cpu,
-    #[value(hide = true)]
+    /// The first card of the installed driver
     Cuda,
-    #[value(hide = true)]
+    /// The virtual card: slow, and checks every access
     PtxVm,
 }
 
-/// Arithmetic of the step. Only the first two exist in this build; the others are known so as to be refused by name.
+/// Arithmetic of the step: what activations are stored as; statistics, master weights and moments are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
+    /// f16 on a card, f32 on the CPU
     Auto,
     F32,
-    #[value(hide = true)]
+    /// On cards of compute capability 8.0 and later
     Bf16,
-    #[value(hide = true)]
+    /// On cards, with a dynamic loss scale
     F16,
 }
 

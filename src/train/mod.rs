@@ -11,11 +11,12 @@ pub use signals::Stop;
 
 use crate::checkpoint::{EpochMetrics, resolve};
 use crate::data::{Batch, Loader, Mode, epoch_order};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval::{Report, evaluate};
 use crate::model::{HeadPolicy, Vit};
 use crate::ops::all_finite;
-use crate::optim::AdamW;
+use crate::optim::{AdamW, LossScale};
 use crate::prune::{Pixels, PruneConfig, select};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
@@ -106,7 +107,8 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
 /// One step of the run. Returns the mean loss of the batch.
 fn step(run: &mut Run, batch: Batch, lr: f64) -> Result<f32> {
     let (step, epoch, smoothing) = (run.progress.step, run.progress.epoch, run.config.label_smoothing as f32);
-    let mut learner = Learner { vit: &mut run.vit, optim: &mut run.optim, grads: &mut run.grads };
+    let loss_scale = &mut run.progress.loss_scale;
+    let mut learner = Learner { vit: &mut run.vit, optim: &mut run.optim, grads: &mut run.grads, loss_scale };
     learner.step(&run.card.prune, batch, epoch, smoothing, lr).map_err(|error| match error {
         Error::NonFinite { what, .. } => Error::NonFinite {
             what: format!("{what} of step {} (epoch {})", step + 1, epoch + 1),
@@ -121,25 +123,43 @@ pub struct Learner<'a> {
     pub vit: &'a mut Vit,
     pub optim: &'a mut AdamW,
     pub grads: &'a mut Tensor,
+    /// Present where gradients are f16.
+    pub loss_scale: &'a mut Option<LossScale>,
 }
 
 impl Learner<'_> {
     /// One step: score, prune, forward, backward, update. Returns the mean loss of the batch. A loss or gradient that
-    /// is not finite is an error, and nothing is updated.
+    /// is not finite is an error, and nothing is updated; with a loss scale, such a gradient halves it instead.
     pub fn step(&mut self, prune: &PruneConfig, batch: Batch, epoch: u32, smoothing: f32, lr: f64) -> Result<f32> {
         let (b, c, p) = (batch.labels.len(), self.vit.config.channels, self.vit.config.image_size);
         let pixels = Pixels { normalized: &batch.images, rgb: &batch.rgb, ids: &batch.ids, epoch };
         let kept = select(prune, &self.vit.config.grid(), &pixels)?;
         let images = Tensor::from_vec(batch.images, &[b, c, p, p]);
-        let (loss, _) = self.vit.loss_and_gradients(&images, &kept, &batch.labels, smoothing, self.grads)?;
+        let scale = self.loss_scale.map_or(1.0, |scale| scale.scale);
+        let (loss, _) = self.vit.loss_and_gradients(&images, &kept, &batch.labels, smoothing, scale, self.grads)?;
         let blame = |what: &str| Error::NonFinite { what: what.into(), remedy: "lower the rate".into() };
         if !loss.is_finite() {
             return Err(blame("the loss"));
         }
-        if !all_finite::check(self.grads) {
-            return Err(blame("a gradient"));
+        match self.grads.device() {
+            Device::Cpu => {
+                if !all_finite::check(self.grads) {
+                    return Err(blame("a gradient"));
+                }
+                self.optim.update(self.vit.params.flat_mut(), self.grads, lr);
+            }
+            Device::Cuda => {
+                let applied = self.optim.update_on_card(&mut self.vit.params, self.grads, scale, lr)?;
+                match self.loss_scale {
+                    Some(scale) => scale.after(applied),
+                    None if !applied => return Err(blame("a gradient")),
+                    None => {}
+                }
+                if self.loss_scale.is_some_and(|scale| scale.is_spent()) {
+                    return Err(blame("a gradient, at every loss scale,"));
+                }
+            }
         }
-        self.optim.update(self.vit.params.flat_mut(), self.grads, lr);
         Ok(loss)
     }
 }
@@ -185,7 +205,11 @@ fn end_epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<
 fn test(run: &Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<Report> {
     let (path, _) = resolve(run.dir.root())?;
     let weights = Weights::open(&path)?;
-    let (vit, _) = Vit::load(run.vit.config.clone(), run.vit.options, &weights, HeadPolicy::Require, run.config.seed)?;
+    let (mut vit, _) =
+        Vit::load(run.vit.config.clone(), run.vit.options, &weights, HeadPolicy::Require, run.config.seed)?;
+    if let Some(gpu) = run.gpu() {
+        vit.params.move_to(gpu)?;
+    }
     match watched(run, &vit, "test", stop, show) {
         Err(Error::Interrupted { .. }) => Err(run.interruption()),
         other => other,

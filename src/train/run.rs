@@ -4,6 +4,8 @@
 use super::config::TrainConfig;
 use crate::checkpoint::{ModelCard, Progress, RunDir};
 use crate::data::Dataset;
+use crate::device::Device;
+use crate::device::cuda::{Gpu, Store};
 use crate::error::{Error, Result};
 use crate::eval::Feed;
 use crate::model::{HeadPolicy, Vit, VitConfig};
@@ -11,6 +13,7 @@ use crate::optim::{AdamW, Schedule, no_decay_ranges};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A training run.
@@ -145,6 +148,27 @@ impl Run {
             workers,
             notes,
         })
+    }
+
+    /// Computes on a card from now on: parameters, moments and gradients live there.
+    pub fn move_to(&mut self, gpu: &Arc<Gpu>) -> Result<()> {
+        self.vit.params.move_to(gpu)?;
+        self.optim.move_to(gpu)?;
+        self.grads = self.grads.to_card(gpu)?;
+        if gpu.compute() == Store::F16 {
+            self.progress.loss_scale.get_or_insert_default();
+        } else {
+            self.progress.loss_scale = None;
+        }
+        Ok(())
+    }
+
+    /// The card that the run is on, if it is on one.
+    pub fn gpu(&self) -> Option<&Arc<Gpu>> {
+        match self.grads.device() {
+            Device::Cpu => None,
+            Device::Cuda => Some(self.grads.gpu()),
+        }
     }
 
     /// Batches in an epoch.

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::support::*;
-use dynavit::device::cuda::{Arena, Gpu, Half};
+use dynavit::device::cuda::{Arena, Gpu, Half, Values};
 use dynavit::ops::layer_norm;
 
 pub fn check(gpu: &Gpu, half: Half) {
@@ -14,13 +14,26 @@ pub fn check(gpu: &Gpu, half: Half) {
         let (x_card, weight_card) = (arena.upload(&x).unwrap(), arena.upload(&weight).unwrap());
         let (y, mean, rstd) = (arena.alloc(n).unwrap(), arena.alloc(rows).unwrap(), arena.alloc(rows).unwrap());
         let bias_card = arena.upload(&bias).unwrap();
-        layer_norm::cuda::forward(gpu, half, x_card, weight_card, bias_card, 1e-6, y, mean, rstd).unwrap();
+        let card = |slice| Values::Half(half, slice);
+        let x_values = card(x_card);
+        layer_norm::cuda::forward(gpu, x_values, weight_card, bias_card, 1e-6, card(y), mean, rstd).unwrap();
         let (dx, partial) =
             (arena.alloc(n).unwrap(), arena.alloc(layer_norm::cuda::partial_len(rows, d).unwrap()).unwrap());
         let (dweight, dbias) = (arena.zeros(d).unwrap(), arena.zeros(d).unwrap());
         let dy_card = arena.upload(&dy).unwrap();
-        layer_norm::cuda::backward(gpu, half, dy_card, x_card, weight_card, mean, rstd, dx, partial, dweight, dbias)
-            .unwrap();
+        layer_norm::cuda::backward(
+            gpu,
+            card(dy_card),
+            x_values,
+            weight_card,
+            mean,
+            rstd,
+            card(dx),
+            partial,
+            dweight,
+            dbias,
+        )
+        .unwrap();
         let (x, dy, weight, bias) = (wide(half, &x), wide(half, &dy), f64s(&weight), f64s(&bias));
         let what = format!("layer norm {half:?} {rows} x {d}");
         // Values below 1 about a mean near 0 normalise to below 4; the statistics of a row are sums of d of them. The factors

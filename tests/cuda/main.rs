@@ -7,16 +7,19 @@ mod attentions;
 mod layer_norms;
 mod products;
 mod support;
+mod tapes;
 
-use dynavit::device::cuda::{Arena, Gpu, Half, Target};
+use dynavit::device::cuda::{Arena, Gpu, Half, Store, Target};
 use dynavit::ops::layer_norm;
 use std::process::Command;
+use std::sync::Arc;
 use support::BYTES;
 
-/// Opens the card once: a process has one.
-fn card() -> Gpu {
+/// Opens the card of the process.
+fn card(store: Store) -> Arc<Gpu> {
     let real = std::env::var("DYNAVIT_REQUIRE_GPU").is_ok_and(|v| v == "1");
-    Gpu::open(if real { Target::Cuda } else { Target::PtxVm }).unwrap()
+    let gpu = Gpu::open(if real { Target::Cuda } else { Target::PtxVm }).unwrap();
+    Arc::new(gpu.computing_in(store).unwrap())
 }
 
 /// The types that the card's matrix units multiply.
@@ -26,8 +29,10 @@ fn halves(gpu: &Gpu) -> Vec<Half> {
 
 #[test]
 fn ops_on_the_card_match_their_references() {
-    let gpu = card();
+    let gpu = card(Store::F32);
+    tapes::check(&gpu);
     for half in halves(&gpu) {
+        tapes::check(&card(half.into()));
         products::check(&gpu, half);
         attentions::check(&gpu, half);
         layer_norms::check(&gpu, half);
@@ -35,7 +40,8 @@ fn ops_on_the_card_match_their_references() {
     // Wrong lengths are refused before anything is launched.
     let arena = Arena::new(&gpu, BYTES).unwrap();
     let (x, f) = (arena.zeros::<u16>(64).unwrap(), arena.zeros::<f32>(8).unwrap());
-    let error = layer_norm::cuda::forward(&gpu, Half::F16, x, f, f, 1e-6, x.window(0, 8), f, f).unwrap_err();
+    let [x, y] = [x, x.window(0, 8)].map(|slice| slice.values(Half::F16));
+    let error = layer_norm::cuda::forward(&gpu, x, f, f, 1e-6, y, f, f).unwrap_err();
     assert!(error.to_string().contains("y has 8 elements, not 64"), "{error}");
 }
 

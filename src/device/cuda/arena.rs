@@ -133,7 +133,7 @@ impl Drop for Arena<'_> {
     }
 }
 
-fn allocate(bytes: u64) -> Result<u64> {
+pub(super) fn allocate(bytes: u64) -> Result<u64> {
     let mut address = 0;
     // SAFETY: `address` is a place for the answer.
     let result = unsafe { sys::cuMemAlloc_v2(&mut address, bytes as usize) };
@@ -141,12 +141,17 @@ fn allocate(bytes: u64) -> Result<u64> {
     Ok(address)
 }
 
-fn free(address: u64) -> Result<()> {
+pub(super) fn free(address: u64) -> Result<()> {
     // SAFETY: the address comes from `allocate` and is freed once; the driver waits for work that uses it.
     check(|| "freeing memory".into(), unsafe { sys::cuMemFree_v2(address) })
 }
 
 impl<'a, T: Element> Slice<'a, T> {
+    /// The elements at `address`, which stay there for 'a.
+    pub(super) fn at(address: u64, len: usize) -> Self {
+        Slice { address, len, memory: PhantomData }
+    }
+
     /// The address on the card.
     pub fn address(&self) -> u64 {
         self.address

@@ -1,8 +1,9 @@
 //! Opening a card: which driver answers, which card, whether it can run the kernels.
 #![forbid(unsafe_code)]
 
+use super::buffer::Pool;
 use super::module::{Module, Ptx};
-use super::{Entry, Kernel, Stream};
+use super::{Entry, Kernel, Store, Stream};
 use crate::error::{Error, Result};
 use cuda_driver::VirtualCard;
 use cust::context::{Context, CurrentContext};
@@ -48,6 +49,9 @@ pub struct Driver {
 
 /// A card in use, with its stream and the modules that are loaded on it.
 pub struct Gpu {
+    pub(super) pool: Pool,
+    /// What activations are stored as.
+    compute: Store,
     modules: Mutex<HashMap<&'static str, Arc<Module>>>,
     stream: Stream,
     device: Device,
@@ -110,6 +114,12 @@ pub fn driver(target: Target) -> Result<Driver> {
     Ok(Driver { version: version(number), cards: Device::num_devices().unwrap_or(0) })
 }
 
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({:?})", self.name(), self.compute)
+    }
+}
+
 impl Gpu {
     /// Opens the first card of `target` and makes it current in this thread. One clear error when there is no driver or
     /// no card, when the driver reads no PTX 7.8, or when the card is older than the kernels.
@@ -138,7 +148,32 @@ impl Gpu {
         }
         let context = Arc::new(Context::new(device).map_err(ask("the card gives no context"))?);
         let stream = Stream::new(context.clone())?;
-        Ok(Gpu { modules: Mutex::default(), stream, device, target, capability, context })
+        Ok(Gpu {
+            pool: Pool::default(),
+            compute: Store::F16,
+            modules: Mutex::default(),
+            stream,
+            device,
+            target,
+            capability,
+            context,
+        })
+    }
+
+    /// Stores activations as `store`. An error when the card has no products of that type.
+    pub fn computing_in(mut self, store: Store) -> Result<Self> {
+        if store == Store::Bf16 && self.capability < (8, 0) {
+            let (major, minor) = self.capability;
+            let reason = format!("a card of compute capability {major}.{minor} has no bf16; 8.0 and later have");
+            return Err(Error::usage("--precision bf16", reason, "use --precision f16"));
+        }
+        self.compute = store;
+        Ok(self)
+    }
+
+    /// What activations are stored as.
+    pub fn compute(&self) -> Store {
+        self.compute
     }
 
     /// Makes the card current in this thread; needed before a thread other than the one that opened it uses it.

@@ -7,11 +7,11 @@ use super::{Element, Graph, Slice, check};
 use crate::error::{Error, Result};
 use cust::context::Context;
 use cust::sys::{self, CUresult, CUstream};
-use std::cell::Cell;
 use std::env;
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// An order of copies and launches on the card. What is put in has happened after [`Stream::synchronise`].
 ///
@@ -22,11 +22,13 @@ pub struct Stream {
     context: Arc<Context>,
     /// Whether each launch is waited for.
     one_by_one: bool,
-    capturing: Cell<bool>,
+    capturing: AtomicBool,
 }
 
-// SAFETY: a handle of the driver may be used from any thread. The cell keeps two threads from sharing a stream.
+// SAFETY: a handle of the driver may be used from any thread.
 unsafe impl Send for Stream {}
+// SAFETY: the driver puts calls of several threads into a stream one after the other.
+unsafe impl Sync for Stream {}
 
 impl Stream {
     pub(super) fn new(context: Arc<Context>) -> Result<Self> {
@@ -36,7 +38,7 @@ impl Stream {
         // SAFETY: `stream` is a place for the handle.
         check(|| "stream".into(), unsafe { sys::cuStreamCreate(&mut stream, flags) })?;
         let one_by_one = env::var_os("DYNAVIT_CUDA_SYNC").is_some_and(|value| value == "1");
-        Ok(Stream { stream, context, one_by_one, capturing: Cell::new(false) })
+        Ok(Stream { stream, context, one_by_one, capturing: AtomicBool::new(false) })
     }
 
     /// Copies `values` to the card. They may change as soon as this returns. An error inside a capture, which would
@@ -57,7 +59,7 @@ impl Stream {
     }
 
     fn refuse_capture(&self, what: &str) -> Result<()> {
-        if self.capturing.get() {
+        if self.capturing.load(Ordering::Relaxed) {
             return Err(Error::gpu(what, "a capture holds no copies from or to the host's memory"));
         }
         Ok(())
@@ -139,7 +141,7 @@ impl Stream {
             )
         };
         check(what, result)?;
-        if self.one_by_one && !self.capturing.get() { check(what, self.wait()) } else { Ok(()) }
+        if self.one_by_one && !self.capturing.load(Ordering::Relaxed) { check(what, self.wait()) } else { Ok(()) }
     }
 
     fn wait(&self) -> CUresult {
@@ -161,9 +163,9 @@ impl Stream {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the handle is ours and lives.
         check(|| "capture".into(), unsafe { sys::cuStreamBeginCapture_v2(self.stream, mode) })?;
-        self.capturing.set(true);
+        self.capturing.store(true, Ordering::Relaxed);
         let done = body();
-        self.capturing.set(false);
+        self.capturing.store(false, Ordering::Relaxed);
         let mut graph = ptr::null_mut();
         // SAFETY: `graph` is a place for the handle.
         let ended = unsafe { sys::cuStreamEndCapture(self.stream, &mut graph) };

@@ -17,9 +17,10 @@
 //!
 //! # Cost
 //! About 14 FLOPs, one square root and two divisions an element; reads 16 bytes and writes 12 of each.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::tensor::Tensor;
@@ -40,7 +41,7 @@ pub struct AdamWStep {
 
 /// The coefficients of the element-wise arithmetic: worked out in f64 and rounded to f32 once.
 #[derive(Clone, Copy, Debug)]
-struct Coefficients {
+pub struct Coefficients {
     decay: f32,
     /// 1 - beta1.
     weight1: f32,
@@ -55,7 +56,8 @@ struct Coefficients {
 }
 
 impl Coefficients {
-    fn new(h: &AdamWStep) -> Self {
+    /// The coefficients of an update.
+    pub fn new(h: &AdamWStep) -> Self {
         let t = h.step as f64;
         Coefficients {
             decay: (1.0 - h.lr * h.weight_decay) as f32,
@@ -96,7 +98,7 @@ pub fn step(
 }
 
 /// The same elements as ascending, disjoint, non-empty ranges.
-fn merged(ranges: &[Range<usize>]) -> Vec<Range<usize>> {
+pub fn merged(ranges: &[Range<usize>]) -> Vec<Range<usize>> {
     let mut sorted: Vec<_> = ranges.iter().filter(|r| !r.is_empty()).cloned().collect();
     sorted.sort_by_key(|r| r.start);
     let mut merged: Vec<Range<usize>> = Vec::with_capacity(sorted.len());

@@ -5,9 +5,10 @@
 //! - saves: rows
 //! - shapes: tokens (B,k,D), cls (1,1,D), pos (1,N+1,D), rows (B,k) in 1..=N, y (B,1+k,D)
 //! - cost: 1 FLOP and 12 bytes an element
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::device::Device;
@@ -39,10 +40,15 @@ pub fn forward(tape: Option<&mut Tape>, tokens: &Var, cls: &Var, pos: &Var, rows
             format!("tokens {:?}, cls {cls:?}, pos {pos:?}, {rows} rows", tokens.shape()),
         ));
     }
-    let mut y = Tensor::scratch(&[b, 1 + k, d]);
+    let mut y = tokens.value.like(&[b, 1 + k, d])?;
     match tokens.value.device() {
         Device::Cpu => {
             cpu::forward(tokens.value.data(), cls.value.data(), pos.value.data(), rows, k, y.data_mut());
+        }
+        Device::Cuda => {
+            let gpu = tokens.value.gpu();
+            let (rows, cls, pos) = (Tensor::indices(gpu, rows)?, cls.value.floats(), pos.value.floats());
+            cuda::forward(gpu, tokens.value.values(), cls, pos, rows.words(), k, y.values())?;
         }
     }
     emit(tape, "assemble", y, &[tokens], &[cls, pos], |_| AssembleBackward {
@@ -61,16 +67,20 @@ impl Backward for AssembleBackward {
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
         let &[b, _, d] = dy.shape() else { unreachable!("the output has rank 3") };
-        let mut dtokens = Tensor::scratch(&[b, self.k, d]);
+        let mut dtokens = dy.like(&[b, self.k, d])?;
         match dy.device() {
             Device::Cpu => {
                 cpu::backward_dtokens(dy.data(), self.k, d, dtokens.data_mut());
                 grads.param_add(self.dcls, |sum| cpu::backward_dcls_add(dy.data(), self.k, sum));
                 grads.param_add(self.dpos, |sum| cpu::backward_dpos_add(dy.data(), &self.rows, self.k, d, sum));
             }
+            Device::Cuda => {
+                let rows = Tensor::indices(dy.gpu(), &self.rows)?;
+                let [dcls, dpos] = grads.param_slices([self.dcls, self.dpos])?;
+                cuda::backward(dy.gpu(), dy.values(), rows.words(), self.k, dtokens.values(), dcls, dpos)?;
+            }
         }
-        grads.add(self.dtokens, dtokens);
-        Ok(())
+        grads.add(self.dtokens, dtokens)
     }
 }
 

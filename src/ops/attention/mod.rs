@@ -79,6 +79,7 @@ fn run(tape: Option<&mut Tape>, inputs: &[&Var], source: Source, sizes: Sizes) -
     let mut lse = Tensor::scratch(&[sizes.b, sizes.heads, sizes.queries]);
     match y.device() {
         Device::Cpu => cpu::forward(source.operands(sizes.width()), sizes, y.data_mut(), lse.data_mut()),
+        Device::Cuda => return Err(Error::shape("attention", "pending")),
     }
     emit(tape, "attention", y, inputs, &[], |y| AttentionBackward { source, sizes, y: y.clone(), lse })
 }
@@ -91,6 +92,7 @@ impl Backward for AttentionBackward {
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
         let (z, d) = (self.sizes, self.sizes.width());
         match dy.device() {
+            Device::Cuda => return Err(Error::shape("attention", "pending")),
             Device::Cpu => {
                 let heads = cpu::backward(self.source.operands(d), z, self.y.data(), self.lse.data(), dy.data());
                 match self.source {
@@ -98,14 +100,14 @@ impl Backward for AttentionBackward {
                         let mut dqkv = Tensor::scratch(qkv.shape());
                         cpu::spread_query(&heads, z, dqkv.data_mut(), 3 * d);
                         cpu::spread_keys_values(&heads, z, dqkv.data_mut(), 3 * d, d);
-                        grads.add(slot, dqkv);
+                        grads.add(slot, dqkv)?;
                     }
                     Source::Split { q, kv, dq: dq_slot, dkv: dkv_slot } => {
                         let (mut dq, mut dkv) = (Tensor::scratch(q.shape()), Tensor::scratch(kv.shape()));
                         cpu::spread_query(&heads, z, dq.data_mut(), d);
                         cpu::spread_keys_values(&heads, z, dkv.data_mut(), 2 * d, 0);
-                        grads.add(dq_slot, dq);
-                        grads.add(dkv_slot, dkv);
+                        grads.add(dq_slot, dq)?;
+                        grads.add(dkv_slot, dkv)?;
                     }
                 }
             }

@@ -5,9 +5,10 @@
 //! - saves: (p - target) / B, computed with the loss
 //! - shapes: logits (B,classes), labels (B), loss (1)
 //! - cost: about 20 FLOPs and 12 bytes an element
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::device::Device;
@@ -30,12 +31,21 @@ pub fn forward(tape: Option<&mut Tape>, logits: &Var, labels: &[usize], smoothin
     if b == 0 || labels.len() != b || labels.iter().any(|&label| label >= classes) {
         return Err(Error::shape("cross_entropy", format!("labels {labels:?} for logits {:?}", logits.shape())));
     }
-    let mut unit = Tensor::scratch(logits.shape());
-    unit.data_mut().copy_from_slice(logits.value.data());
-    let loss = match unit.device() {
-        Device::Cpu => cpu::forward_backward(unit.data_mut(), labels, classes, smoothing),
-    };
-    let loss = Tensor::from_vec(vec![loss], &[1]);
+    let mut unit = logits.value.like_f32(logits.shape())?;
+    let mut loss = logits.value.like_f32(&[1])?;
+    match unit.device() {
+        Device::Cpu => {
+            unit.data_mut().copy_from_slice(logits.value.data());
+            loss.data_mut()[0] = cpu::forward_backward(unit.data_mut(), labels, classes, smoothing);
+        }
+        Device::Cuda => {
+            let labels: Vec<u32> = labels.iter().map(|&label| label as u32).collect();
+            let (gpu, losses) = (unit.gpu(), unit.like_f32(&[b])?);
+            let labels = Tensor::indices(gpu, &labels)?;
+            let (losses, loss) = (losses.floats(), loss.floats());
+            cuda::forward(gpu, logits.value.values(), labels.words(), smoothing, losses, unit.floats(), loss)?;
+        }
+    }
     emit(tape, "cross_entropy", loss, &[logits], &[], |_| CrossEntropyBackward { unit, dlogits: logits.slot })
 }
 
@@ -45,10 +55,20 @@ impl Backward for CrossEntropyBackward {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        let mut dlogits = self.unit;
-        vector::scale(dlogits.data_mut(), dy.data()[0]);
-        grads.add(self.dlogits, dlogits);
-        Ok(())
+        let dlogits = match dy.device() {
+            Device::Cpu => {
+                let mut dlogits = self.unit;
+                vector::scale(dlogits.data_mut(), dy.data()[0]);
+                dlogits
+            }
+            Device::Cuda => {
+                let gpu = dy.gpu();
+                let dlogits = Tensor::on_card(gpu, self.unit.shape(), gpu.compute())?;
+                cuda::backward(gpu, self.unit.floats(), dy.floats(), dlogits.values())?;
+                dlogits
+            }
+        };
+        grads.add(self.dlogits, dlogits)
     }
 }
 

@@ -5,9 +5,10 @@
 //! - saves: kept
 //! - shapes: x (B,N,D), kept (B,k) with entries below N, y (B,k,D)
 //! - cost: no FLOPs, 8 bytes an element of y
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::device::Device;
@@ -30,9 +31,13 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, kept: &Arc<[u32]>, k: usize) ->
     if b * k * d == 0 || kept.len() != b * k || kept.iter().any(|&row| row as usize >= n) {
         return Err(Error::shape("gather", format!("{} indices for {b} images of {n} rows, k = {k}", kept.len())));
     }
-    let mut y = Tensor::scratch(&[b, k, d]);
+    let mut y = x.value.like(&[b, k, d])?;
     match x.value.device() {
         Device::Cpu => cpu::forward(x.value.data(), kept, y.data_mut(), n, k, d),
+        Device::Cuda => {
+            let indices = Tensor::indices(x.value.gpu(), kept)?;
+            cuda::forward(x.value.gpu(), x.value.values(), indices.words(), y.values(), [b, n, k, d])?;
+        }
     }
     emit(tape, "gather", y, &[x], &[], |_| GatherBackward { kept: kept.clone(), shape: [b, n, d], dx: x.slot })
 }
@@ -44,12 +49,19 @@ impl Backward for GatherBackward {
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
         let [b, n, d] = self.shape;
-        let mut dx = Tensor::zeros(&self.shape);
+        let k = self.kept.len() / b;
+        let mut dx = dy.like(&self.shape)?;
         match dy.device() {
-            Device::Cpu => cpu::backward(dy.data(), &self.kept, dx.data_mut(), n, self.kept.len() / b, d),
+            Device::Cpu => {
+                dx.data_mut().fill(0.0);
+                cpu::backward(dy.data(), &self.kept, dx.data_mut(), n, k, d);
+            }
+            Device::Cuda => {
+                let indices = Tensor::indices(dy.gpu(), &self.kept)?;
+                cuda::backward(dy.gpu(), dy.values(), indices.words(), dx.values(), [b, n, k, d])?;
+            }
         }
-        grads.add(self.dx, dx);
-        Ok(())
+        grads.add(self.dx, dx)
     }
 }
 

@@ -11,7 +11,7 @@ pub mod cpu;
 pub mod reference;
 
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
 
@@ -22,20 +22,22 @@ struct GeluBackward {
 
 /// gelu(x), elementwise.
 pub fn forward(tape: Option<&mut Tape>, x: &Var) -> Result<Var> {
-    let mut y = Tensor::scratch(x.shape());
+    let mut y = x.value.like(x.shape())?;
     match x.value.device() {
         Device::Cpu => cpu::forward(x.value.data(), y.data_mut()),
+        Device::Cuda => return Err(Error::shape("gelu", "on a card it is part of matmul")),
     }
     emit(tape, "gelu", y, &[x], &[], |_| GeluBackward { x: x.value.clone(), dx: x.slot })
 }
 
 /// dy * gelu'(x), for ops that fuse it; in the memory of dy when nobody else holds that.
-pub(super) fn gradient(x: &Tensor, dy: Tensor) -> Tensor {
-    let mut dx = dy.into_unique();
+pub(super) fn gradient(x: &Tensor, dy: Tensor) -> Result<Tensor> {
+    let mut dx = dy.into_unique()?;
     match x.device() {
         Device::Cpu => cpu::backward(x.data(), dx.data_mut()),
+        Device::Cuda => return Err(Error::shape("gelu", "on a card it is part of matmul")),
     }
-    dx
+    Ok(dx)
 }
 
 impl Backward for GeluBackward {
@@ -44,8 +46,7 @@ impl Backward for GeluBackward {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        grads.add(self.dx, gradient(&self.x, dy));
-        Ok(())
+        grads.add(self.dx, gradient(&self.x, dy)?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! How the kernels of ptx/layer_norm.cu are called: their arguments and their grids.
 #![allow(unsafe_code)]
 
-use crate::device::cuda::{Entry, Geometry, Gpu, Half, Kind, Slice, counts, lengths};
+use crate::device::cuda::{Entry, Geometry, Gpu, Kind, Slice, Values, counts, lengths};
 use crate::error::{Error, Result};
 use crate::ops::ptx;
 
@@ -91,27 +91,27 @@ pub fn backward_reduce_shape(d: usize) -> Result<Geometry> {
     Geometry::row("layer_norm", (2 * d).div_ceil(COLUMNS), 256, 0)
 }
 
-/// y, mean and rstd of x, as the op's `forward`: x and y (rows, d) in `half`, weight and bias (d), mean and rstd (rows).
+/// y, mean and rstd of x, as the op's `forward`: x and y (rows, d) of one type, weight and bias (d), mean and rstd (rows).
 #[allow(clippy::too_many_arguments, reason = "the kernel's operands")]
 pub fn forward(
     gpu: &Gpu,
-    half: Half,
-    x: Slice<u16>,
+    x: Values,
     weight: Slice<f32>,
     bias: Slice<f32>,
     eps: f32,
-    y: Slice<u16>,
+    y: Values,
     mean: Slice<f32>,
     rstd: Slice<f32>,
 ) -> Result<()> {
     let (rows, d) = (mean.len(), weight.len());
     let n = rows * d;
+    Values::common("layer_norm", &[x, y])?;
     lengths(
         "layer_norm",
         &[("x", x.len(), n), ("y", y.len(), n), ("bias", bias.len(), d), ("rstd", rstd.len(), rows)],
     )?;
     let (geometry, [rows, d]) = (forward_shape(rows, d)?, counts("layer_norm", [rows, d])?);
-    let entry = Entry::named(ENTRIES, &format!("layer_norm_fwd_{}", half.name()));
+    let entry = Entry::named(ENTRIES, &format!("layer_norm_fwd_{}", x.store().name()));
     let kernel = gpu.kernel(&ptx::LAYER_NORM, entry)?;
     let args =
         [x.into(), weight.into(), bias.into(), y.into(), mean.into(), rstd.into(), rows.into(), d.into(), eps.into()];
@@ -124,19 +124,19 @@ pub fn forward(
 #[allow(clippy::too_many_arguments, reason = "the kernels' operands")]
 pub fn backward(
     gpu: &Gpu,
-    half: Half,
-    dy: Slice<u16>,
-    x: Slice<u16>,
+    dy: Values,
+    x: Values,
     weight: Slice<f32>,
     mean: Slice<f32>,
     rstd: Slice<f32>,
-    dx: Slice<u16>,
+    dx: Values,
     partial: Slice<f32>,
     dweight: Slice<f32>,
     dbias: Slice<f32>,
 ) -> Result<()> {
     let (rows, d) = (mean.len(), weight.len());
     let n = rows * d;
+    Values::common("layer_norm", &[x, dy, dx])?;
     lengths(
         "layer_norm",
         &[
@@ -151,7 +151,7 @@ pub fn backward(
     )?;
     let (first, second) = (backward_dx_shape(rows, d)?, backward_reduce_shape(d)?);
     let [blocks, rows, d] = counts("layer_norm", [first.grid[0] as usize, rows, d])?;
-    let entry = Entry::named(ENTRIES, &format!("layer_norm_bwd_dx_{}", half.name()));
+    let entry = Entry::named(ENTRIES, &format!("layer_norm_bwd_dx_{}", x.store().name()));
     let kernel = gpu.kernel(&ptx::LAYER_NORM, entry)?;
     let args = [
         dy.into(),

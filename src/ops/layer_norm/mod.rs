@@ -13,6 +13,7 @@ pub mod cuda;
 pub mod reference;
 
 use crate::device::Device;
+use crate::device::cpu::gemm::Write;
 use crate::device::cpu::vector;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
@@ -36,8 +37,8 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, eps: 
         return Err(Error::shape("layer_norm", format!("x {:?} with weight {w:?}, bias {b:?}", x.shape())));
     }
     let rows = x.value.len() / d;
-    let mut y = Tensor::scratch(x.shape());
-    let (mut mean, mut rstd) = (Tensor::scratch(&[rows]), Tensor::scratch(&[rows]));
+    let mut y = x.value.like(x.shape())?;
+    let (mut mean, mut rstd) = (x.value.like_f32(&[rows])?, x.value.like_f32(&[rows])?);
     match x.value.device() {
         Device::Cpu => cpu::forward(
             x.value.data(),
@@ -48,6 +49,16 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, eps: 
             mean.data_mut(),
             rstd.data_mut(),
         ),
+        Device::Cuda => cuda::forward(
+            x.value.gpu(),
+            x.value.values(),
+            weight.value.floats(),
+            bias.value.floats(),
+            eps,
+            y.values(),
+            mean.floats(),
+            rstd.floats(),
+        )?,
     }
     emit(tape, "layer_norm", y, &[x], &[weight, bias], |_| LayerNormBackward {
         x: x.value.clone(),
@@ -66,21 +77,44 @@ impl Backward for LayerNormBackward {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        let mut dx = Tensor::scratch(self.x.shape());
-        let (dweight, dbias) = match self.x.device() {
-            Device::Cpu => cpu::backward(
-                self.x.data(),
-                self.weight.data(),
-                self.mean.data(),
-                self.rstd.data(),
-                dy.data(),
-                dx.data_mut(),
-            ),
-        };
-        grads.add(self.dx, dx);
-        grads.param_add(self.dweight, |sum| vector::add(sum, &dweight));
-        grads.param_add(self.dbias, |sum| vector::add(sum, &dbias));
-        Ok(())
+        let mut dx = self.x.like(self.x.shape())?;
+        match self.x.device() {
+            Device::Cpu => {
+                let (dweight, dbias) = cpu::backward(
+                    self.x.data(),
+                    self.weight.data(),
+                    self.mean.data(),
+                    self.rstd.data(),
+                    dy.data(),
+                    dx.data_mut(),
+                );
+                grads.param_add(self.dweight, |sum| vector::add(sum, &dweight));
+                grads.param_add(self.dbias, |sum| vector::add(sum, &dbias));
+            }
+            Device::Cuda => {
+                let (gpu, rows, d) = (self.x.gpu(), self.mean.len(), self.weight.len());
+                let partial = self.x.like_f32(&[cuda::partial_len(rows, d)?])?;
+                let sums = grads.param_slices([self.dweight, self.dbias])?;
+                for (sum, write) in sums {
+                    if write == Write::Set {
+                        gpu.stream().clear(sum)?;
+                    }
+                }
+                cuda::backward(
+                    gpu,
+                    dy.values(),
+                    self.x.values(),
+                    self.weight.floats(),
+                    self.mean.floats(),
+                    self.rstd.floats(),
+                    dx.values(),
+                    partial.floats(),
+                    sums[0].0,
+                    sums[1].0,
+                )?;
+            }
+        }
+        grads.add(self.dx, dx)
     }
 }
 

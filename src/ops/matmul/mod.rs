@@ -72,6 +72,7 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, epilo
             };
             cpu::forward(x.value.data(), &panels, bias.value.data(), finish, first, k);
         }
+        Device::Cuda => return Err(Error::shape("matmul", "pending")),
     }
     let inputs: Vec<&Var> = std::iter::once(x).chain(residual).collect();
     emit(tape, "matmul", y, &inputs, &[weight, bias], |_| MatmulBackward {
@@ -93,23 +94,23 @@ impl Backward for MatmulBackward {
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
         let (n, k) = (self.weight.shape()[0], self.weight.len() / self.weight.shape()[0]);
         let dy = match &self.pre {
-            Some(pre) => gelu::gradient(pre, dy),
+            Some(pre) => gelu::gradient(pre, dy)?,
             None => dy,
         };
         match self.x.device() {
+            Device::Cuda => return Err(Error::shape("matmul", "pending")),
             Device::Cpu => {
                 let (x, g) = (self.x.data(), dy.data());
                 if grads.wanted(self.dx) {
                     let mut dx = Tensor::scratch(self.x.shape());
                     cpu::backward_dx(g, self.weight.data(), dx.data_mut(), n, k);
-                    grads.add(self.dx, dx);
+                    grads.add(self.dx, dx)?;
                 }
                 grads.param_put(self.dweight, |sum, write| cpu::backward_dweight(g, x, sum, write, n, k));
                 grads.param_add(self.dbias, |sum| cpu::backward_dbias_add(g, sum));
             }
         }
-        grads.add(self.dresidual, dy);
-        Ok(())
+        grads.add(self.dresidual, dy)
     }
 }
 

@@ -5,9 +5,10 @@
 //! - saves: nothing
 //! - shapes: images (B,C,h,w), kept (B,k) raster indices, y (B,k,C*P*P)
 //! - cost: no FLOPs, 8 bytes an element of y; patches that are not kept are never read
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::device::Device;
@@ -29,11 +30,21 @@ pub fn forward(images: &Tensor, kept: &[u32], k: usize, patch: usize) -> Result<
     if kept.len() != b * k || kept.iter().any(|&i| i as usize >= n) {
         return Err(Error::shape("patchify", format!("{} indices for {b} images of {n} patches, k = {k}", kept.len())));
     }
-    let mut y = Tensor::scratch(&[b, k, c * patch * patch]);
+    let shape = [b, k, c * patch * patch];
     let cut = Cut { channels: c, height: h, width: w, patch };
-    match images.device() {
-        Device::Cpu => cpu::forward(images.data(), kept, k, cut, y.data_mut()),
-    }
+    let y = match images.device() {
+        Device::Cpu => {
+            let mut y = Tensor::scratch(&shape);
+            cpu::forward(images.data(), kept, k, cut, y.data_mut());
+            y
+        }
+        Device::Cuda => {
+            let gpu = images.gpu();
+            let (y, kept) = (Tensor::on_card(gpu, &shape, gpu.compute())?, Tensor::indices(gpu, kept)?);
+            cuda::forward(gpu, images.floats(), kept.words(), k, cut, y.values())?;
+            y
+        }
+    };
     Ok(Var::constant(y))
 }
 

@@ -25,10 +25,18 @@ pub fn forward(tape: Option<&mut Tape>, a: &Var, b: &Var) -> Result<Var> {
     if a.shape() != b.shape() {
         return Err(Error::shape("residual", format!("{:?} + {:?}", a.shape(), b.shape())));
     }
-    let mut y = Tensor::scratch(a.shape());
-    match a.value.device() {
-        Device::Cpu => cpu::forward(a.value.data(), b.value.data(), y.data_mut()),
-    }
+    let y = match a.value.device() {
+        Device::Cpu => {
+            let mut y = Tensor::scratch(a.shape());
+            cpu::forward(a.value.data(), b.value.data(), y.data_mut());
+            y
+        }
+        Device::Cuda => {
+            let mut y = a.value.clone().into_unique()?;
+            y.add(&b.value)?;
+            y
+        }
+    };
     emit(tape, "residual", y, &[a, b], &[], |_| ResidualBackward { da: a.slot, db: b.slot })
 }
 
@@ -38,9 +46,8 @@ impl Backward for ResidualBackward {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        grads.add(self.da, dy.clone());
-        grads.add(self.db, dy);
-        Ok(())
+        grads.add(self.da, dy.clone())?;
+        grads.add(self.db, dy)
     }
 }
 

@@ -29,6 +29,7 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var) -> Result<Var> {
     let mut y = Tensor::scratch(x.shape());
     match x.value.device() {
         Device::Cpu => cpu::forward(x.value.data(), y.data_mut(), d),
+        Device::Cuda => return Err(Error::shape("softmax", "on a card it is part of attention and of cross_entropy")),
     }
     emit(tape, "softmax", y, &[x], &[], |y| SoftmaxBackward { y: y.clone(), dx: x.slot })
 }
@@ -39,13 +40,13 @@ impl Backward for SoftmaxBackward {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        let mut dy = dy.into_unique();
+        let mut dy = dy.into_unique()?;
         let d = self.y.shape()[self.y.shape().len() - 1];
         match self.y.device() {
             Device::Cpu => cpu::backward(self.y.data(), dy.data_mut(), d),
+            Device::Cuda => unreachable!("the forward refuses a card"),
         }
-        grads.add(self.dx, dy);
-        Ok(())
+        grads.add(self.dx, dy)
     }
 }
 

@@ -1,0 +1,75 @@
+// What happens to tensors between ops: sums, and changes of type.
+//
+// computes   add: sum += x. narrow: to = from, rounded to T. widen: to = from, exactly
+// pointers   sum, x (n) of T; narrow: from (n) of f32, to (n) of T; widen: from (n) of T, to (n) of f32; 16-byte aligned
+// arithmetic f32; a stored value is rounded once
+// owners     a thread four neighbours
+// outputs    sum is added to, `to` is set
+// launch     ceil(n / 1024) blocks of 256. No dynamic shared memory.
+// resources  no shared memory; registers in RESOURCES.md
+// cost       3 sizeof(T) bytes an element for a sum, 4 + sizeof(T) for a change of type. Bound by memory on every card.
+#include "common.cuh"
+
+namespace tensor {
+
+constexpr unsigned THREADS = 256;
+
+// The four elements of this thread, of which the last thread may have fewer.
+struct Share {
+    unsigned first, count;
+    DEVICE explicit Share(uint32_t n) {
+        first = 4 * (blockIdx.x * THREADS + threadIdx.x);
+        count = first >= n ? 0 : min(n - first, 4u);
+    }
+};
+
+template <typename From, typename To> DEVICE void convert(const From *from, To *to, uint32_t n) {
+    const Share share(n);
+    if (share.count == 4) {
+        *reinterpret_cast<Four<To> *>(to + share.first) =
+            Four<To>::narrowed(Four<From>::load(from + share.first).widened());
+        return;
+    }
+    for (unsigned i = 0; i < share.count; ++i) {
+        to[share.first + i] = narrow<To>(widen(from[share.first + i]));
+    }
+}
+
+template <typename T> DEVICE void add(T *sum, const T *x, uint32_t n) {
+    const Share share(n);
+    if (share.count == 4) {
+        const float4 a = Four<T>::load(sum + share.first).widened(), b = Four<T>::load(x + share.first).widened();
+        *reinterpret_cast<Four<T> *>(sum + share.first) =
+            Four<T>::narrowed(make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w));
+        return;
+    }
+    for (unsigned i = 0; i < share.count; ++i) {
+        sum[share.first + i] = narrow<T>(widen(sum[share.first + i]) + widen(x[share.first + i]));
+    }
+}
+
+} // namespace tensor
+
+using f32 = float;
+
+#define ADD(T)                                                                                                         \
+    extern "C" __global__ void __launch_bounds__(tensor::THREADS) tensor_add_##T(T *sum, const T *x, uint32_t n) {     \
+        tensor::add(sum, x, n);                                                                                        \
+    }
+#define CONVERT(T)                                                                                                     \
+    extern "C" __global__ void __launch_bounds__(tensor::THREADS)                                                      \
+        tensor_narrow_##T(const float *from, T *to, uint32_t n) {                                                      \
+        tensor::convert(from, to, n);                                                                                  \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(tensor::THREADS)                                                      \
+        tensor_widen_##T(const T *from, float *to, uint32_t n) {                                                       \
+        tensor::convert(from, to, n);                                                                                  \
+    }
+
+ADD(f32)
+ADD(f16)
+CONVERT(f16)
+#if __CUDA_ARCH__ >= 800
+ADD(bf16)
+CONVERT(bf16)
+#endif

@@ -1,0 +1,160 @@
+//! Tensors between host and card, and how the kernels of ptx/tensor.cu are called.
+#![allow(unsafe_code)]
+
+use super::Tensor;
+use crate::device::Device;
+use crate::device::cuda::{Entry, Geometry, Gpu, Kind, Ptx, Slice, Store, Values, counts, embedded, lengths};
+use crate::error::Result;
+use std::sync::Arc;
+
+/// The PTX of ptx/tensor.cu.
+pub static PTX: Ptx = embedded!("tensor");
+
+const ADD: &[(&str, Kind)] = &[("sum", Kind::U64), ("x", Kind::U64), ("n", Kind::U32)];
+const CONVERT: &[(&str, Kind)] = &[("from", Kind::U64), ("to", Kind::U64), ("n", Kind::U32)];
+
+/// The kernels of ptx/tensor.cu.
+pub const ENTRIES: &[Entry] = &[
+    Entry { name: "tensor_add_f32", args: ADD, since: 75 },
+    Entry { name: "tensor_add_f16", args: ADD, since: 75 },
+    Entry { name: "tensor_add_bf16", args: ADD, since: 80 },
+    Entry { name: "tensor_narrow_f16", args: CONVERT, since: 75 },
+    Entry { name: "tensor_narrow_bf16", args: CONVERT, since: 80 },
+    Entry { name: "tensor_widen_f16", args: CONVERT, since: 75 },
+    Entry { name: "tensor_widen_bf16", args: CONVERT, since: 80 },
+];
+
+/// Launch of any of the kernels over n elements.
+pub fn shape(n: usize) -> Result<Geometry> {
+    Geometry::row("tensor", n.div_ceil(1024), 256, 0)
+}
+
+fn launch(gpu: &Gpu, entry: &str, first: Values, second: Values) -> Result<()> {
+    let n = first.len();
+    lengths("tensor", &[("the second", second.len(), n)])?;
+    if n == 0 {
+        return Ok(());
+    }
+    let (geometry, [n]) = (shape(n)?, counts("tensor", [n])?);
+    let kernel = gpu.kernel(&PTX, Entry::named(ENTRIES, entry))?;
+    // SAFETY: both have n elements of the types that the entry names; the kernel bounds itself by n.
+    unsafe { gpu.stream().launch(&kernel, geometry, &[first.into(), second.into(), n.into()]) }
+}
+
+/// sum += x, of one type.
+pub fn add(gpu: &Gpu, sum: Values, x: Values) -> Result<()> {
+    Values::common("tensor", &[sum, x])?;
+    launch(gpu, &format!("tensor_add_{}", sum.store().name()), sum, x)
+}
+
+/// to = from, of one type; or rounded from f32, or widened to it.
+pub fn convert(gpu: &Gpu, to: Values, from: Values) -> Result<()> {
+    match (from.store(), to.store()) {
+        (Store::F32, half) => launch(gpu, &format!("tensor_narrow_{}", half.name()), from, to),
+        (half, _) => launch(gpu, &format!("tensor_widen_{}", half.name()), from, to),
+    }
+}
+
+/// to = from, of one type.
+pub fn copy(gpu: &Gpu, to: Values, from: Values) -> Result<()> {
+    Values::common("tensor", &[to, from])?;
+    match (to, from) {
+        (Values::F32(to), Values::F32(from)) => gpu.stream().copy(to, from),
+        (Values::Half(_, to), Values::Half(_, from)) => gpu.stream().copy(to, from),
+        _ => unreachable!("of one type"),
+    }
+}
+
+impl Tensor {
+    /// The values as f32 on `gpu`; a tensor that is there already is itself.
+    pub fn to_card(&self, gpu: &Arc<Gpu>) -> Result<Self> {
+        match self.device() {
+            Device::Cuda => Ok(self.clone()),
+            Device::Cpu => {
+                let copy = Tensor::on_card(gpu, self.shape(), Store::F32)?;
+                gpu.stream().upload(copy.floats(), self.data())?;
+                Ok(copy)
+            }
+        }
+    }
+
+    /// The values on the device of `other`.
+    pub fn beside(&self, other: &Tensor) -> Result<Self> {
+        match other.device() {
+            Device::Cpu => self.to_host(),
+            Device::Cuda => self.to_card(other.gpu()),
+        }
+    }
+
+    /// The values as f32 on the CPU, once the card has come to them; a tensor that is there already is itself.
+    pub fn to_host(&self) -> Result<Self> {
+        if self.device() == Device::Cpu {
+            return Ok(self.clone());
+        }
+        let wide = if self.values().store() == Store::F32 { self.clone() } else { self.widened()? };
+        Ok(Tensor::from_vec(self.gpu().stream().download(wide.floats())?, self.shape()))
+    }
+
+    /// The values in f32, on the card.
+    fn widened(&self) -> Result<Self> {
+        let wide = self.like_f32(self.shape())?;
+        convert(self.gpu(), wide.values(), self.values())?;
+        Ok(wide)
+    }
+
+    /// Sets f32 on the same card to the values, or adds them.
+    pub fn put(&self, to: Slice<f32>, add: bool) -> Result<()> {
+        let wide = if self.values().store() == Store::F32 { self.clone() } else { self.widened()? };
+        if add { self::add(self.gpu(), to.into(), wide.values()) } else { self.gpu().stream().copy(to, wide.floats()) }
+    }
+
+    /// The values rounded to what the card computes in: itself where that is f32.
+    pub fn narrowed(&self) -> Result<Self> {
+        let gpu = self.gpu();
+        if gpu.compute() == self.values().store() {
+            return Ok(self.clone());
+        }
+        let narrow = Tensor::on_card(gpu, self.shape(), gpu.compute())?;
+        convert(gpu, narrow.values(), self.values())?;
+        Ok(narrow)
+    }
+
+    /// Indices on a card, as (len,).
+    pub fn indices(gpu: &Arc<Gpu>, indices: &[u32]) -> Result<Self> {
+        let tensor = Tensor::on_card(gpu, &[indices.len()], Store::F32)?;
+        gpu.stream().upload(tensor.words(), indices)?;
+        Ok(tensor)
+    }
+
+    /// Zeros of f32 on a card.
+    pub fn zeros_on_card(gpu: &Arc<Gpu>, shape: &[usize]) -> Result<Self> {
+        let tensor = Tensor::on_card(gpu, shape, Store::F32)?;
+        gpu.stream().clear::<f32>(tensor.floats())?;
+        Ok(tensor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::cuda::Target;
+
+    #[test]
+    fn values_go_to_the_card_and_back() {
+        for store in [Store::F32, Store::F16] {
+            let gpu = Arc::new(Gpu::open(Target::PtxVm).unwrap().computing_in(store).unwrap());
+            for n in [1, 4, 7, 1025] {
+                let values: Vec<f32> = (0..n).map(|i| i as f32 * 0.25 - 3.0).collect();
+                let host = Tensor::from_vec(values.clone(), &[n]);
+                let card = host.to_card(&gpu).unwrap().narrowed().unwrap();
+                assert_eq!(card.values().store(), store);
+                assert_eq!(card.to_host().unwrap().data(), values);
+                let mut sum = card.clone().into_unique().unwrap();
+                sum.add(&card).unwrap();
+                let twice: Vec<f32> = values.iter().map(|v| 2.0 * v).collect();
+                assert_eq!(sum.to_host().unwrap().data(), twice);
+                assert_eq!(card.to_host().unwrap().data(), values);
+            }
+        }
+    }
+}

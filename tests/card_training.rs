@@ -1,0 +1,197 @@
+//! The whole model on the card: logits, gradients, training and the loss scale, beside the CPU engine and PyTorch.
+//!
+//! The card is the virtual one with all checks on; with `DYNAVIT_REQUIRE_GPU=1` it is the machine's own.
+#![forbid(unsafe_code)]
+
+mod support;
+
+use dynavit::data::{Batch, Norm, noise};
+use dynavit::device::cuda::{Gpu, Store, Target};
+use dynavit::model::{EmbedMode, Vit, VitConfig, VitOptions};
+use dynavit::optim::{AdamW, AdamWConfig, LossScale};
+use dynavit::prune::{Pixels, PruneConfig, Round, SaliencyDomain, Scorer, select};
+use dynavit::tensor::Tensor;
+use dynavit::tensor::compare::relative_norm;
+use dynavit::train::Learner;
+use std::sync::Arc;
+
+const CLASSES: usize = 5;
+const RATE: f64 = 1e-3;
+
+fn card(store: Store) -> Arc<Gpu> {
+    let real = std::env::var("DYNAVIT_REQUIRE_GPU").is_ok_and(|v| v == "1");
+    let gpu = Gpu::open(if real { Target::Cuda } else { Target::PtxVm }).unwrap();
+    Arc::new(gpu.computing_in(store).unwrap())
+}
+
+fn small(options: VitOptions) -> Vit {
+    let config = VitConfig {
+        name: "small".into(),
+        image_size: 64,
+        patch: 16,
+        channels: 3,
+        width: 128,
+        heads: 2,
+        mlp: 512,
+        depth: 2,
+        classes: CLASSES,
+    };
+    Vit::init(config, options, 7)
+}
+
+fn prune(percent: &str) -> PruneConfig {
+    PruneConfig {
+        keep: percent.parse().unwrap(),
+        round: Round::Floor,
+        scorer: Scorer::L2,
+        domain: SaliencyDomain::Normalized,
+        entropy_bins: 256,
+        seed: 0,
+    }
+}
+
+fn batch(images: usize, seed: u64) -> Batch {
+    noise(images, 64, Norm::Half, CLASSES, seed)
+}
+
+/// A model with its optimiser, on a card or not.
+struct Pupil {
+    vit: Vit,
+    optim: AdamW,
+    grads: Tensor,
+    loss_scale: Option<LossScale>,
+}
+
+impl Pupil {
+    fn new(options: VitOptions, gpu: Option<&Arc<Gpu>>) -> Self {
+        let mut vit = small(options);
+        let len = vit.params.flat().len();
+        let config = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 };
+        let mut optim = AdamW::new(len, config, vec![10..77, 5000..5001]);
+        let (mut grads, mut loss_scale) = (Tensor::zeros(&[len]), None);
+        if let Some(gpu) = gpu {
+            vit.params.move_to(gpu).unwrap();
+            optim.move_to(gpu).unwrap();
+            grads = grads.to_card(gpu).unwrap();
+            loss_scale = (gpu.compute() == Store::F16).then(LossScale::default);
+        }
+        Pupil { vit, optim, grads, loss_scale }
+    }
+
+    fn step(&mut self, percent: &str, batch: Batch) -> f32 {
+        let Pupil { vit, optim, grads, loss_scale } = self;
+        Learner { vit, optim, grads, loss_scale }.step(&prune(percent), batch, 0, 0.1, RATE).unwrap()
+    }
+
+    fn params(&self) -> Vec<f32> {
+        self.vit.params.flat().to_host().unwrap().data().to_vec()
+    }
+
+    /// Loss and gradient of a batch, the gradient without its scale.
+    fn gradient(&mut self, percent: &str, batch: &Batch) -> (f32, Vec<f32>) {
+        let pixels = Pixels { normalized: &batch.images, rgb: &batch.rgb, ids: &batch.ids, epoch: 0 };
+        let kept = select(&prune(percent), &self.vit.config.grid(), &pixels).unwrap();
+        let images = Tensor::from_vec(batch.images.clone(), &[batch.labels.len(), 3, 64, 64]);
+        let scale = self.loss_scale.map_or(1.0, |scale| scale.scale);
+        let (loss, _) =
+            self.vit.loss_and_gradients(&images, &kept, &batch.labels, 0.0, scale, &mut self.grads).unwrap();
+        let grads = self.grads.to_host().unwrap().data().iter().map(|g| g / scale).collect();
+        (loss, grads)
+    }
+}
+
+/// What a store's rounding may turn a gradient by, as a share of its length. A value passes about 30 roundings on its way
+/// through two blocks and back, which add like a walk: 6 of them, with a factor of 2 for the steep places of softmax.
+fn tolerance(store: Store) -> f64 {
+    match store {
+        Store::F32 => 12.0 * 2f64.powi(-24) * 32.0,
+        Store::F16 => 12.0 * 2f64.powi(-11),
+        Store::Bf16 => 12.0 * 2f64.powi(-8),
+    }
+}
+
+#[test]
+fn gradients_are_those_of_the_cpu() {
+    let long = VitOptions { embed: EmbedMode::Dense, full_last_block: true, ..VitOptions::default() };
+    for store in [Store::F32, Store::F16, Store::Bf16] {
+        let gpu = card(store);
+        for (options, percent, images) in [(VitOptions::default(), "70", 3), (long, "50", 2), (long, "100", 1)] {
+            let batch = batch(images, 3);
+            let (host_loss, host) = Pupil::new(options, None).gradient(percent, &batch);
+            let mut pupil = Pupil::new(options, Some(&gpu));
+            let (loss, grads) = pupil.gradient(percent, &batch);
+            assert!((loss - host_loss).abs() as f64 <= tolerance(store) * f64::from(host_loss), "{loss}, {host_loss}");
+            for id in pupil.vit.params.ids() {
+                let range = pupil.vit.params.range(id);
+                let off = relative_norm(&grads[range.clone()], &host[range]);
+                let name = pupil.vit.params.name(id);
+                assert!(off <= tolerance(store), "{name} is off by {off:e} in {store:?}, K = {percent}");
+            }
+        }
+    }
+}
+
+#[test]
+fn training_follows_the_cpu() {
+    for (store, bar) in [(Store::F32, 1e-4), (Store::F16, 1e-2)] {
+        let gpu = card(store);
+        let (mut host, mut pupil) =
+            (Pupil::new(VitOptions::default(), None), Pupil::new(VitOptions::default(), Some(&gpu)));
+        for i in 0..20 {
+            let expected = host.step("70", batch(4, i % 5));
+            // A scale that is too large skips updates, and each is tried again until it is applied.
+            let before = pupil.optim.step;
+            let mut loss = pupil.step("70", batch(4, i % 5));
+            while pupil.optim.step == before {
+                loss = pupil.step("70", batch(4, i % 5));
+            }
+            assert!((loss - expected).abs() <= bar * expected, "step {i} in {store:?}: {loss}, not {expected}");
+        }
+        assert_eq!(pupil.optim.step, 20);
+    }
+}
+
+#[test]
+fn an_overflow_skips_one_update_and_halves_the_scale() {
+    let gpu = card(Store::F16);
+    let mut pupil = Pupil::new(VitOptions::default(), Some(&gpu));
+    // From a scale that no gradient of f16 survives, down to the first that they do.
+    let mut scale = 2f32.powi(30);
+    pupil.loss_scale = Some(LossScale { scale, good: 3 });
+    let before = (pupil.params(), pupil.optim.exp_avg.to_host().unwrap().data().to_vec());
+    let mut skipped = 0;
+    loop {
+        pupil.step("70", batch(2, 1));
+        if pupil.optim.step == 1 {
+            break;
+        }
+        skipped += 1;
+        scale /= 2.0;
+        assert_eq!(pupil.loss_scale, Some(LossScale { scale, good: 0 }), "after {skipped}");
+        assert_eq!((pupil.params(), pupil.optim.exp_avg.to_host().unwrap().data().to_vec()), before);
+    }
+    assert!((1..30).contains(&skipped), "{skipped} updates were skipped");
+    assert_eq!(pupil.loss_scale, Some(LossScale { scale, good: 1 }));
+    assert_ne!(pupil.params(), before.0);
+    // One step above what serves skips exactly one update.
+    pupil.loss_scale = Some(LossScale { scale: 2.0 * scale, good: 7 });
+    let last = pupil.params();
+    let mut fresh = Pupil::new(VitOptions::default(), Some(&gpu));
+    fresh.loss_scale = pupil.loss_scale;
+    fresh.step("70", batch(2, 1));
+    assert_eq!((fresh.optim.step, fresh.loss_scale), (0, Some(LossScale { scale, good: 0 })));
+    fresh.step("70", batch(2, 1));
+    assert_eq!((fresh.optim.step, fresh.loss_scale), (1, Some(LossScale { scale, good: 1 })));
+    assert_eq!(fresh.params(), last, "a skipped update leaves no trace");
+}
+
+#[test]
+fn two_runs_give_the_same_bits() {
+    let gpu = card(Store::F16);
+    let run = || {
+        let mut pupil = Pupil::new(VitOptions::default(), Some(&gpu));
+        let losses: Vec<u32> = (0..3).map(|i| pupil.step("50", batch(3, i)).to_bits()).collect();
+        (losses, pupil.params())
+    };
+    assert!(run() == run());
+}
