@@ -118,6 +118,7 @@ fn gradients_are_those_of_the_cpu() {
         for (options, percent, images) in [(VitOptions::default(), "70", 3), (long, "50", 2), (long, "100", 1)] {
             let batch = batch(images, 3);
             let (host_loss, host) = Pupil::new(options, None).gradient(percent, &batch);
+            let host: Vec<f64> = host.into_iter().map(f64::from).collect();
             let mut pupil = Pupil::new(options, Some(&gpu));
             let (loss, grads) = pupil.gradient(percent, &batch);
             assert!((loss - host_loss).abs() as f64 <= tolerance(store) * f64::from(host_loss), "{loss}, {host_loss}");

@@ -8,9 +8,11 @@ mod layer_norms;
 mod products;
 mod support;
 mod tapes;
+mod updates;
 
 use dynavit::device::cuda::{Arena, Gpu, Half, Store, Target};
-use dynavit::ops::layer_norm;
+use dynavit::ops::{layer_norm, ptx};
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Arc;
 use support::BYTES;
@@ -31,12 +33,21 @@ fn halves(gpu: &Gpu) -> Vec<Half> {
 fn ops_on_the_card_match_their_references() {
     let gpu = card(Store::F32);
     tapes::check(&gpu);
+    updates::check(&gpu);
+    let mut called: BTreeSet<&str> = gpu.called().into_iter().collect();
     for half in halves(&gpu) {
-        tapes::check(&card(half.into()));
+        let gpu = card(half.into());
+        tapes::check(&gpu);
+        updates::check(&gpu);
         products::check(&gpu, half);
         attentions::check(&gpu, half);
         layer_norms::check(&gpu, half);
+        called.extend(gpu.called());
     }
+    let (major, minor) = gpu.capability();
+    let there = ptx::ALL.iter().flat_map(|ptx| ptx.entries(gpu.capability()));
+    let idle: Vec<&str> = there.filter(|entry| !called.contains(entry)).collect();
+    assert!(idle.is_empty(), "no test runs {idle:?} of compute capability {major}.{minor}");
     // Wrong lengths are refused before anything is launched.
     let arena = Arena::new(&gpu, BYTES).unwrap();
     let (x, f) = (arena.zeros::<u16>(64).unwrap(), arena.zeros::<f32>(8).unwrap());

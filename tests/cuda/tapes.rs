@@ -4,7 +4,7 @@
 use super::support::*;
 use dynavit::device::cuda::Gpu;
 use dynavit::error::Result;
-use dynavit::ops::{assemble, cross_entropy, gather, patchify, residual};
+use dynavit::ops::{assemble, cross_entropy, gather, layer_norm, patchify, residual};
 use dynavit::rng::{Purpose, Stream};
 use dynavit::tape::{ParamArena, ParamId, Tape, Var};
 use dynavit::tensor::Tensor;
@@ -107,6 +107,18 @@ pub fn check(gpu: &Arc<Gpu>) {
                 activations: 2,
                 run: &|tape, v| residual::forward(Some(tape), &v[0], &v[1]),
                 terms: 2,
+            },
+        );
+    }
+    for (rows, d) in [(1, 64), (7, 128), (60, 192), (3, 768), (138, 384), (5, 1024), (2, 100), (129, 64)] {
+        compare(
+            gpu,
+            Case {
+                what: format!("layer norm {rows} x {d}"),
+                inputs: vec![vec![rows, d], vec![d], vec![d]],
+                activations: 1,
+                run: &|tape, v| layer_norm::forward(Some(tape), &v[0], &v[1], &v[2], 1e-6),
+                terms: rows.max(32),
             },
         );
     }

@@ -52,6 +52,8 @@ pub struct Gpu {
     pub(super) pool: Pool,
     /// What activations are stored as.
     compute: Store,
+    /// The entries called so far; they hold their modules.
+    kernels: Mutex<HashMap<&'static str, Arc<Kernel>>>,
     modules: Mutex<HashMap<&'static str, Arc<Module>>>,
     stream: Stream,
     device: Device,
@@ -151,6 +153,7 @@ impl Gpu {
         Ok(Gpu {
             pool: Pool::default(),
             compute: Store::F16,
+            kernels: Mutex::default(),
             modules: Mutex::default(),
             stream,
             device,
@@ -230,8 +233,21 @@ impl Gpu {
         self.module(ptx).map(drop)
     }
 
-    /// The kernel of an entry. An error when the PTX has no such entry or other parameters.
-    pub fn kernel(&self, ptx: &Ptx, entry: &'static Entry) -> Result<Kernel> {
-        Kernel::new(self.module(ptx)?, entry)
+    /// The kernel of an entry, looked up at the first call. An error when the PTX has no such entry or other parameters.
+    pub fn kernel(&self, ptx: &Ptx, entry: &'static Entry) -> Result<Arc<Kernel>> {
+        let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = kernels.get(entry.name) {
+            return Ok(kernel.clone());
+        }
+        let kernel = Arc::new(Kernel::new(self.module(ptx)?, entry)?);
+        kernels.insert(entry.name, kernel.clone());
+        Ok(kernel)
+    }
+
+    /// Names of the entries called so far, sorted.
+    pub fn called(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.kernels.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        names.sort_unstable();
+        names
     }
 }

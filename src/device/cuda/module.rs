@@ -33,6 +33,14 @@ impl Ptx {
     }
 }
 
+impl Ptx {
+    /// Names of the entries that a card gets.
+    pub fn entries(&self, capability: (u32, u32)) -> impl Iterator<Item = &'static str> + use<> {
+        let parts = self.of(capability).0.split(".visible .entry ").skip(1);
+        parts.filter_map(|part| part.split_once('(')).map(|(name, _)| name)
+    }
+}
+
 /// The parameters of an entry of a PTX text, in order; `None` when it has no such entry, or parameters of other types.
 pub fn parameters(ptx: &str, entry: &str) -> Option<Vec<Kind>> {
     let (_, after) = ptx.split_once(&format!(".entry {entry}("))?;
