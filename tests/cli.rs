@@ -61,8 +61,7 @@ fn bad_usage_is_one_line_and_exit_code_2() {
         (train(&["--crop-scale", "1"]), ["--crop-scale", "two numbers"]),
         (train(&["--scorer", "best"]), ["--scorer", "sobel"]),
         (train(&["--model", "resnet50"]), ["resnet50", "vit_base_patch16_224"]),
-        (train(&["--device", "cuda"]), ["--device", "no CUDA engine"]),
-        (train(&["--precision", "f16"]), ["--precision", "f32"]),
+        (train(&["--device", "cpu", "--precision", "f16"]), ["--precision", "f32"]),
         (train(&["--threads", "0"]), ["--threads", "at least 1"]),
         (vec!["train", "cifar", "70"], ["cifar", "sample"]),
         (vec!["train", "voc"], ["KEEP", "required"]),
@@ -332,4 +331,26 @@ fn doctor_says_what_works_and_what_does_not() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text.contains("cuda does not work: ") && text.contains("use --device cpu"), "{text}");
+}
+
+#[test]
+fn without_a_driver_a_card_is_refused_and_auto_is_the_cpu() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = ["bench", "infer", "--model", "vit_micro_patch16_224", "--batch-size", "1", "--steps", "1"];
+    for (args, code) in [
+        (&["train", "voc", "70", "--data", "x", "--device", "cuda"][..], 2),
+        (&["predict", "a.png", "--weights", "x", "--device", "cuda"], 2),
+        (&["eval", "voc", "70", "--checkpoint", "x", "--device", "cuda"], 2),
+        (&[&bench[..], &["--device", "cuda"]].concat(), 2),
+        (&bench[..], 0),
+    ] {
+        let output = dynavit(folder.path(), args).env("DYNAVIT_LIBCUDA", "nowhere/libcuda.so.1").output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {err}");
+        if code == 0 {
+            assert!(out.contains("cpu in f32") && err.is_empty(), "{out}{err}");
+        } else {
+            assert!(err.contains("--device cuda: no CUDA driver was found") && err.lines().count() == 1, "{err}");
+        }
+    }
 }

@@ -75,11 +75,17 @@ pub fn split(tape: Option<&mut Tape>, q: &Var, kv: &Var, heads: usize) -> Result
 }
 
 fn run(tape: Option<&mut Tape>, inputs: &[&Var], source: Source, sizes: Sizes) -> Result<Var> {
-    let mut y = Tensor::scratch(&[sizes.b, sizes.queries, sizes.width()]);
-    let mut lse = Tensor::scratch(&[sizes.b, sizes.heads, sizes.queries]);
+    let first = &inputs[0].value;
+    let mut y = first.like(&[sizes.b, sizes.queries, sizes.width()])?;
+    let mut lse = first.like_f32(&[sizes.b, sizes.heads, sizes.queries])?;
     match y.device() {
         Device::Cpu => cpu::forward(source.operands(sizes.width()), sizes, y.data_mut(), lse.data_mut()),
-        Device::Cuda => return Err(Error::shape("attention", "pending")),
+        Device::Cuda => match &source {
+            Source::Packed(qkv, _) => cuda::forward(y.gpu(), qkv.values(), sizes, y.values(), lse.floats())?,
+            Source::Split { q, kv, .. } => {
+                cuda::forward_split(y.gpu(), q.values(), kv.values(), sizes, y.values(), lse.floats())?;
+            }
+        },
     }
     emit(tape, "attention", y, inputs, &[], |y| AttentionBackward { source, sizes, y: y.clone(), lse })
 }
@@ -92,7 +98,23 @@ impl Backward for AttentionBackward {
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
         let (z, d) = (self.sizes, self.sizes.width());
         match dy.device() {
-            Device::Cuda => return Err(Error::shape("attention", "pending")),
+            Device::Cuda => {
+                let (gpu, y, lse) = (dy.gpu(), self.y.values(), self.lse.floats());
+                match self.source {
+                    Source::Packed(qkv, slot) => {
+                        let (dqkv, delta) = (qkv.like(qkv.shape())?, self.lse.like(self.lse.shape())?);
+                        cuda::backward(gpu, qkv.values(), z, y, lse, dy.values(), delta.floats(), dqkv.values())?;
+                        grads.add(slot, dqkv)?;
+                    }
+                    Source::Split { q, kv, dq: dq_slot, dkv: dkv_slot } => {
+                        let (dq, dkv) = (q.like(q.shape())?, kv.like(kv.shape())?);
+                        let results = [dq.values(), dkv.values()];
+                        cuda::backward_split(gpu, q.values(), kv.values(), z, y, lse, dy.values(), results)?;
+                        grads.add(dq_slot, dq)?;
+                        grads.add(dkv_slot, dkv)?;
+                    }
+                }
+            }
             Device::Cpu => {
                 let heads = cpu::backward(self.source.operands(d), z, self.y.data(), self.lse.data(), dy.data());
                 match self.source {

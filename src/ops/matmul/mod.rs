@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
 use cpu::Finish;
+use cuda::Fused;
 
 /// What follows the product and the bias.
 #[derive(Clone, Copy)]
@@ -58,9 +59,10 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, epilo
         Epilogue::BiasResidual(r) => Some(r),
         Epilogue::Bias | Epilogue::BiasGelu => None,
     };
-    let mut y = Tensor::scratch(&shape);
+    let mut y = x.value.like(&shape)?;
     // The way back from GELU needs its input: with a tape both are written, and without one GELU works in place.
-    let mut pre = (tape.is_some() && matches!(epilogue, Epilogue::BiasGelu)).then(|| Tensor::scratch(&shape));
+    let mut pre =
+        (tape.is_some() && matches!(epilogue, Epilogue::BiasGelu)).then(|| x.value.like(&shape)).transpose()?;
     match x.value.device() {
         Device::Cpu => {
             let panels = weight.panels(tape.is_some(), || cpu::panels(weight.value.data(), n, k));
@@ -72,12 +74,25 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, epilo
             };
             cpu::forward(x.value.data(), &panels, bias.value.data(), finish, first, k);
         }
-        Device::Cuda => return Err(Error::shape("matmul", "pending")),
+        Device::Cuda => {
+            let kept = match (epilogue, &pre) {
+                // The kernel keeps the pre-activation whether or not anybody wants it.
+                (Epilogue::BiasGelu, None) => Some(y.like(&shape)?),
+                _ => pre.clone(),
+            };
+            let fused = match (epilogue, &kept) {
+                (Epilogue::BiasResidual(r), _) => Fused::BiasResidual { residual: r.value.values() },
+                (Epilogue::BiasGelu, Some(pre)) => Fused::BiasGelu { pre: pre.values() },
+                _ => Fused::Bias,
+            };
+            let (weight, bias) = (weight.compute().values(), bias.value.floats());
+            cuda::forward(x.value.gpu(), x.value.values(), weight, bias, fused, y.values())?;
+        }
     }
     let inputs: Vec<&Var> = std::iter::once(x).chain(residual).collect();
     emit(tape, "matmul", y, &inputs, &[weight, bias], |_| MatmulBackward {
         x: x.value.clone(),
-        weight: weight.value.clone(),
+        weight: weight.compute().clone(),
         pre,
         dx: x.slot,
         dweight: weight.slot,
@@ -93,13 +108,16 @@ impl Backward for MatmulBackward {
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
         let (n, k) = (self.weight.shape()[0], self.weight.len() / self.weight.shape()[0]);
-        let dy = match &self.pre {
-            Some(pre) => gelu::gradient(pre, dy)?,
-            None => dy,
-        };
         match self.x.device() {
-            Device::Cuda => return Err(Error::shape("matmul", "pending")),
+            Device::Cuda => {
+                let dy = self.backward_on_card(dy, grads, n, k)?;
+                grads.add(self.dresidual, dy)
+            }
             Device::Cpu => {
+                let dy = match &self.pre {
+                    Some(pre) => gelu::gradient(pre, dy)?,
+                    None => dy,
+                };
                 let (x, g) = (self.x.data(), dy.data());
                 if grads.wanted(self.dx) {
                     let mut dx = Tensor::scratch(self.x.shape());
@@ -108,9 +126,31 @@ impl Backward for MatmulBackward {
                 }
                 grads.param_put(self.dweight, |sum, write| cpu::backward_dweight(g, x, sum, write, n, k));
                 grads.param_add(self.dbias, |sum| cpu::backward_dbias_add(g, sum));
+                grads.add(self.dresidual, dy)
             }
         }
-        grads.add(self.dresidual, dy)
+    }
+}
+
+impl MatmulBackward {
+    /// The gradients on a card. Returns the gradient before the epilogue.
+    fn backward_on_card(&self, dy: Tensor, grads: &mut Grads, n: usize, k: usize) -> Result<Tensor> {
+        let (gpu, m) = (self.x.gpu(), self.x.len() / k);
+        let sizes = cuda::Sizes { m, n, k };
+        let g = if self.pre.is_some() { dy.like(dy.shape())? } else { dy.clone() };
+        let gelu = self.pre.as_ref().map(|pre| cuda::GeluBackward { pre: pre.values(), g: g.values() });
+        let workspace = self.x.like_f32(&[cuda::dbias_len(m, n)])?;
+        let [(dbias, write)] = grads.param_slices([self.dbias])?;
+        cuda::backward_dbias(gpu, dy.values(), gelu, workspace.floats(), dbias, write)?;
+        if grads.wanted(self.dx) {
+            let dx = self.x.like(self.x.shape())?;
+            cuda::backward_dx(gpu, sizes, g.values(), self.weight.values(), None, dx.values())?;
+            grads.add(self.dx, dx)?;
+        }
+        let [(dweight, write)] = grads.param_slices([self.dweight])?;
+        let workspace = self.x.like_f32(&[cuda::dweight_len(sizes, write)])?;
+        cuda::backward_dweight(gpu, sizes, g.values(), self.x.values(), workspace.floats(), dweight, write)?;
+        Ok(g)
     }
 }
 
