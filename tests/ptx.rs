@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 /// Each kernel file and the table of its launchers.
-const OPS: [(&str, &[Entry]); 3] = [
+const OPS: [(&str, &[Entry]); 5] = [
     ("attention", attention::cuda::ENTRIES),
     ("layer_norm", layer_norm::cuda::ENTRIES),
     ("matmul", matmul::cuda::ENTRIES),
+    ("matmul_bwd", matmul::cuda::BACKWARD),
+    ("matmul_scalar", matmul::cuda::SCALAR),
 ];
 
 /// The PTX that is committed for a kernel file: target, and the chips that it was assembled for.

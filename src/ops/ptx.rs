@@ -6,9 +6,11 @@ use crate::device::cuda::{Ptx, embedded};
 pub static ATTENTION: Ptx = embedded!("attention");
 pub static LAYER_NORM: Ptx = embedded!("layer_norm");
 pub static MATMUL: Ptx = embedded!("matmul");
+pub static MATMUL_BWD: Ptx = embedded!("matmul_bwd");
+pub static MATMUL_SCALAR: Ptx = embedded!("matmul_scalar");
 
 /// All of them.
-pub static ALL: [&Ptx; 3] = [&ATTENTION, &LAYER_NORM, &MATMUL];
+pub static ALL: [&Ptx; 5] = [&ATTENTION, &LAYER_NORM, &MATMUL, &MATMUL_BWD, &MATMUL_SCALAR];
 
 #[cfg(test)]
 mod tests {

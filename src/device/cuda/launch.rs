@@ -40,7 +40,7 @@ pub struct Entry {
     pub since: u32,
 }
 
-/// A 16-bit type that kernels store; the arithmetic is f32.
+/// A 16-bit type that the matrix units multiply; sums are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Half {
     F16,
@@ -51,9 +51,49 @@ pub enum Half {
 impl Half {
     /// As the names of entries end.
     pub fn name(self) -> &'static str {
+        Store::from(self).name()
+    }
+}
+
+/// A type that kernels store; the arithmetic is f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    F32,
+    F16,
+    /// From sm_80 on.
+    Bf16,
+}
+
+impl Store {
+    /// As the names of entries end.
+    pub fn name(self) -> &'static str {
         match self {
-            Half::F16 => "f16",
-            Half::Bf16 => "bf16",
+            Store::F32 => "f32",
+            Store::F16 => "f16",
+            Store::Bf16 => "bf16",
+        }
+    }
+
+    /// The type for the matrix units, which take no f32.
+    pub fn half(self) -> Option<Half> {
+        match self {
+            Store::F32 => None,
+            Store::F16 => Some(Half::F16),
+            Store::Bf16 => Some(Half::Bf16),
+        }
+    }
+
+    /// Bytes of a value.
+    pub fn bytes(self) -> usize {
+        if self == Store::F32 { 4 } else { 2 }
+    }
+}
+
+impl From<Half> for Store {
+    fn from(half: Half) -> Self {
+        match half {
+            Half::F16 => Store::F16,
+            Half::Bf16 => Store::Bf16,
         }
     }
 }

@@ -13,14 +13,16 @@ mod module;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod values;
 
 pub use arena::{Arena, Element, Slice};
 pub use context::{Driver, Gpu, Target, driver};
 pub use graph::Graph;
-pub use launch::{Arg, Entry, Geometry, Half, Kind, LARGEST, SHARED_UNASKED, counts, lengths};
+pub use launch::{Arg, Entry, Geometry, Half, Kind, LARGEST, SHARED_UNASKED, Store, counts, lengths};
 pub(crate) use module::embedded;
 pub use module::{Kernel, Ptx, parameters};
 pub use stream::Stream;
+pub use values::Values;
 
 use crate::error::{Error, Result};
 use cust::sys::CUresult;
