@@ -99,6 +99,11 @@ DEVICE void st_shared_v2(uint32_t to, float first, float second) {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(first), "f"(second) : "memory");
 }
 
+DEVICE void st_global_v2(void *to, uint2 words) {
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(to)), "r"(words.x), "r"(words.y)
+                 : "memory");
+}
+
 // "Warp Level Matrix Instructions: ldmatrix". Four 8 x 8 tiles of 16-bit words; lane l gives the address of row l % 8
 // of tile l / 8, and gets words 2 (l % 4) and + 1 of row l / 4 of each tile (of each tile's transpose).
 

@@ -67,6 +67,41 @@ fn products_are_right_on_ragged_shapes() {
 }
 
 #[test]
+fn products_back_are_right_on_ragged_shapes() {
+    let shapes = [
+        (1, 8, 8),
+        (7, 24, 40),
+        (60, 136, 72),
+        (138, 192, 64),
+        (197, 136, 96),
+        (300, 72, 136),
+        (33, 104, 8),
+        (131, 8, 200),
+    ];
+    for (capability, stored) in MATRIX {
+        let text = ptx(&format!("ptx/matmul_bwd.sm{capability}"));
+        for (m, n, k) in shapes {
+            let (x, w) = (f64s(&stored.rounded(&values(m * k, 1))), f64s(&stored.rounded(&values(n * k, 2))));
+            let (g, pre) = (f64s(&stored.rounded(&values(m * n, 5))), f64s(&stored.rounded(&values(m * k, 6))));
+            let (dx, dweight, _) = matmul::reference::backward(&x, &w, &g, n, k);
+            let dpre = gelu::reference::backward(&pre, &dx);
+            for tile in [Tile::Wide, Tile::Narrow] {
+                let rig = Rig::new(capability, text.clone(), stored, 3);
+                let what = format!("{}_{} of {m} x {n} x {k}", tile.suffix(), stored.name());
+                let entry = |what: &str| format!("matmul_bwd_{what}{}_{}", tile.suffix(), stored.name());
+                let fail = |fault| panic!("{what}: {fault}");
+                let got = rig.matmul_dx(&entry("dx"), tile, m, n, k).unwrap_or_else(fail);
+                close(&format!("dx{what}"), &got, &dx, stored.rounding(), SUM * n as f64);
+                let got = rig.matmul_dx(&entry("dx_gelu"), tile, m, n, k).unwrap_or_else(fail);
+                close(&format!("dx_gelu{what}"), &got, &dpre, stored.rounding(), 1.2 * SUM * n as f64);
+                let got = rig.matmul_dweight(&entry("dweight"), tile, m, n, k).unwrap_or_else(fail);
+                close(&format!("dweight{what}"), &got, &dweight, SUM, SUM * m as f64);
+            }
+        }
+    }
+}
+
+#[test]
 fn attention_is_right_on_ragged_shapes() {
     for (capability, stored) in MATRIX {
         for (b, s, heads) in [(3, 1, 2), (1, 7, 1), (1, 60, 3), (1, 138, 1), (1, 197, 1), (1, 256, 1), (1, 300, 1)] {
@@ -155,6 +190,16 @@ fn results_are_the_same_bits_in_any_order_of_blocks_and_tiles() {
         let first = run(Tile::Wide, 1);
         assert_eq!(first, run(Tile::Wide, 2));
         assert_eq!(first, run(Tile::Narrow, 3));
+        let text = ptx(&format!("ptx/matmul_bwd.sm{capability}"));
+        let run = |tile: Tile, seed| {
+            let entry = |what: &str| format!("matmul_bwd_{what}{}_{}", tile.suffix(), stored.name());
+            let rig = Rig::new(capability, text.clone(), stored, seed);
+            let dx = rig.matmul_dx(&entry("dx_gelu"), tile, 197, 136, 72).unwrap();
+            (dx, rig.matmul_dweight(&entry("dweight"), tile, 300, 136, 72).unwrap())
+        };
+        let first = run(Tile::Wide, 1);
+        assert_eq!(first, run(Tile::Wide, 2));
+        assert_eq!(first, run(Tile::Narrow, 3));
         let text = ptx(&format!("ptx/layer_norm.sm{capability}"));
         let run = |seed| Rig::new(capability, text.clone(), stored, seed).layer_norm_backward(150, 192).unwrap();
         assert_eq!(run(1), run(2));
@@ -170,6 +215,35 @@ fn products_waste_no_sector_and_no_pass() {
             rig.matmul(&entry, tile, 138, 192, 192).unwrap();
             full_traffic(&entry, &rig.counters(&entry), true);
         }
+    }
+}
+
+#[test]
+fn products_back_waste_no_sector_and_no_pass() {
+    for (capability, stored) in MATRIX {
+        let rig = Rig::new(capability, ptx(&format!("ptx/matmul_bwd.sm{capability}")), stored, 6);
+        for tile in [Tile::Wide, Tile::Narrow] {
+            for what in ["dx", "dx_gelu", "dweight"] {
+                let entry = format!("matmul_bwd_{what}{}_{}", tile.suffix(), stored.name());
+                let run = if what == "dweight" { Rig::matmul_dweight } else { Rig::matmul_dx };
+                run(&rig, &entry, tile, 300, 192, 192).unwrap();
+                full_traffic(&entry, &rig.counters(&entry), true);
+            }
+        }
+    }
+}
+
+#[test]
+fn sums_of_columns_waste_no_sector_and_no_pass() {
+    for (capability, stored) in ROWS {
+        let rig = Rig::new(capability, ptx(&format!("ptx/matmul_scalar.sm{capability}")), stored, 6);
+        for what in ["dbias", "dbias_gelu"] {
+            let entry = format!("matmul_bwd_{what}_{}", stored.name());
+            rig.matmul_dbias(&entry, 138, 192).unwrap();
+            full_traffic(&entry, &rig.counters(&entry), true);
+        }
+        let reduce = "matmul_bwd_dbias_reduce_add_f32";
+        full_traffic(reduce, &rig.counters(reduce), true);
     }
 }
 

@@ -36,6 +36,13 @@ struct Mutant {
 const MATMUL_75: (&str, &str) = ("ptx/matmul.sm75", "matmul_fwd_bias_f16");
 const MATMUL_80: (&str, &str) = ("ptx/matmul.sm80", "matmul_fwd_bias_f16");
 const TILE64_75: (&str, &str) = ("ptx/matmul.sm75", "matmul_fwd_bias_residual_tile64_f16");
+const DX_75: (&str, &str) = ("ptx/matmul_bwd.sm75", "matmul_bwd_dx_gelu_f16");
+const DX_80: (&str, &str) = ("ptx/matmul_bwd.sm80", "matmul_bwd_dx_tile64_f16");
+const DWEIGHT_75: (&str, &str) = ("ptx/matmul_bwd.sm75", "matmul_bwd_dweight_tile64_f16");
+const DWEIGHT_80: (&str, &str) = ("ptx/matmul_bwd.sm80", "matmul_bwd_dweight_f16");
+const SCALAR: (&str, &str) = ("ptx/matmul_scalar.sm75", "matmul_bwd_dx_scalar_f16");
+const DBIAS: (&str, &str) = ("ptx/matmul_scalar.sm80", "matmul_bwd_dbias_gelu_f16");
+const DBIAS_REDUCE: (&str, &str) = ("ptx/matmul_scalar.sm80", "matmul_bwd_dbias_reduce_add_f32");
 const ATTENTION_75: (&str, &str) = ("ptx/attention.sm75", "attention_fwd_f16");
 const ATTENTION_80: (&str, &str) = ("ptx/attention.sm80", "attention_fwd_f16");
 const ONLINE_75: (&str, &str) = ("ptx/attention.sm75", "attention_fwd_online_f16");
@@ -67,6 +74,21 @@ const MUTANTS: &[Mutant] = &[
     mutant("no barrier before the strips", MATMUL_80, "bar.sync", 1, Delete, &[SharedRace]),
     mutant("no warp barrier behind a strip's stores", MATMUL_80, "bar.warp.sync", 0, Delete, &[SharedRace]),
     mutant("no warp barrier behind a strip's loads", TILE64_75, "bar.warp.sync", 1, Delete, &[SharedRace]),
+    mutant("no barrier after the first stage of g", DX_75, "bar.sync", 0, Delete, &[SharedRace, Uninitialised]),
+    mutant("no barrier between stages of x", DWEIGHT_75, "bar.sync", 1, Delete, &[SharedRace, Uninitialised]),
+    mutant(
+        "no barrier behind the wait for g",
+        DWEIGHT_80,
+        "bar.sync",
+        0,
+        Delete,
+        &[SharedRace, Uninitialised, MissingWait],
+    ),
+    mutant("no barrier before the strips of dx", DX_80, "bar.sync", 1, Delete, &[SharedRace]),
+    mutant("no barrier behind the scalar stage", SCALAR, "bar.sync", 0, Delete, &[SharedRace, Uninitialised]),
+    mutant("no barrier before the next scalar stage", SCALAR, "bar.sync", 1, Delete, &[SharedRace]),
+    mutant("no barrier before the columns' sum", DBIAS, "bar.sync", 0, Delete, &[SharedRace, Uninitialised]),
+    mutant("no barrier before the parts' sum", DBIAS_REDUCE, "bar.sync", 0, Delete, &[SharedRace, Uninitialised]),
     mutant("no barrier behind keys and values", ATTENTION_75, "bar.sync", 0, Delete, &[SharedRace, Uninitialised]),
     mutant("no barrier before new keys", ONLINE_75, "bar.sync", 0, Delete, &[SharedRace]),
     mutant("no barrier behind new keys", ONLINE_75, "bar.sync", 1, Delete, &[SharedRace, Uninitialised]),
@@ -86,6 +108,10 @@ const MUTANTS: &[Mutant] = &[
     mutant("a wait for one group too few", MATMUL_80, "wait_group 1", 0, Swap("1", "2"), &[MissingWait, SharedRace]),
     mutant("no wait", MATMUL_80, "wait_group", 0, Delete, &[MissingWait, SharedRace, Uninitialised]),
     mutant("a step's copies form no group", MATMUL_80, "commit_group", 2, Delete, &[MissingWait, SharedRace]),
+    mutant("no wait for weights", DX_80, "wait_group", 0, Delete, &[MissingWait, SharedRace, Uninitialised]),
+    mutant("a wait for x too short", DWEIGHT_80, "wait_group 1", 0, Swap("1", "2"), &[MissingWait, SharedRace]),
+    mutant("a copy of g is missing", DWEIGHT_80, "cp.async.cg", 0, Delete, &[Uninitialised]),
+    mutant("weights are never stored", DX_75, "st.shared.v4", 2, Delete, &[Uninitialised]),
     mutant("no wait for keys and values", ATTENTION_80, "wait_group 0", 0, Swap("0", "1"), &[MissingWait, SharedRace]),
     mutant("no wait for a block of keys", ONLINE_80, "wait_group 0", 0, Swap("0", "1"), &[MissingWait, SharedRace]),
     mutant("a copy of the first stage is missing", MATMUL_80, "cp.async.cg", 0, Delete, &[Uninitialised]),
@@ -98,6 +124,8 @@ const MUTANTS: &[Mutant] = &[
     mutant("stages overlap", MATMUL_80, "mov.u32", usize::MAX, Swap("32768", "0"), &[SharedRace, MissingWait]),
     // Bounds and places.
     mutant("rows of x past the end", MATMUL_75, "bra", 0, Unguard, &[OutOfBounds]),
+    mutant("rows of g past the end", DWEIGHT_75, "bra", 7, Unguard, &[OutOfBounds]),
+    mutant("a transposed stage too far", DWEIGHT_75, "ldmatrix", 0, Swap("]", "+32768]"), &[OutOfBounds]),
     mutant("rows past the end", NORM_75, "bra", 0, Unguard, &[OutOfBounds]),
     mutant("columns past the end", NORM_75, "bra", 8, Unguard, &[OutOfBounds]),
     mutant("bins past the end", COUNT, "bra", 0, Unguard, &[OutOfBounds]),
@@ -115,6 +143,7 @@ const MUTANTS: &[Mutant] = &[
     // Atomics that are none.
     mutant("a plain addition in shared memory", COUNT, "atom.shared", 0, Plain, &[SharedRace]),
     mutant("a plain addition in global memory", COUNT, "atom.global", 0, Plain, &[GlobalRace]),
+    mutant("parts share one place", DWEIGHT_80, "%ctaid.x", 0, Swap("%ctaid.x", "0"), &[GlobalRace, Uninitialised]),
     mutant("two blocks take one block's rows", NORM_DX, "%ctaid.x", 0, Swap("%ctaid.x", "0"), &[GlobalRace]),
 ];
 
@@ -173,6 +202,18 @@ impl Mutant {
                 let tile = if self.entry.contains("tile64") { Tile::Narrow } else { Tile::Wide };
                 rig.matmul(self.entry, tile, 131, 136, 104).map(drop)
             }
+            "matmul_bwd" => {
+                let tile = if self.entry.contains("tile64") { Tile::Narrow } else { Tile::Wide };
+                let run = if self.entry.contains("dweight") { Rig::matmul_dweight } else { Rig::matmul_dx };
+                // Tails in every direction; of dweight two parts.
+                let (m, n) = if self.entry.contains("dweight") { (299, 104) } else { (131, 104) };
+                run(&rig, self.entry, tile, m, n, 136).map(drop)
+            }
+            "matmul_scalar" if self.entry.contains("dbias") => {
+                let entry = if self.entry.contains("reduce") { "matmul_bwd_dbias_f16" } else { self.entry };
+                rig.matmul_dbias(entry, 131, 104).map(drop)
+            }
+            "matmul_scalar" => rig.matmul_dx(self.entry, Tile::Scalar, 70, 37, 66).map(drop),
             "attention" => rig.attention(self.entry, 1, 139, 2).map(drop),
             "layer_norm" if self.entry.contains("bwd") => rig.layer_norm_backward(70, 200).map(drop),
             "layer_norm" => rig.layer_norm(7, 200).map(drop),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 /// Each kernel file and the table of its launchers.
-const OPS: [(&str, &[Entry]); 9] = [
+const OPS: &[(&str, &[Entry])] = &[
     ("adamw", adamw::cuda::ENTRIES),
     ("assemble", assemble::cuda::ENTRIES),
     ("attention", attention::cuda::ENTRIES),
@@ -16,6 +16,8 @@ const OPS: [(&str, &[Entry]); 9] = [
     ("gather", gather::cuda::ENTRIES),
     ("layer_norm", layer_norm::cuda::ENTRIES),
     ("matmul", matmul::cuda::ENTRIES),
+    ("matmul_bwd", matmul::cuda::BACKWARD),
+    ("matmul_scalar", matmul::cuda::SCALAR),
     ("patchify", patchify::cuda::ENTRIES),
     ("tensor", dynavit::tensor::cuda::ENTRIES),
 ];
@@ -94,7 +96,7 @@ impl Ptx {
 
 /// All PTX of the shipped kernels, with the target and the chips.
 fn shipped() -> impl Iterator<Item = (Ptx, &'static [Entry], u32, &'static [u32])> {
-    OPS.into_iter()
+    OPS.iter().copied()
         .flat_map(|(op, table)| TARGETS.map(|(target, chips)| (Ptx::open("ptx", op, target), table, target, chips)))
 }
 
@@ -143,7 +145,7 @@ fn kernels(folder: &str) -> Vec<String> {
 
 #[test]
 fn ptx_is_of_these_sources() {
-    assert_eq!(kernels("ptx"), OPS.map(|(op, _)| op), "each kernel file has a table of launchers here");
+    assert_eq!(kernels("ptx"), OPS.iter().map(|(op, _)| *op).collect::<Vec<_>>(), "each kernel file has a table of launchers here");
     for folder in ["ptx", "tests/kernels"] {
         let mut expected = BTreeSet::new();
         for kernel in kernels(folder) {

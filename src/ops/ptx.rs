@@ -10,10 +10,12 @@ pub static CROSS_ENTROPY: Ptx = embedded!("cross_entropy");
 pub static GATHER: Ptx = embedded!("gather");
 pub static LAYER_NORM: Ptx = embedded!("layer_norm");
 pub static MATMUL: Ptx = embedded!("matmul");
+pub static MATMUL_BWD: Ptx = embedded!("matmul_bwd");
+pub static MATMUL_SCALAR: Ptx = embedded!("matmul_scalar");
 pub static PATCHIFY: Ptx = embedded!("patchify");
 
 /// All of them, and that of the tensors.
-pub static ALL: [&Ptx; 9] = [
+pub static ALL: &[&Ptx] = &[
     &ADAMW,
     &ASSEMBLE,
     &ATTENTION,
@@ -21,6 +23,8 @@ pub static ALL: [&Ptx; 9] = [
     &GATHER,
     &LAYER_NORM,
     &MATMUL,
+    &MATMUL_BWD,
+    &MATMUL_SCALAR,
     &PATCHIFY,
     &crate::tensor::cuda::PTX,
 ];

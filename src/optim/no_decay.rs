@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn each_group_takes_its_own() {
         let params = arena();
-        assert_eq!(no_decay_ranges(&params, &[]), []);
+        assert!(no_decay_ranges(&params, &[]).is_empty());
         assert_eq!(no_decay_ranges(&params, &[NoDecay::Cls]), std::slice::from_ref(&(0..2)));
         assert_eq!(no_decay_ranges(&params, &[NoDecay::Pos]), std::slice::from_ref(&(2..5)));
         assert_eq!(no_decay_ranges(&params, &[NoDecay::Bias]), [15..17, 19..21, 35..36]);

@@ -103,6 +103,9 @@ impl Stored {
     }
 }
 
+/// What a product left, or what was found.
+pub type MatmulResult = Result<Vec<f32>, Fault>;
+
 /// A card and the text that its kernels come from.
 pub struct Rig {
     pub card: Card,
@@ -184,8 +187,49 @@ impl Rig {
         }
         let y = self.blank(self.stored.width() * m * n);
         args.extend([y, count(m), count(n), count(k)]);
-        self.launch(entry, matmul::cuda::forward_shape(m, n, k, tile).unwrap(), &args)?;
+        self.launch(entry, matmul::cuda::Sizes { m, n, k }.forward(tile).unwrap(), &args)?;
         self.read(self.stored, y, m * n)
+    }
+
+    /// dx = g W, times gelu'(pre) where the entry has it.
+    pub fn matmul_dx(&self, entry: &str, tile: matmul::cuda::Tile, m: usize, n: usize, k: usize) -> MatmulResult {
+        let count = |n: usize| Value::Count(n as u32);
+        let mut args = vec![self.stored(&values(m * n, 5)), self.stored(&values(n * k, 2))];
+        if entry.contains("gelu") {
+            args.push(self.stored(&values(m * k, 6)));
+        }
+        let dx = self.blank(self.stored.width() * m * k);
+        args.extend([dx, count(m), count(n), count(k)]);
+        self.launch(entry, matmul::cuda::Sizes { m, n, k }.backward_dx(tile).unwrap(), &args)?;
+        self.read(self.stored, dx, m * k)
+    }
+
+    /// The parts of dweight = g^T x, added up in order.
+    pub fn matmul_dweight(&self, entry: &str, tile: matmul::cuda::Tile, m: usize, n: usize, k: usize) -> MatmulResult {
+        let count = |n: usize| Value::Count(n as u32);
+        let (shape, parts) = matmul::cuda::Sizes { m, n, k }.backward_dweight(tile).unwrap();
+        let out = self.blank(4 * parts.count * n * k);
+        let (g, x) = (self.stored(&values(m * n, 5)), self.stored(&values(m * k, 1)));
+        self.launch(entry, shape, &[g, x, out, count(m), count(n), count(k), count(parts.rows)])?;
+        let parts = self.read(Stored::F32, out, parts.count * n * k)?;
+        Ok((0..n * k).map(|i| parts.iter().skip(i).step_by(n * k).sum()).collect())
+    }
+
+    /// The sums of the columns of dy by parts, then over them; of dy gelu'(pre) where the entry has it.
+    pub fn matmul_dbias(&self, entry: &str, m: usize, n: usize) -> MatmulResult {
+        let count = |n: usize| Value::Count(n as u32);
+        let (shape, parts) = matmul::cuda::Sizes { m, n, k: 1 }.backward_dbias().unwrap();
+        let partial = self.blank(4 * parts.count * n);
+        let mut args = vec![self.stored(&values(m * n, 5))];
+        if entry.contains("gelu") {
+            args.extend([self.stored(&values(m * n, 6)), self.blank(self.stored.width() * m * n)]);
+        }
+        args.extend([partial, count(m), count(n), count(parts.rows)]);
+        self.launch(entry, shape, &args)?;
+        let dbias = self.f32(&vec![1.0; n]);
+        let shape = matmul::cuda::Sizes { m, n, k: 1 }.dbias_reduce().unwrap();
+        self.launch("matmul_bwd_dbias_reduce_add_f32", shape, &[partial, dbias, count(parts.count), count(n)])?;
+        self.read(Stored::F32, dbias, n)
     }
 
     /// (y, lse) of qkv.

@@ -1,109 +1,18 @@
-//! How the kernels of ptx/matmul.cu are called: their arguments, their grids, and which tile a product wants.
+//! How the kernels of ptx/matmul.cu, ptx/matmul_bwd.cu and ptx/matmul_scalar.cu are called, and which of them when.
+//!
+//! 16-bit types go to the matrix units where the sizes suit these; f32, and all other sizes, to the scalar kernels.
 #![allow(unsafe_code)]
 
-use crate::device::cuda::{Arg, Entry, Geometry, Gpu, Half, Kind, Slice, counts, lengths};
-use crate::error::{Error, Result};
+mod entries;
+mod shape;
+
+pub use entries::{BACKWARD, ENTRIES, SCALAR};
+pub use shape::{Parts, Sizes, Tile};
+
+use crate::device::cpu::gemm::Write;
+use crate::device::cuda::{Arg, Entry, Geometry, Gpu, Ptx, Slice, Store, Values, counts, lengths};
+use crate::error::Result;
 use crate::ops::ptx;
-
-const BIAS: &[(&str, Kind)] = &[
-    ("x", Kind::U64),
-    ("weight", Kind::U64),
-    ("bias", Kind::U64),
-    ("y", Kind::U64),
-    ("m", Kind::U32),
-    ("n", Kind::U32),
-    ("k", Kind::U32),
-];
-
-const BIAS_GELU: &[(&str, Kind)] = &[
-    ("x", Kind::U64),
-    ("weight", Kind::U64),
-    ("bias", Kind::U64),
-    ("pre", Kind::U64),
-    ("y", Kind::U64),
-    ("m", Kind::U32),
-    ("n", Kind::U32),
-    ("k", Kind::U32),
-];
-
-const BIAS_RESIDUAL: &[(&str, Kind)] = &[
-    ("x", Kind::U64),
-    ("weight", Kind::U64),
-    ("bias", Kind::U64),
-    ("residual", Kind::U64),
-    ("y", Kind::U64),
-    ("m", Kind::U32),
-    ("n", Kind::U32),
-    ("k", Kind::U32),
-];
-
-/// The kernels of ptx/matmul.cu.
-pub const ENTRIES: &[Entry] = &[
-    Entry { name: "matmul_fwd_bias_f16", args: BIAS, since: 75 },
-    Entry { name: "matmul_fwd_bias_gelu_f16", args: BIAS_GELU, since: 75 },
-    Entry { name: "matmul_fwd_bias_residual_f16", args: BIAS_RESIDUAL, since: 75 },
-    Entry { name: "matmul_fwd_bias_tile64_f16", args: BIAS, since: 75 },
-    Entry { name: "matmul_fwd_bias_gelu_tile64_f16", args: BIAS_GELU, since: 75 },
-    Entry { name: "matmul_fwd_bias_residual_tile64_f16", args: BIAS_RESIDUAL, since: 75 },
-    Entry { name: "matmul_fwd_bias_bf16", args: BIAS, since: 80 },
-    Entry { name: "matmul_fwd_bias_gelu_bf16", args: BIAS_GELU, since: 80 },
-    Entry { name: "matmul_fwd_bias_residual_bf16", args: BIAS_RESIDUAL, since: 80 },
-    Entry { name: "matmul_fwd_bias_tile64_bf16", args: BIAS, since: 80 },
-    Entry { name: "matmul_fwd_bias_gelu_tile64_bf16", args: BIAS_GELU, since: 80 },
-    Entry { name: "matmul_fwd_bias_residual_tile64_bf16", args: BIAS_RESIDUAL, since: 80 },
-];
-
-/// The tile of y that a block makes. The sums have the same order in both: the tile changes no bit of the result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tile {
-    /// 128 x 128 by 256 threads: the fewest bytes read for a product.
-    Wide,
-    /// 64 x 64 by 128 threads: four times the blocks.
-    Narrow,
-}
-
-impl Tile {
-    /// Rows and columns of y.
-    pub fn side(self) -> usize {
-        match self {
-            Tile::Wide => 128,
-            Tile::Narrow => 64,
-        }
-    }
-
-    fn threads(self) -> u32 {
-        match self {
-            Tile::Wide => 256,
-            Tile::Narrow => 128,
-        }
-    }
-
-    /// What the names of its entries have before the type.
-    pub fn suffix(self) -> &'static str {
-        match self {
-            Tile::Wide => "",
-            Tile::Narrow => "_tile64",
-        }
-    }
-
-    fn blocks(self, m: usize, n: usize) -> usize {
-        m.div_ceil(self.side()).saturating_mul(n.div_ceil(self.side()))
-    }
-
-    /// The tile for y (m, n): wide where wide tiles give each multiprocessor a block.
-    pub fn choose(m: usize, n: usize, multiprocessors: usize) -> Self {
-        if Tile::Wide.blocks(m, n) >= multiprocessors { Tile::Wide } else { Tile::Narrow }
-    }
-}
-
-/// Launch of any forward product of x (m, k) with a weight (n, k).
-pub fn forward_shape(m: usize, n: usize, k: usize, tile: Tile) -> Result<Geometry> {
-    counts("matmul", [m, n, k])?;
-    if k == 0 || !k.is_multiple_of(8) {
-        return Err(Error::shape("matmul", format!("rows of {k}; the kernels take multiples of 8")));
-    }
-    Geometry::row("matmul", tile.blocks(m, n), tile.threads(), 0)
-}
 
 /// What follows the product and the bias; see the op's `Epilogue`.
 #[derive(Clone, Copy)]
@@ -111,24 +20,52 @@ pub enum Fused<'a> {
     Bias,
     /// GELU; the pre-activation (m, n) is kept.
     BiasGelu {
-        pre: Slice<'a, u16>,
+        pre: Values<'a>,
     },
     /// A residual (m, n) is added.
     BiasResidual {
-        residual: Slice<'a, u16>,
+        residual: Values<'a>,
     },
 }
 
-/// y (m, n) = x (m, k) weight^T + bias and what `fused` adds; weight (n, k), bias (n) in f32.
-pub fn forward(
+/// The way back through a GELU: g (m, n) = dy gelu'(pre), of the same type. g may be dy.
+#[derive(Clone, Copy)]
+pub struct GeluBackward<'a> {
+    pub pre: Values<'a>,
+    pub g: Values<'a>,
+}
+
+/// The file of a tile's kernels: the scalar ones share one.
+fn source(tile: Tile, units: (&'static Ptx, &'static [Entry])) -> (&'static Ptx, &'static [Entry]) {
+    if tile == Tile::Scalar { (&ptx::MATMUL_SCALAR, SCALAR) } else { units }
+}
+
+/// The tile for an output (rows, columns) in `parts`, of sizes that suit the matrix units or not.
+fn tile(gpu: &Gpu, store: Store, suits: bool, output: (usize, usize), parts: usize) -> Result<Tile> {
+    if !suits || store.half().is_none() {
+        return Ok(Tile::Scalar);
+    }
+    Ok(Tile::choose(output.0, output.1, parts, gpu.multiprocessors()?))
+}
+
+/// Launches an entry of a file by its name.
+///
+/// # Safety
+/// As for `Stream::launch`.
+unsafe fn launch(
     gpu: &Gpu,
-    half: Half,
-    x: Slice<u16>,
-    weight: Slice<u16>,
-    bias: Slice<f32>,
-    fused: Fused,
-    y: Slice<u16>,
+    (ptx, table): (&'static Ptx, &'static [Entry]),
+    name: &str,
+    geometry: Geometry,
+    args: &[Arg],
 ) -> Result<()> {
+    let kernel = gpu.kernel(ptx, Entry::named(table, name))?;
+    // SAFETY: the caller's promise.
+    unsafe { gpu.stream().launch(&kernel, geometry, args) }
+}
+
+/// y (m, n) = x (m, k) weight^T + bias and what `fused` adds; weight (n, k), bias (n) in f32, the rest of one type.
+pub fn forward(gpu: &Gpu, x: Values, weight: Values, bias: Slice<f32>, fused: Fused, y: Values) -> Result<()> {
     let n = bias.len();
     let k = weight.len().checked_div(n).unwrap_or(0);
     let m = x.len().checked_div(k).unwrap_or(0);
@@ -137,67 +74,155 @@ pub fn forward(
         Fused::BiasGelu { pre } => ("bias_gelu", Some(pre)),
         Fused::BiasResidual { residual } => ("bias_residual", Some(residual)),
     };
-    let beside_len = beside.map_or(m * n, |slice| slice.len());
+    let store = Values::common("matmul", &[x, weight, y, beside.unwrap_or(y)])?;
     lengths(
         "matmul",
-        &[("x", x.len(), m * k), ("weight", weight.len(), n * k), ("y", y.len(), m * n), (name, beside_len, m * n)],
+        &[
+            ("x", x.len(), m * k),
+            ("weight", weight.len(), n * k),
+            ("y", y.len(), m * n),
+            (name, beside.unwrap_or(y).len(), m * n),
+        ],
     )?;
-    let tile = Tile::choose(m, n, gpu.multiprocessors()?);
-    let (geometry, [m, n, k]) = (forward_shape(m, n, k, tile)?, counts("matmul", [m, n, k])?);
-    let entry = Entry::named(ENTRIES, &format!("matmul_fwd_{name}{}_{}", tile.suffix(), half.name()));
-    let kernel = gpu.kernel(&ptx::MATMUL, entry)?;
+    let sizes = Sizes { m, n, k };
+    let tile = tile(gpu, store, sizes.suits_forward(), (m, n), 1)?;
+    let (geometry, [m, n, k]) = (sizes.forward(tile)?, counts("matmul", [m, n, k])?);
     let mut args: Vec<Arg> = vec![x.into(), weight.into(), bias.into()];
     args.extend(beside.map(Arg::from));
     args.extend::<[Arg; 4]>([y.into(), m.into(), n.into(), k.into()]);
+    let name = format!("matmul_fwd_{name}{}_{}", tile.suffix(), store.name());
     // SAFETY: the buffers have the lengths that the kernel's contract gives for (m, n, k), as checked above; the kernel
     // masks what its tiles hold beyond m and n.
-    unsafe { gpu.stream().launch(&kernel, geometry, &args) }
+    unsafe { launch(gpu, source(tile, (&ptx::MATMUL, ENTRIES)), &name, geometry, &args) }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::cuda::LARGEST;
+/// dx (m, k) = g (m, n) weight, times gelu'(pre) where there is a `pre` (m, k): then x was gelu(pre), and dx is the
+/// gradient of pre. All of one type.
+pub fn backward_dx(gpu: &Gpu, sizes: Sizes, g: Values, weight: Values, pre: Option<Values>, dx: Values) -> Result<()> {
+    let Sizes { m, n, k } = sizes;
+    let [m32, n32, k32] = counts("matmul", [m, n, k])?;
+    let store = Values::common("matmul", &[g, weight, dx, pre.unwrap_or(dx)])?;
+    lengths(
+        "matmul",
+        &[
+            ("g", g.len(), m * n),
+            ("weight", weight.len(), n * k),
+            ("dx", dx.len(), m * k),
+            ("pre", pre.unwrap_or(dx).len(), m * k),
+        ],
+    )?;
+    let tile = tile(gpu, store, sizes.suits_backward(), (m, k), 1)?;
+    let mut args: Vec<Arg> = vec![g.into(), weight.into()];
+    args.extend(pre.map(Arg::from));
+    args.extend::<[Arg; 4]>([dx.into(), m32.into(), n32.into(), k32.into()]);
+    let gelu = if pre.is_some() { "_gelu" } else { "" };
+    let name = format!("matmul_bwd_dx{gelu}{}_{}", tile.suffix(), store.name());
+    // SAFETY: the buffers have the lengths of the kernel's contract, checked above; the kernel masks what its tiles hold
+    // beyond m and k.
+    unsafe { launch(gpu, source(tile, (&ptx::MATMUL_BWD, BACKWARD)), &name, sizes.backward_dx(tile)?, &args) }
+}
 
-    /// The tile of a block, as `tile_of_block` in ptx/matmul.cu finds it.
-    fn tile_of_block(block: u32, tiles_m: u32, tiles_n: u32) -> (u32, u32) {
-        let (band, within) = (block / (8 * tiles_n), block % (8 * tiles_n));
-        let height = (tiles_m - band * 8).min(8);
-        (band * 8 + within % height, within / height)
+/// The end of the names of what sets or adds.
+fn ending(write: Write) -> &'static str {
+    match write {
+        Write::Set => "set_f32",
+        Write::Add => "add_f32",
     }
+}
 
-    #[test]
-    fn every_tile_has_one_block() {
-        for (m, n) in [(1, 1), (1, 5), (197, 768), (1100, 130), (12_608, 2304), (129, 1000)] {
-            for tile in [Tile::Wide, Tile::Narrow] {
-                let shape = forward_shape(m, n, 64, tile).unwrap();
-                assert!(shape.threads() <= 1024 && shape.shared == 0);
-                let (tiles_m, tiles_n) = (m.div_ceil(tile.side()), n.div_ceil(tile.side()));
-                let mut seen = vec![false; tiles_m * tiles_n];
-                for block in 0..shape.grid[0] {
-                    let (i, j) = tile_of_block(block, tiles_m as u32, tiles_n as u32);
-                    let place = i as usize * tiles_n + j as usize;
-                    assert!(!std::mem::replace(&mut seen[place], true), "tile {i}, {j} twice");
-                }
-                assert!(seen.into_iter().all(|tile| tile));
-            }
-        }
+/// Length in f32 of the workspace of [`backward_dweight`]: (parts, n, k), or nothing where one part is the whole and may
+/// be written in place.
+pub fn dweight_len(sizes: Sizes, write: Write) -> usize {
+    match (Parts::of_dweight(sizes).count, write) {
+        (1, Write::Set) => 0,
+        (parts, _) => parts.saturating_mul(sizes.n).saturating_mul(sizes.k),
     }
+}
 
-    #[test]
-    fn large_batches_fit_and_larger_ones_are_refused() {
-        // A batch of 4096 images of 577 tokens through the widest layer of a ViT-L.
-        let shape = forward_shape(4096 * 577, 4096, 1024, Tile::Narrow).unwrap();
-        assert_eq!(shape.grid[0] as usize, (4096 * 577usize).div_ceil(64) * 64);
-        for (m, n, k) in [(0, 1, 8), (1, 0, 8), (1, 1, 0), (1, 1, 12), (LARGEST + 1, 1, 8), (LARGEST, LARGEST, 8)] {
-            assert!(forward_shape(m, n, k, Tile::Narrow).is_err(), "{m} x {n} x {k}");
-        }
+/// dweight (n, k) in f32 = or += g^T x; g (m, n) and x (m, k) of one type, `workspace` of `dweight_len` elements.
+pub fn backward_dweight(
+    gpu: &Gpu,
+    sizes: Sizes,
+    g: Values,
+    x: Values,
+    workspace: Slice<f32>,
+    dweight: Slice<f32>,
+    write: Write,
+) -> Result<()> {
+    let Sizes { m, n, k } = sizes;
+    let [m32, n32, k32] = counts("matmul", [m, n, k])?;
+    let store = Values::common("matmul", &[g, x])?;
+    lengths(
+        "matmul",
+        &[
+            ("g", g.len(), m * n),
+            ("x", x.len(), m * k),
+            ("workspace", workspace.len(), dweight_len(sizes, write)),
+            ("dweight", dweight.len(), n * k),
+        ],
+    )?;
+    let parts = Parts::of_dweight(sizes);
+    let tile = tile(gpu, store, sizes.suits_backward(), (n, k), parts.count)?;
+    let (geometry, parts) = sizes.backward_dweight(tile)?;
+    let [count, rows, len] = counts("matmul", [parts.count, parts.rows, n * k])?;
+    let direct = workspace.is_empty();
+    let out = if direct { dweight } else { workspace };
+    let args: [Arg; 7] = [g.into(), x.into(), out.into(), m32.into(), n32.into(), k32.into(), rows.into()];
+    let name = format!("matmul_bwd_dweight{}_{}", tile.suffix(), store.name());
+    // SAFETY: the buffers have the lengths of the kernel's contract, checked above: the workspace one output a part, and
+    // dweight takes its place where there is one part. The kernel masks what its tiles hold beyond n and k.
+    unsafe { launch(gpu, source(tile, (&ptx::MATMUL_BWD, BACKWARD)), &name, geometry, &args)? };
+    if direct {
+        return Ok(());
     }
+    let args: [Arg; 4] = [workspace.into(), dweight.into(), count.into(), len.into()];
+    let name = format!("matmul_bwd_dweight_reduce_{}", ending(write));
+    // SAFETY: as above; the launch before it in the stream has written the workspace.
+    unsafe { launch(gpu, (&ptx::MATMUL_SCALAR, SCALAR), &name, sizes.dweight_reduce()?, &args) }
+}
 
-    #[test]
-    fn small_products_get_small_tiles() {
-        assert_eq!(Tile::choose(197, 768, 40), Tile::Narrow);
-        assert_eq!(Tile::choose(12_608, 768, 132), Tile::Wide);
-        assert_eq!(Tile::choose(64, 5, 40), Tile::Narrow);
-    }
+/// Length in f32 of the workspace of [`backward_dbias`]: (parts, n).
+pub fn dbias_len(m: usize, n: usize) -> usize {
+    Parts::of_dbias(m).count.saturating_mul(n)
+}
+
+/// dbias (n) in f32 = or += the sum of the rows of dy (m, n), `workspace` of `dbias_len` elements. With `gelu`, dy is
+/// first taken back through it, in the same pass: what is summed is g, before it is rounded to its type.
+pub fn backward_dbias(
+    gpu: &Gpu,
+    dy: Values,
+    gelu: Option<GeluBackward>,
+    workspace: Slice<f32>,
+    dbias: Slice<f32>,
+    write: Write,
+) -> Result<()> {
+    let n = dbias.len();
+    let m = dy.len().checked_div(n).unwrap_or(0);
+    let (pre, g) = gelu.map_or((dy, dy), |gelu| (gelu.pre, gelu.g));
+    let store = Values::common("matmul", &[dy, pre, g])?;
+    lengths(
+        "matmul",
+        &[
+            ("dy", dy.len(), m * n),
+            ("pre", pre.len(), m * n),
+            ("g", g.len(), m * n),
+            ("workspace", workspace.len(), dbias_len(m, n)),
+        ],
+    )?;
+    let sizes = Sizes { m, n, k: 1 };
+    let (geometry, parts) = sizes.backward_dbias()?;
+    let [m, n, count, rows] = counts("matmul", [m, n, parts.count, parts.rows])?;
+    let (name, mut args): (_, Vec<Arg>) = match gelu {
+        None => ("dbias", vec![dy.into()]),
+        Some(_) => ("dbias_gelu", vec![dy.into(), pre.into(), g.into()]),
+    };
+    args.extend::<[Arg; 4]>([workspace.into(), m.into(), n.into(), rows.into()]);
+    let file: (&'static Ptx, &'static [Entry]) = (&ptx::MATMUL_SCALAR, SCALAR);
+    // SAFETY: the buffers have the lengths of the kernel's contract, checked above; a thread reads a value of dy before
+    // it writes that of g.
+    unsafe { launch(gpu, file, &format!("matmul_bwd_{name}_{}", store.name()), geometry, &args)? };
+    let args: [Arg; 4] = [workspace.into(), dbias.into(), count.into(), n.into()];
+    let name = format!("matmul_bwd_dbias_reduce_{}", ending(write));
+    // SAFETY: as above; the launch before it in the stream has written the workspace.
+    unsafe { launch(gpu, file, &name, sizes.dbias_reduce()?, &args) }
 }
