@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 /// Each kernel file and the table of its launchers.
-const OPS: [(&str, &[Entry]); 3] = [
+const OPS: [(&str, &[Entry]); 5] = [
     ("attention", attention::cuda::ENTRIES),
+    ("attention_bwd", attention::cuda::BACKWARD_ENTRIES),
+    ("attention_rows", attention::cuda::ROWS_ENTRIES),
     ("layer_norm", layer_norm::cuda::ENTRIES),
     ("matmul", matmul::cuda::ENTRIES),
 ];

@@ -32,6 +32,8 @@ fn ops_on_the_card_match_their_references() {
         attentions::check(&gpu, half);
         layer_norms::check(&gpu, half);
     }
+    attentions::check_f32(&gpu);
+    attentions::check_refusals(&gpu);
     // Wrong lengths are refused before anything is launched.
     let arena = Arena::new(&gpu, BYTES).unwrap();
     let (x, f) = (arena.zeros::<u16>(64).unwrap(), arena.zeros::<f32>(8).unwrap());
