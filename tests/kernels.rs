@@ -1,17 +1,22 @@
 //! The shipped kernels on the virtual card, all checks on: against f64, and their traffic by the counters.
 #![forbid(unsafe_code)]
 
+#[path = "support/attention.rs"]
+mod bounds;
 #[path = "support/card.rs"]
 mod card;
 
+use bounds::{Gradient, Rounding, gradients};
 use card::{Rig, Stored, ptx, values};
+use dynavit::ops::attention::cuda::Method;
+use dynavit::ops::attention::reference::Sizes;
 use dynavit::ops::matmul::cuda::Tile;
 use dynavit::ops::{attention, gelu, layer_norm, matmul};
 use ptx_vm::Counters;
 
 /// The targets, with what their matrix units multiply.
 const MATRIX: [(u32, Stored); 3] = [(75, Stored::F16), (80, Stored::F16), (80, Stored::Bf16)];
-/// The targets, with what layer norm reads and writes.
+/// The targets, with what kernels on the ordinary cores read and write.
 const ROWS: [(u32, Stored); 5] =
     [(75, Stored::F16), (75, Stored::F32), (80, Stored::F16), (80, Stored::Bf16), (80, Stored::F32)];
 /// What a sum in f32 over the lengths here may be off, of the sum of magnitudes: chosen, about 170 roundings, where the
@@ -141,6 +146,69 @@ fn attention_is_right_on_ragged_shapes() {
     }
 }
 
+/// The log of each row's sum of powers, (b, heads, queries), of q and k with rows of all heads.
+fn log_sums(q: &[f64], k: &[f64], z: Sizes) -> Vec<f32> {
+    let row = |x: &[f64], rows: usize, image: usize, row: usize, head: usize| {
+        x[((image * rows + row) * z.heads + head) * 64..][..64].to_vec()
+    };
+    let log_sum = |i: usize| {
+        let (image, head, query) = (i / z.queries / z.heads, i / z.queries % z.heads, i % z.queries);
+        let q = row(q, z.queries, image, query, head);
+        let dot = |j| q.iter().zip(row(k, z.keys, image, j, head)).map(|(q, k)| q * k).sum::<f64>();
+        let scores: Vec<f64> = (0..z.keys).map(|j| dot(j) / 8.0).collect();
+        let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+        (largest + scores.iter().map(|x| (x - largest).exp()).sum::<f64>().ln()) as f32
+    };
+    (0..z.b * z.heads * z.queries).map(log_sum).collect()
+}
+
+#[test]
+fn gradients_of_attention_are_right_on_ragged_shapes() {
+    for (capability, stored) in MATRIX {
+        let shapes = [
+            (3, 1, 2),
+            (1, 7, 1),
+            (5, 16, 1),
+            (1, 60, 3),
+            (1, 138, 1),
+            (1, 197, 1),
+            (1, 240, 1),
+            (1, 256, 1),
+            (1, 300, 1),
+        ];
+        for (b, s, heads) in shapes {
+            let d = 64 * heads;
+            let qkv: Vec<f32> = values(b * s * 3 * d, 5).iter().map(|x| 3.0 * x).collect();
+            let qkv = f64s(&stored.rounded(&qkv));
+            let part = |x: &[f64], i: usize| -> Vec<f64> {
+                x.chunks(3 * d).flat_map(|row| row[i * d..(i + 1) * d].to_vec()).collect()
+            };
+            let [q, k, v] = [0, 1, 2].map(|i| part(&qkv, i));
+            let z = Sizes { b, queries: s, keys: s, heads, head_width: 64 };
+            let y: Vec<f32> = attention::reference::forward(&q, &k, &v, z).iter().map(|&y| y as f32).collect();
+            let (y, lse) = (stored.rounded(&y), log_sums(&q, &k, z));
+            let dy = f64s(&stored.rounded(&values(b * s * d, 12)));
+            let tiny = if stored == Stored::F16 { 0.5 / f64::from(1 << 24) } else { 0.0 };
+            let expected = gradients(&q, &k, &v, &f64s(&y), &dy, z, Rounding { relative: stored.rounding(), tiny });
+            for kind in [Method::Whole, Method::Online] {
+                if s > 240 && kind == Method::Whole {
+                    continue;
+                }
+                let rig = Rig::new(capability, ptx(&format!("ptx/attention_bwd.sm{capability}")), stored, 9);
+                let what = format!("{kind:?} {stored:?} of {b} x {s} x {heads}");
+                let got = rig.attention_backward(kind, (b, s, heads), &y, &lse);
+                let got = f64s(&got.unwrap_or_else(|fault| panic!("{what}: {fault}")));
+                for (i, Gradient { expected, bound }) in expected.iter().enumerate() {
+                    for (at, g) in part(&got, i).into_iter().enumerate() {
+                        let (e, bound) = (expected[at], bound[at]);
+                        assert!((g - e).abs() <= bound, "{what}: {g} for {e} at {at} of {i}, beyond {bound:e}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn layer_norm_is_right_on_ragged_shapes() {
     for (capability, stored) in ROWS {
@@ -203,6 +271,20 @@ fn results_are_the_same_bits_in_any_order_of_blocks_and_tiles() {
         let text = ptx(&format!("ptx/layer_norm.sm{capability}"));
         let run = |seed| Rig::new(capability, text.clone(), stored, seed).layer_norm_backward(150, 192).unwrap();
         assert_eq!(run(1), run(2));
+        // Both ways to the gradients sum in one order, too.
+        let text = ptx(&format!("ptx/attention_bwd.sm{capability}"));
+        let (y, lse) = (values(139 * 128, 13), vec![4.0; 139 * 2]);
+        let run = |kind, seed| {
+            let rig = Rig::new(capability, text.clone(), stored, seed);
+            rig.attention_backward(kind, (1, 139, 2), &y, &lse).unwrap()
+        };
+        let first = run(Method::Whole, 1);
+        assert_eq!(first, run(Method::Whole, 2));
+        assert_eq!(first, run(Method::Online, 3));
+        let text = ptx(&format!("ptx/attention_rows.sm{capability}"));
+        let z = Sizes { b: 2, queries: 2, keys: 33, heads: 2, head_width: 64 };
+        let run = |seed| Rig::new(capability, text.clone(), stored, seed).attention_rows(z).unwrap();
+        assert_eq!(run(1), run(2));
     }
 }
 
@@ -254,6 +336,25 @@ fn attention_wastes_no_sector_and_no_pass() {
         for kind in ["", "_online"] {
             let entry = &format!("attention_fwd{kind}_{}", stored.name());
             rig.attention(entry, 1, 144, 2).unwrap();
+            full_traffic(entry, &rig.counters(entry), true);
+        }
+        let rig = Rig::new(capability, ptx(&format!("ptx/attention_bwd.sm{capability}")), stored, 7);
+        let (y, lse) = (values(144 * 128, 13), vec![4.0; 144 * 2]);
+        for kind in [Method::Whole, Method::Online] {
+            rig.attention_backward(kind, (1, 144, 2), &y, &lse).unwrap();
+        }
+        for kind in ["", "_dq", "_dkv"] {
+            let entry = &format!("attention_bwd{kind}_{}", stored.name());
+            full_traffic(entry, &rig.counters(entry), true);
+        }
+    }
+    for (capability, stored) in ROWS {
+        let rig = Rig::new(capability, ptx(&format!("ptx/attention_rows.sm{capability}")), stored, 7);
+        for queries in [1, 3] {
+            rig.attention_rows(Sizes { b: 2, queries, keys: 37, heads: 2, head_width: 64 }).unwrap();
+        }
+        for kind in ["fwd", "bwd"] {
+            let entry = &format!("attention_{kind}_rows_{}", stored.name());
             full_traffic(entry, &rig.counters(entry), true);
         }
     }

@@ -5,6 +5,8 @@
 mod card;
 
 use card::{Rig, Stored};
+use dynavit::ops::attention::cuda::Method;
+use dynavit::ops::attention::reference::Sizes;
 use dynavit::ops::matmul::cuda::Tile;
 use ptx_vm::{Fault, FaultKind};
 
@@ -47,6 +49,13 @@ const ATTENTION_75: (&str, &str) = ("ptx/attention.sm75", "attention_fwd_f16");
 const ATTENTION_80: (&str, &str) = ("ptx/attention.sm80", "attention_fwd_f16");
 const ONLINE_75: (&str, &str) = ("ptx/attention.sm75", "attention_fwd_online_f16");
 const ONLINE_80: (&str, &str) = ("ptx/attention.sm80", "attention_fwd_online_f16");
+const BACK_75: (&str, &str) = ("ptx/attention_bwd.sm75", "attention_bwd_f16");
+const BACK_80: (&str, &str) = ("ptx/attention_bwd.sm80", "attention_bwd_f16");
+const BACK_DQ: (&str, &str) = ("ptx/attention_bwd.sm80", "attention_bwd_dq_f16");
+const BACK_DKV: (&str, &str) = ("ptx/attention_bwd.sm75", "attention_bwd_dkv_f16");
+const BACK_DKV_80: (&str, &str) = ("ptx/attention_bwd.sm80", "attention_bwd_dkv_f16");
+const ROWS_FWD: (&str, &str) = ("ptx/attention_rows.sm75", "attention_fwd_rows_f16");
+const ROWS_BWD: (&str, &str) = ("ptx/attention_rows.sm80", "attention_bwd_rows_f16");
 const NORM_75: (&str, &str) = ("ptx/layer_norm.sm75", "layer_norm_fwd_f16");
 const NORM_DX: (&str, &str) = ("ptx/layer_norm.sm80", "layer_norm_bwd_dx_f16");
 const NORM_REDUCE: (&str, &str) = ("ptx/layer_norm.sm80", "layer_norm_bwd_reduce_f32");
@@ -104,6 +113,13 @@ const MUTANTS: &[Mutant] = &[
     mutant("no barrier before the last sum", NORM_REDUCE, "bar.sync", 0, Delete, &[SharedRace, Uninitialised]),
     mutant("no barrier behind the zeros", COUNT, "bar.sync", 0, Delete, &[SharedRace, Uninitialised]),
     mutant("no barrier behind the counting", COUNT, "bar.sync", 1, Delete, &[SharedRace]),
+    mutant("no barrier behind keys and values", BACK_75, "bar.sync", 0, Delete, &[SharedRace, Uninitialised]),
+    mutant("queries replace keys that are in use", BACK_75, "bar.sync", 1, Delete, &[SharedRace]),
+    mutant("no barrier behind queries", BACK_75, "bar.sync", 2, Delete, &[SharedRace, Uninitialised]),
+    mutant("no barrier before new queries", BACK_DKV, "bar.sync", 0, Delete, &[SharedRace]),
+    mutant("no barrier behind new queries", BACK_DKV, "bar.sync", 1, Delete, &[SharedRace, Uninitialised]),
+    mutant("no barrier behind what warps leave", ROWS_FWD, "bar.sync", 0, Delete, &[SharedRace, Uninitialised]),
+    mutant("the next query's sums overtake", ROWS_BWD, "bar.sync", 0, Delete, &[SharedRace]),
     // Waits that are short, copies that are missing.
     mutant("a wait for one group too few", MATMUL_80, "wait_group 1", 0, Swap("1", "2"), &[MissingWait, SharedRace]),
     mutant("no wait", MATMUL_80, "wait_group", 0, Delete, &[MissingWait, SharedRace, Uninitialised]),
@@ -114,6 +130,11 @@ const MUTANTS: &[Mutant] = &[
     mutant("weights are never stored", DX_75, "st.shared.v4", 2, Delete, &[Uninitialised]),
     mutant("no wait for keys and values", ATTENTION_80, "wait_group 0", 0, Swap("0", "1"), &[MissingWait, SharedRace]),
     mutant("no wait for a block of keys", ONLINE_80, "wait_group 0", 0, Swap("0", "1"), &[MissingWait, SharedRace]),
+    mutant("no wait for queries", BACK_80, "wait_group 0", 1, Swap("0", "1"), &[MissingWait, SharedRace]),
+    mutant("no wait for keys of a strip of dq", BACK_DQ, "wait_group 0", 0, Swap("0", "1"), &[MissingWait, SharedRace]),
+    mutant("a row's two numbers are missing", BACK_80, "st.shared.v2", 1, Delete, &[Uninitialised]),
+    mutant("delta is never stored", BACK_DQ, "st.global.f32", 1, Delete, &[Uninitialised]),
+    mutant("lse past the end", BACK_DKV_80, "ld.global.f32", 0, Swap("]", "+2048]"), &[OutOfBounds]),
     mutant("a copy of the first stage is missing", MATMUL_80, "cp.async.cg", 0, Delete, &[Uninitialised]),
     mutant("a tile is never stored", MATMUL_75, "st.shared.v4", 0, Delete, &[Uninitialised]),
     mutant("values are never stored", ATTENTION_75, "st.shared.v4", 1, Delete, &[Uninitialised]),
@@ -215,6 +236,14 @@ impl Mutant {
             }
             "matmul_scalar" => rig.matmul_dx(self.entry, Tile::Scalar, 70, 37, 66).map(drop),
             "attention" => rig.attention(self.entry, 1, 139, 2).map(drop),
+            "attention_bwd" => {
+                let kind = if self.entry == "attention_bwd_f16" { Method::Whole } else { Method::Online };
+                rig.attention_backward(kind, (1, 139, 2), &vec![0.5; 139 * 128], &vec![4.0; 139 * 2]).map(drop)
+            }
+            "attention_rows" => {
+                let z = Sizes { b: 1, queries: 2, keys: 39, heads: 2, head_width: 64 };
+                rig.attention_rows(z).map(drop)
+            }
             "layer_norm" if self.entry.contains("bwd") => rig.layer_norm_backward(70, 200).map(drop),
             "layer_norm" => rig.layer_norm(7, 200).map(drop),
             "count" => rig.count(200).map(drop),

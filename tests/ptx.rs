@@ -12,6 +12,8 @@ const OPS: &[(&str, &[Entry])] = &[
     ("adamw", adamw::cuda::ENTRIES),
     ("assemble", assemble::cuda::ENTRIES),
     ("attention", attention::cuda::ENTRIES),
+    ("attention_bwd", attention::cuda::BACKWARD_ENTRIES),
+    ("attention_rows", attention::cuda::ROWS_ENTRIES),
     ("cross_entropy", cross_entropy::cuda::ENTRIES),
     ("gather", gather::cuda::ENTRIES),
     ("layer_norm", layer_norm::cuda::ENTRIES),
@@ -96,7 +98,8 @@ impl Ptx {
 
 /// All PTX of the shipped kernels, with the target and the chips.
 fn shipped() -> impl Iterator<Item = (Ptx, &'static [Entry], u32, &'static [u32])> {
-    OPS.iter().copied()
+    OPS.iter()
+        .copied()
         .flat_map(|(op, table)| TARGETS.map(|(target, chips)| (Ptx::open("ptx", op, target), table, target, chips)))
 }
 
@@ -145,7 +148,11 @@ fn kernels(folder: &str) -> Vec<String> {
 
 #[test]
 fn ptx_is_of_these_sources() {
-    assert_eq!(kernels("ptx"), OPS.iter().map(|(op, _)| *op).collect::<Vec<_>>(), "each kernel file has a table of launchers here");
+    assert_eq!(
+        kernels("ptx"),
+        OPS.iter().map(|(op, _)| *op).collect::<Vec<_>>(),
+        "each kernel file has a table of launchers here"
+    );
     for folder in ["ptx", "tests/kernels"] {
         let mut expected = BTreeSet::new();
         for kernel in kernels(folder) {

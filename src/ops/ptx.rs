@@ -1,4 +1,4 @@
-//! The PTX of the ops, embedded: the kernels of `<op>/cuda.rs` come from the source of the op's name.
+//! The PTX of the ops, embedded: the kernels of `<op>/cuda.rs` come from the sources that begin with the op's name.
 #![forbid(unsafe_code)]
 
 use crate::device::cuda::{Ptx, embedded};
@@ -6,6 +6,8 @@ use crate::device::cuda::{Ptx, embedded};
 pub static ADAMW: Ptx = embedded!("adamw");
 pub static ASSEMBLE: Ptx = embedded!("assemble");
 pub static ATTENTION: Ptx = embedded!("attention");
+pub static ATTENTION_BWD: Ptx = embedded!("attention_bwd");
+pub static ATTENTION_ROWS: Ptx = embedded!("attention_rows");
 pub static CROSS_ENTROPY: Ptx = embedded!("cross_entropy");
 pub static GATHER: Ptx = embedded!("gather");
 pub static LAYER_NORM: Ptx = embedded!("layer_norm");
@@ -19,6 +21,8 @@ pub static ALL: &[&Ptx] = &[
     &ADAMW,
     &ASSEMBLE,
     &ATTENTION,
+    &ATTENTION_BWD,
+    &ATTENTION_ROWS,
     &CROSS_ENTROPY,
     &GATHER,
     &LAYER_NORM,

@@ -44,6 +44,9 @@ fn ops_on_the_card_match_their_references() {
         layer_norms::check(&gpu, half);
         called.extend(gpu.called());
     }
+    attentions::check_f32(&gpu);
+    attentions::check_refusals(&gpu);
+    called.extend(gpu.called());
     let (major, minor) = gpu.capability();
     let there = ptx::ALL.iter().flat_map(|ptx| ptx.entries(gpu.capability()));
     let idle: Vec<&str> = there.filter(|entry| !called.contains(entry)).collect();

@@ -245,6 +245,53 @@ impl Rig {
         Ok((self.read(self.stored, y, b * s * d)?, self.read(Stored::F32, lse, b * s * heads)?))
     }
 
+    /// dqkv of qkv as above, y, lse and dy = values of seed 12: by attention_bwd, or by the pair for any length.
+    pub fn attention_backward(
+        &self,
+        kind: attention::cuda::Method,
+        (b, s, heads): (usize, usize, usize),
+        y: &[f32],
+        lse: &[f32],
+    ) -> Result<Vec<f32>, Fault> {
+        use attention::cuda::Method;
+        let shape = attention::cuda::backward_shape(b, s, heads, kind, self.capability).unwrap();
+        let n = b * s * 64 * heads;
+        let qkv: Vec<f32> = values(3 * n, 5).iter().map(|x| 3.0 * x).collect();
+        let (qkv, y, dy) = (self.stored(&qkv), self.stored(y), self.stored(&values(n, 12)));
+        let (lse, delta) = (self.f32(lse), self.blank(4 * b * s * heads));
+        let dqkv = self.blank(self.stored.width() * 3 * n);
+        let sizes = [Value::Count(s as u32), Value::Count(heads as u32)];
+        let name = |what: &str| format!("attention_bwd{what}_{}", self.stored.name());
+        let args = |buffers: &[Value]| buffers.iter().copied().chain(sizes).collect::<Vec<_>>();
+        match kind {
+            Method::Whole => self.launch(&name(""), shape, &args(&[qkv, y, dy, lse, dqkv]))?,
+            Method::Online => {
+                self.launch(&name("_dq"), shape, &args(&[qkv, y, dy, lse, dqkv, delta]))?;
+                self.launch(&name("_dkv"), shape, &args(&[qkv, dy, lse, delta, dqkv]))?;
+            }
+        }
+        self.read(self.stored, dqkv, 3 * n)
+    }
+
+    /// (y, dq, dk) of q over k and v, each of its own, by the kernels of ptx/attention_rows.cu.
+    pub fn attention_rows(&self, z: attention::reference::Sizes) -> Result<[Vec<f32>; 3], Fault> {
+        let (n, kv) = (z.b * z.queries * z.width(), z.b * z.keys * z.width());
+        let [q, dy] = [1, 2].map(|seed| self.stored(&values(n, seed)));
+        let [k, v] = [3, 4].map(|seed| self.stored(&values(kv, seed)));
+        let blank = |n: usize| self.blank(self.stored.width() * n);
+        let (y, dq, dk, dv) = (blank(n), blank(n), blank(kv), blank(kv));
+        let lse = self.blank(4 * z.b * z.queries * z.heads);
+        let row = Value::Count(z.width() as u32);
+        let sizes = [z.queries, z.keys, z.heads].map(|n| Value::Count(n as u32)).into_iter().chain([row, row]);
+        let args: Vec<Value> = [q, k, v, y, lse].into_iter().chain(sizes.clone()).collect();
+        let shape = attention::cuda::forward_rows_shape(z).unwrap();
+        self.launch(&format!("attention_fwd_rows_{}", self.stored.name()), shape, &args)?;
+        let args: Vec<Value> = [q, k, v, y, dy, lse, dq, dk, dv].into_iter().chain(sizes).collect();
+        let shape = attention::cuda::backward_rows_shape(z).unwrap();
+        self.launch(&format!("attention_bwd_rows_{}", self.stored.name()), shape, &args)?;
+        Ok([self.read(self.stored, y, n)?, self.read(self.stored, dq, n)?, self.read(self.stored, dk, kv)?])
+    }
+
     /// (y, mean, rstd) of rows.
     pub fn layer_norm(&self, rows: usize, d: usize) -> Result<[Vec<f32>; 3], Fault> {
         let (y, mean, rstd) = (self.blank(self.stored.width() * rows * d), self.blank(4 * rows), self.blank(4 * rows));

@@ -1,106 +1,41 @@
-//! How the kernels of ptx/attention.cu are called: their arguments, their grids, and which one a sequence wants.
+//! How attention's kernels are launched: whole sequences on the tensor cores, split ones and f32 row by row.
 #![allow(unsafe_code)]
 
-use crate::device::cuda::{Entry, Geometry, Gpu, Half, Kind, Slice, counts, lengths};
-use crate::error::{Error, Result};
+mod entries;
+mod geometry;
+
+pub use entries::{BACKWARD_ENTRIES, ENTRIES, ROWS_ENTRIES};
+use geometry::checked;
+pub use geometry::{
+    HEAD_WIDTH, LONGEST_WHOLE, LONGEST_WHOLE_BACKWARD, Method, backward_rows_shape, backward_shape, delta_len,
+    forward_rows_shape, forward_shape,
+};
+
+use super::reference::Sizes;
+use crate::device::cuda::{Arg, Entry, Gpu, Slice, Values, counts, lengths};
+use crate::error::Result;
 use crate::ops::ptx;
 
-const FORWARD: &[(&str, Kind)] =
-    &[("qkv", Kind::U64), ("y", Kind::U64), ("lse", Kind::U64), ("s", Kind::U32), ("heads", Kind::U32)];
-
-/// The kernels of ptx/attention.cu.
-pub const ENTRIES: &[Entry] = &[
-    Entry { name: "attention_fwd_f16", args: FORWARD, since: 75 },
-    Entry { name: "attention_fwd_online_f16", args: FORWARD, since: 75 },
-    Entry { name: "attention_fwd_bf16", args: FORWARD, since: 80 },
-    Entry { name: "attention_fwd_online_bf16", args: FORWARD, since: 80 },
-];
-
-/// The only width of a head that the kernels know; every ViT of the paper has it.
-pub const HEAD_WIDTH: usize = 64;
-
-/// The longest sequence whose keys and values fit in shared memory whole.
-pub const LONGEST_WHOLE: usize = 256;
-
-/// Queries of a warp.
-const STRIP: usize = 16;
-
-/// Queries of a block of the online kernel.
-const ONLINE_QUERIES: usize = 64;
-
-/// Which kernel takes a sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// All keys of a head at once, softmax over whole rows.
-    Whole,
-    /// Keys in blocks, softmax corrected as they come.
-    Online,
+fn capability(gpu: &Gpu) -> u32 {
+    let (major, minor) = gpu.capability();
+    10 * major + minor
 }
 
-impl Method {
-    /// The kernel for a sequence of s.
-    pub fn choose(s: usize) -> Self {
-        if s <= LONGEST_WHOLE { Method::Whole } else { Method::Online }
-    }
-
-    /// What the names of its entries have before the type.
-    pub fn suffix(self) -> &'static str {
-        match self {
-            Method::Whole => "",
-            Method::Online => "_online",
-        }
-    }
-}
-
-/// Warps of a block that holds a whole sequence. Before sm_80 a multiprocessor's shared memory holds one such block, which
-/// then fills its registers; later ones hold several blocks, and loads of one hide behind the products of another.
-fn whole_warps(s: usize, capability: u32) -> usize {
-    let most = if capability < 80 { 8 } else { 4 };
-    let strips = s.div_ceil(STRIP);
-    strips.div_ceil(strips.div_ceil(most))
-}
-
-/// Launch of a forward kernel over qkv (b, s, 3, heads, 64) on a card of this compute capability (as 75).
-pub fn forward_shape(b: usize, s: usize, heads: usize, kind: Method, capability: u32) -> Result<Geometry> {
-    counts("attention", [b, s, heads])?;
-    if s == 0 || (kind == Method::Whole && s > LONGEST_WHOLE) {
-        return Err(Error::shape("attention", format!("a sequence of {s}; {kind:?} takes 1 to {LONGEST_WHOLE}")));
-    }
-    let heads = b.saturating_mul(heads);
-    match kind {
-        Method::Whole => {
-            let threads = 32 * whole_warps(s, capability) as u32;
-            let key_and_value = 2 * 2 * HEAD_WIDTH;
-            let shared = s.next_multiple_of(STRIP) * key_and_value;
-            Geometry::row("attention", heads, threads, shared as u32)
-        }
-        Method::Online => {
-            let blocks = heads.saturating_mul(s.div_ceil(ONLINE_QUERIES));
-            Geometry::row("attention", blocks, 2 * ONLINE_QUERIES as u32, 0)
-        }
-    }
-}
-
-/// y (b, s, 64 heads) and the log-sum-exp (b, heads, s) of qkv (b, s, 3, heads, 64), as the op's `packed`.
-#[allow(clippy::too_many_arguments, reason = "the kernel's operands and sizes")]
-pub fn forward(
-    gpu: &Gpu,
-    half: Half,
-    qkv: Slice<u16>,
-    b: usize,
-    s: usize,
-    heads: usize,
-    y: Slice<u16>,
-    lse: Slice<f32>,
-) -> Result<()> {
+/// y (b, s, d) and the log-sum-exp (b, heads, s) of qkv (b, s, 3d), as the op's `packed`. f32 goes through the ordinary
+/// cores: right, not fast. An error when a head is not 64 wide.
+pub fn forward(gpu: &Gpu, qkv: Values, z: Sizes, y: Values, lse: Slice<f32>) -> Result<()> {
+    let z = checked(z)?;
+    let Some(half) = Values::common("attention", &[qkv, y])?.half() else {
+        return forward_rows(gpu, Rows::packed("qkv", qkv, z)?, z, Kept { y, lse });
+    };
+    let (b, s, heads) = (z.b, z.keys, z.heads);
     let rows = b * s * heads;
     lengths(
         "attention",
         &[("qkv", qkv.len(), 3 * HEAD_WIDTH * rows), ("y", y.len(), HEAD_WIDTH * rows), ("lse", lse.len(), rows)],
     )?;
-    let (major, minor) = gpu.capability();
     let method = Method::choose(s);
-    let geometry = forward_shape(b, s, heads, method, 10 * major + minor)?;
+    let geometry = forward_shape(b, s, heads, method, capability(gpu))?;
     let [s, heads] = counts("attention", [s, heads])?;
     let entry = Entry::named(ENTRIES, &format!("attention_fwd{}_{}", method.suffix(), half.name()));
     let kernel = gpu.kernel(&ptx::ATTENTION, entry)?;
@@ -110,54 +45,147 @@ pub fn forward(
     unsafe { gpu.stream().launch(&kernel, geometry, &args) }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::cuda::{LARGEST, SHARED_UNASKED};
-
-    #[test]
-    fn blocks_stay_within_every_card() {
-        // Shared memory of a block when asked for, the least of each chip's.
-        for (capability, shared) in [(75, 64 << 10), (80, 163 << 10), (86, 99 << 10), (89, 99 << 10), (90, 227 << 10)] {
-            for s in 1..=LONGEST_WHOLE {
-                let shape = forward_shape(3, s, 12, Method::Whole, capability).unwrap();
-                assert_eq!(shape.grid, [36, 1, 1]);
-                let warps = shape.threads() as usize / 32;
-                assert!((1..=8).contains(&warps) && warps <= s.div_ceil(STRIP));
-                assert!(shape.shared as usize >= s * 256 && shape.shared <= shared);
-            }
+/// dqkv is set, from qkv, y and lse of `forward` and from dy, as the op's backward; `delta` has `delta_len` elements.
+#[allow(clippy::too_many_arguments, reason = "the kernels' operands and sizes")]
+pub fn backward(
+    gpu: &Gpu,
+    qkv: Values,
+    z: Sizes,
+    y: Values,
+    lse: Slice<f32>,
+    dy: Values,
+    delta: Slice<f32>,
+    dqkv: Values,
+) -> Result<()> {
+    let z = checked(z)?;
+    let Some(half) = Values::common("attention", &[qkv, y, dy, dqkv])?.half() else {
+        let (x, dx) = (Rows::packed("qkv", qkv, z)?, Rows::packed("dqkv", dqkv, z)?);
+        return backward_rows(gpu, x, z, Kept { y, lse }, dy, dx);
+    };
+    let (b, s, heads) = (z.b, z.keys, z.heads);
+    let rows = b * s * heads;
+    lengths(
+        "attention",
+        &[
+            ("qkv", qkv.len(), 3 * HEAD_WIDTH * rows),
+            ("y", y.len(), HEAD_WIDTH * rows),
+            ("lse", lse.len(), rows),
+            ("dy", dy.len(), HEAD_WIDTH * rows),
+            ("delta", delta.len(), delta_len(b, s, heads)),
+            ("dqkv", dqkv.len(), 3 * HEAD_WIDTH * rows),
+        ],
+    )?;
+    let method = Method::choose_backward(s);
+    let geometry = backward_shape(b, s, heads, method, capability(gpu))?;
+    let [s, heads] = counts("attention", [s, heads])?;
+    let kernel = |what: &str| {
+        let entry = Entry::named(BACKWARD_ENTRIES, &format!("attention_bwd{what}_{}", half.name()));
+        gpu.kernel(&ptx::ATTENTION_BWD, entry)
+    };
+    match method {
+        Method::Whole => {
+            let args = [qkv.into(), y.into(), dy.into(), lse.into(), dqkv.into(), s.into(), heads.into()];
+            // SAFETY: the buffers have the lengths that the kernel's contract gives for b images of s rows, as checked
+            // above; the grid has a block for each image and head, and strips beyond s are masked.
+            unsafe { gpu.stream().launch(kernel("")?.as_ref(), geometry, &args) }
         }
-        // The paper's sequence of 138 tokens needs no attribute.
-        assert!(forward_shape(1, 138, 12, Method::Whole, 75).unwrap().shared <= SHARED_UNASKED);
-    }
-
-    #[test]
-    fn strips_are_shared_out_evenly() {
-        // 13 strips: two rounds of 7 and 6, or four rounds of at most 4.
-        assert_eq!((whole_warps(197, 75), whole_warps(197, 80)), (7, 4));
-        assert_eq!((whole_warps(1, 75), whole_warps(256, 75), whole_warps(138, 80)), (1, 8, 3));
-    }
-
-    #[test]
-    fn online_blocks_cover_every_query() {
-        for s in [1, 63, 64, 65, 257, 1025] {
-            let shape = forward_shape(5, s, 3, Method::Online, 75).unwrap();
-            assert_eq!(shape.grid[0] as usize, 15 * s.div_ceil(64));
-            assert_eq!((shape.threads(), shape.shared), (128, 0));
+        Method::Online => {
+            let args = [qkv.into(), y.into(), dy.into(), lse.into(), dqkv.into(), delta.into(), s.into(), heads.into()];
+            // SAFETY: as above, with a block for every 64 rows of each image and head; `delta` has a place for each row.
+            unsafe { gpu.stream().launch(kernel("_dq")?.as_ref(), geometry, &args)? };
+            let args = [qkv.into(), dy.into(), lse.into(), delta.into(), dqkv.into(), s.into(), heads.into()];
+            // SAFETY: as above; the launch before has set `delta`.
+            unsafe { gpu.stream().launch(kernel("_dkv")?.as_ref(), geometry, &args) }
         }
     }
+}
 
-    #[test]
-    fn what_no_grid_covers_is_refused() {
-        for (b, s, heads, kind) in [
-            (1, 0, 1, Method::Online),
-            (0, 1, 1, Method::Online),
-            (1, 257, 1, Method::Whole),
-            (LARGEST, 1, 2, Method::Whole),
-            (LARGEST, 65, 1, Method::Online),
-        ] {
-            assert!(forward_shape(b, s, heads, kind, 80).is_err(), "{b}, {s}, {heads}");
-        }
-        assert_eq!((Method::choose(256), Method::choose(257)), (Method::Whole, Method::Online));
+/// q, k and v, or their gradients: from the first value of each on, and the distance of two rows.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    q: Values<'a>,
+    k: Values<'a>,
+    v: Values<'a>,
+    q_row: usize,
+    kv_row: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Of (b, s, 3d); an error when it has another length.
+    fn packed(name: &str, qkv: Values<'a>, z: Sizes) -> Result<Self> {
+        let (d, len) = (z.width(), qkv.len());
+        lengths("attention", &[(name, len, 3 * z.b * z.keys * d)])?;
+        let part = |i: usize| qkv.window(i * d, len - i * d);
+        Ok(Rows { q: qkv, k: part(1), v: part(2), q_row: 3 * d, kv_row: 3 * d })
     }
+
+    /// Of (b, queries, d) and (b, keys, 2d); an error when they have other lengths.
+    fn split(names: [&str; 2], q: Values<'a>, kv: Values<'a>, z: Sizes) -> Result<Self> {
+        let (d, len) = (z.width(), kv.len());
+        lengths("attention", &[(names[0], q.len(), z.b * z.queries * d), (names[1], len, 2 * z.b * z.keys * d)])?;
+        Ok(Rows { q, k: kv, v: kv.window(d, len - d), q_row: d, kv_row: 2 * d })
+    }
+}
+
+/// What the forward pass leaves for the backward one.
+#[derive(Clone, Copy)]
+struct Kept<'a> {
+    y: Values<'a>,
+    lse: Slice<'a, f32>,
+}
+
+impl Kept<'_> {
+    fn check(&self, z: Sizes) -> Result<()> {
+        let rows = z.b * z.queries * z.heads;
+        lengths("attention", &[("y", self.y.len(), HEAD_WIDTH * rows), ("lse", self.lse.len(), rows)])
+    }
+}
+
+fn forward_rows(gpu: &Gpu, x: Rows, z: Sizes, kept: Kept) -> Result<()> {
+    let name = Values::common("attention", &[x.q, x.k, kept.y])?.name();
+    kept.check(z)?;
+    let geometry = forward_rows_shape(z)?;
+    let sizes = counts("attention", [z.queries, z.keys, z.heads, x.q_row, x.kv_row])?;
+    let kernel = gpu.kernel(&ptx::ATTENTION_ROWS, Entry::named(ROWS_ENTRIES, &format!("attention_fwd_rows_{name}")))?;
+    let buffers = [x.q.into(), x.k.into(), x.v.into(), kept.y.into(), kept.lse.into()];
+    let args: Vec<Arg> = buffers.into_iter().chain(sizes.map(Arg::from)).collect();
+    // SAFETY: the buffers have the lengths that the kernel's contract gives for these sizes, as checked above and where
+    // the rows were made; the grid has a block for each query of each image and head.
+    unsafe { gpu.stream().launch(&kernel, geometry, &args) }
+}
+
+fn backward_rows(gpu: &Gpu, x: Rows, z: Sizes, kept: Kept, dy: Values, dx: Rows) -> Result<()> {
+    let name = Values::common("attention", &[x.q, x.k, kept.y, dy, dx.q, dx.k])?.name();
+    kept.check(z)?;
+    lengths("attention", &[("dy", dy.len(), kept.y.len())])?;
+    let geometry = backward_rows_shape(z)?;
+    let sizes = counts("attention", [z.queries, z.keys, z.heads, x.q_row, x.kv_row])?;
+    let kernel = gpu.kernel(&ptx::ATTENTION_ROWS, Entry::named(ROWS_ENTRIES, &format!("attention_bwd_rows_{name}")))?;
+    let buffers = [x.q, x.k, x.v, kept.y, dy].map(Arg::from).into_iter().chain([kept.lse.into()]);
+    let args: Vec<Arg> = buffers.chain([dx.q, dx.k, dx.v].map(Arg::from)).chain(sizes.map(Arg::from)).collect();
+    // SAFETY: the buffers have the lengths that the kernel's contract gives for these sizes, as checked above and where
+    // the rows were made, gradients like their values; the grid has a block for each image and head.
+    unsafe { gpu.stream().launch(&kernel, geometry, &args) }
+}
+
+/// y (b, queries, d) and the log-sum-exp (b, heads, queries) of q (b, queries, d) and kv (b, keys, 2d), as the op's
+/// `split`. Made for few queries; any number is right. An error when a head is not 64 wide.
+pub fn forward_split(gpu: &Gpu, q: Values, kv: Values, z: Sizes, y: Values, lse: Slice<f32>) -> Result<()> {
+    forward_rows(gpu, Rows::split(["q", "kv"], q, kv, checked(z)?)?, z, Kept { y, lse })
+}
+
+/// dq and dkv are set, from the operands and results of `forward_split` and from dy, as the op's backward.
+#[allow(clippy::too_many_arguments, reason = "the kernel's operands and sizes")]
+pub fn backward_split(
+    gpu: &Gpu,
+    q: Values,
+    kv: Values,
+    z: Sizes,
+    y: Values,
+    lse: Slice<f32>,
+    dy: Values,
+    [dq, dkv]: [Values; 2],
+) -> Result<()> {
+    let (x, dx) = (Rows::split(["q", "kv"], q, kv, checked(z)?)?, Rows::split(["dq", "dkv"], dq, dkv, z)?);
+    backward_rows(gpu, x, z, Kept { y, lse }, dy, dx)
 }

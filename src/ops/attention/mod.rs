@@ -102,7 +102,8 @@ impl Backward for AttentionBackward {
                 let (gpu, y, lse) = (dy.gpu(), self.y.values(), self.lse.floats());
                 match self.source {
                     Source::Packed(qkv, slot) => {
-                        let (dqkv, delta) = (qkv.like(qkv.shape())?, self.lse.like(self.lse.shape())?);
+                        let delta = self.lse.like(&[cuda::delta_len(z.b, z.keys, z.heads)])?;
+                        let dqkv = qkv.like(qkv.shape())?;
                         cuda::backward(gpu, qkv.values(), z, y, lse, dy.values(), delta.floats(), dqkv.values())?;
                         grads.add(slot, dqkv)?;
                     }
