@@ -32,6 +32,9 @@ const UNEVEN: [(usize, usize, usize); 9] = [
     (64, 72, 100),
 ];
 
+/// One large output each: y, dx and dweight whose wide tiles give each multiprocessor of the virtual cards a block.
+const LARGE: [(usize, usize, usize); 3] = [(1400, 1288, 24), (1400, 24, 1288), (24, 1400, 1288)];
+
 fn unit_of(store: Store) -> f64 {
     store.half().map_or(UNIT, unit)
 }
@@ -73,6 +76,9 @@ pub fn check(gpu: &Gpu, half: Half) {
             products(gpu, Store::F32, Sizes { m, n, k });
             sums(gpu, Store::F32, m, n);
         }
+    }
+    for (m, n, k) in LARGE {
+        products(gpu, half.into(), Sizes { m, n, k });
     }
     refusals(gpu, half);
 }

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 pub const UNIT: f64 = 1.0 / (1 << 24) as f64;
 
 /// Room for the buffers of one case.
-pub const BYTES: u64 = 1 << 24;
+pub const BYTES: u64 = 1 << 26;
 
 pub fn values(len: usize, salt: u32) -> Vec<f32> {
     let mut stream = Stream::new(5, Purpose::Fixture, salt, 0);
