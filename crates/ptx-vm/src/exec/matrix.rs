@@ -5,11 +5,12 @@ use super::Env;
 use super::block::Block;
 use super::lanes::V64;
 use super::memory::{addresses, shared_at, shared_unwritten};
+use super::span::Spans;
 use super::warp::Warp;
 use crate::FaultKind;
 use crate::check::{Checked, Problem};
 use crate::inst::{Access, Inst, Reg};
-use crate::memory::shadow::Touch;
+use crate::memory::shadow::{By, Touch};
 use crate::memory::window;
 use crate::parse::ast::Space;
 use crate::simd::wide;
@@ -48,7 +49,7 @@ pub fn load(
     }
     let at = rows(warp, inst.s[0], access, used)?;
     if env.counters {
-        block.tally.shared(warp.pc, &at, used, 16);
+        block.tally.shared(warp.pc, Spans::new(&at, used, 16));
     }
     wide(|| load_rows(env, block, warp, inst, count, transposed, &at))
 }
@@ -63,6 +64,7 @@ fn load_rows(
     transposed: bool,
     at: &V64,
 ) -> Checked {
+    let by = By { pc: warp.pc, warp: warp.id, touch: Touch::Plain };
     for i in 0..count as usize {
         let mut tile = [[0u32; 4]; 8];
         for (r, row) in tile.iter_mut().enumerate() {
@@ -70,7 +72,7 @@ fn load_rows(
             let offset = shared_at(block, at[lane], 16, lane, "reads")?;
             if env.checks {
                 // The row is read for all lanes, by whoever; the lane that names it answers for it.
-                if let Some(earlier) = block.shadow.read(offset, 16, warp.pc, warp.id, lane as u32, Touch::Plain) {
+                if let Some(earlier) = block.shadow.read(offset, 16, by, lane as u32) {
                     return Err(Problem::race(earlier, lane, offset, 16, "reads"));
                 }
                 if !block.shared.is_written(offset, 16) {
@@ -122,8 +124,9 @@ pub fn store(
     }
     let at = rows(warp, inst.s[0], access, used)?;
     if env.counters {
-        block.tally.shared(warp.pc, &at, used, 16);
+        block.tally.shared(warp.pc, Spans::new(&at, used, 16));
     }
+    let by = By { pc: warp.pc, warp: warp.id, touch: Touch::Plain };
     for i in 0..count as usize {
         let reg = if i < 3 { inst.s[i + 1] } else { inst.more.as_ref().map_or(Reg::NONE, |m| m[0]) };
         let mut values = warp.r32[reg.index()];
@@ -135,7 +138,7 @@ pub fn store(
             let offset = shared_at(block, at[lane], 16, lane, "writes")?;
             if env.checks
                 && let Some(earlier) =
-                    block.shadow.write(offset, 16, warp.pc, warp.id, lane as u32, Touch::Plain, false)
+                    block.shadow.write(offset, 16, by, lane as u32, false)
             {
                 return Err(Problem::race(earlier, lane, offset, 16, "writes"));
             }

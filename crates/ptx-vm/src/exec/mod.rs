@@ -14,6 +14,7 @@ mod memory;
 mod mma;
 pub mod rounding;
 pub mod scalar;
+pub mod span;
 pub mod warp;
 
 use crate::FaultKind;
