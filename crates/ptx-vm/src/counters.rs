@@ -21,6 +21,7 @@ pub struct Tally {
 
 /// Passes that a shared-memory request takes, and the least it could: 32 banks of 4 bytes serve one word each a pass,
 /// lanes that want the same word share it, and requests of 8 and 16 bytes a lane go by halves and quarters of a warp.
+#[inline(always)]
 pub fn passes(spans: Spans) -> (u64, u64) {
     let lanes = match spans.each {
         8 => 16,

@@ -14,9 +14,22 @@ use crate::check::{Checked, Problem};
 use crate::inst::{CpBytes, Inst};
 use crate::memory::shadow::{By, Touch};
 use crate::memory::slots::{Buffer, describe};
-use crate::simd::wide;
+use crate::simd::Path;
 
 pub fn issue(
+    path: impl Path,
+    env: &Env,
+    block: &mut Block,
+    warp: &mut Warp,
+    inst: &Inst,
+    mask: u32,
+    how: (u8, CpBytes, i32, i32),
+) -> Checked {
+    path.run(|| note(env, block, warp, inst, mask, how))
+}
+
+#[inline(always)]
+fn note(
     env: &Env,
     block: &mut Block,
     warp: &mut Warp,
@@ -96,7 +109,14 @@ pub fn commit(warp: &mut Warp, mask: u32) {
 }
 
 /// Carries out all groups of these lanes but the last `left`.
-pub fn wait(env: &Env, block: &mut Block, warp: &mut Warp, mask: u32, left: u32) -> Checked {
+pub fn wait(
+    path: impl Path,
+    env: &Env,
+    block: &mut Block,
+    warp: &mut Warp,
+    mask: u32,
+    left: u32,
+) -> Checked {
     let mut i = 0;
     while i < warp.copies.len() {
         let copy = &warp.copies[i];
@@ -114,7 +134,7 @@ pub fn wait(env: &Env, block: &mut Block, warp: &mut Warp, mask: u32, left: u32)
         }
         part(&mut warp.copies, i, due);
         let copy = warp.copies.remove(i);
-        wide(|| carry_out(env, block, warp.id, &copy))?;
+        path.run(|| carry_out(env, block, warp.id, &copy))?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Env;
 use super::block::Block;
 use super::lanes::{V64, each};
-use super::memory::{addresses, by_space, locate, put, shared_at, shared_unwritten, watch};
+use super::memory::{addresses, in_one_space, locate, put, shared_at, shared_unwritten, watch};
 use super::rounding::{self, bf16_bits, bf16_value, f16_bits, f16_value, flush};
 use super::span::{Span, Spans};
 use super::warp::Warp;
@@ -88,14 +88,20 @@ fn operand(warp: &Warp, reg: Reg, lane: usize) -> u64 {
 
 pub fn atomic(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &Atom, mask: u32) -> Checked {
     let at = addresses(warp, inst.s[0], atom.access.offset);
-    by_space(atom.access.space, &at, mask, |space, at, mask| match space {
-        Space::Shared => in_shared(env, block, warp, inst, atom, at, mask),
-        Space::Global => in_global(env, block, warp, inst, atom, at, mask),
-        _ => {
-            let what = "an atomic on local memory or parameters".to_string();
-            Err(Problem::new(FaultKind::OutOfBounds, super::first(mask), what))
+    let mut left = mask;
+    while left != 0 {
+        let (space, at, mask) = in_one_space(atom.access.space, &at, left);
+        match space {
+            Space::Shared => in_shared(env, block, warp, inst, atom, &at, mask)?,
+            Space::Global => in_global(env, block, warp, inst, atom, &at, mask)?,
+            _ => {
+                let what = "an atomic on local memory or parameters".to_string();
+                return Err(Problem::new(FaultKind::OutOfBounds, super::first(mask), what));
+            }
         }
-    })
+        left &= !mask;
+    }
+    Ok(())
 }
 
 fn in_shared(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &Atom, at: &V64, mask: u32) -> Checked {

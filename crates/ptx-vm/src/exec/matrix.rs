@@ -13,9 +13,10 @@ use crate::inst::{Access, Inst, Reg};
 use crate::memory::shadow::{By, Touch};
 use crate::memory::window;
 use crate::parse::ast::Space;
-use crate::simd::wide;
+use crate::simd::Path;
 
 /// Shared offsets of the rows; generic addresses must lie in the shared window.
+#[inline(always)]
 fn rows(warp: &Warp, base: Reg, access: &Access, used: u32) -> Checked<V64> {
     let mut at = addresses(warp, base, access.offset);
     if access.space == Space::Generic {
@@ -35,6 +36,7 @@ fn lanes_of(count: u8) -> u32 {
 }
 
 pub fn load(
+    path: impl Path,
     env: &Env,
     block: &mut Block,
     warp: &mut Warp,
@@ -47,11 +49,11 @@ pub fn load(
     if used != lanes_of(count) {
         return Err(Problem::warp(FaultKind::Divergence, "the warp has too few threads to name the rows".into()));
     }
-    let at = rows(warp, inst.s[0], access, used)?;
+    let at = path.run(|| rows(warp, inst.s[0], access, used))?;
     if env.counters {
-        block.tally.shared(warp.pc, Spans::new(&at, used, 16));
+        path.run(|| block.tally.shared(warp.pc, Spans::new(&at, used, 16)));
     }
-    wide(|| load_rows(env, block, warp, inst, count, transposed, &at))
+    path.run(|| load_rows(env, block, warp, inst, count, transposed, &at))
 }
 
 #[inline(always)]
@@ -110,6 +112,7 @@ fn scatter_transposed(tile: &[[u32; 4]; 8], d: &mut [u32; 32]) {
 }
 
 pub fn store(
+    path: impl Path,
     env: &Env,
     block: &mut Block,
     warp: &mut Warp,
@@ -122,9 +125,9 @@ pub fn store(
     if used != lanes_of(count) {
         return Err(Problem::warp(FaultKind::Divergence, "the warp has too few threads to name the rows".into()));
     }
-    let at = rows(warp, inst.s[0], access, used)?;
+    let at = path.run(|| rows(warp, inst.s[0], access, used))?;
     if env.counters {
-        block.tally.shared(warp.pc, Spans::new(&at, used, 16));
+        path.run(|| block.tally.shared(warp.pc, Spans::new(&at, used, 16)));
     }
     let by = By { pc: warp.pc, warp: warp.id, touch: Touch::Plain };
     for i in 0..count as usize {

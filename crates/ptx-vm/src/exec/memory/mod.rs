@@ -7,7 +7,7 @@ mod shared;
 
 use super::Env;
 use super::block::Block;
-use super::lanes::{V64, each};
+use super::lanes::{V64, bits};
 use super::span::Spans;
 use super::warp::Warp;
 use crate::FaultKind;
@@ -15,7 +15,7 @@ use crate::check::{Checked, Problem};
 use crate::inst::{Access, Fill, Inst, Reg};
 use crate::memory::{space_of, window};
 use crate::parse::ast::Space;
-use crate::simd::wide;
+use crate::simd::Path;
 
 pub use global::{locate, watch};
 pub use local::load_param;
@@ -35,26 +35,15 @@ pub fn addresses(warp: &Warp, base: Reg, offset: i32) -> V64 {
     }
 }
 
-/// Runs `each_part` for the lanes of each space that generic addresses turn out to lie in.
+/// The lanes of `left` whose generic addresses lie in the space of the first, that space, and their addresses in it.
 #[inline(always)]
-pub fn by_space(
-    space: Space,
-    addresses: &V64,
-    mask: u32,
-    mut each_part: impl FnMut(Space, &V64, u32) -> Checked,
-) -> Checked {
-    let mut left = mask;
-    while left != 0 {
-        let (mut local, mut found, mut part) = (*addresses, space, left);
-        if space == Space::Generic {
-            found = space_of(addresses[super::first(left)]);
-            part = each(left).filter(|l| space_of(addresses[*l]) == found).fold(0, |m, l| m | 1 << l);
-            each(part).for_each(|lane| local[lane] -= window(found));
-        }
-        each_part(found, &local, part)?;
-        left &= !part;
+pub fn in_one_space(space: Space, addresses: &V64, left: u32) -> (Space, V64, u32) {
+    if space != Space::Generic {
+        return (space, *addresses, left);
     }
-    Ok(())
+    let found = space_of(addresses[super::first(left)]);
+    let part = bits(|lane| space_of(addresses[lane]) == found) & left;
+    (found, std::array::from_fn(|lane| addresses[lane].wrapping_sub(window(found))), part)
 }
 
 #[cold]
@@ -87,19 +76,33 @@ fn is_words(access: &Access, reg: Reg) -> bool {
     access.width == 4 && !reg.is_64()
 }
 
-pub fn load(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, access: &Access, mask: u32) -> Checked {
-    wide(|| {
-        let at = addresses(warp, inst.s[0], access.offset);
+pub fn load(
+    path: impl Path,
+    env: &Env,
+    block: &mut Block,
+    warp: &mut Warp,
+    inst: &Inst,
+    access: &Access,
+    mask: u32,
+) -> Checked {
+    path.run(|| {
+        let addresses = addresses(warp, inst.s[0], access.offset);
         let bytes = access.width as u32 * access.count as u32;
-        by_space(access.space, &at, mask, |space, at, mask| match space {
-            Space::Shared => shared::load(env, block, warp, inst, access, Spans::new(at, mask, bytes)),
-            Space::Local => local::load(env, warp, inst, access, at, mask),
-            Space::Param => local::load_param_at(env, warp, inst, access, at, mask),
-            _ => {
-                order(env, block, access);
-                global::load(env, block, warp, inst, access, Spans::new(at, mask, bytes))
+        let mut left = mask;
+        while left != 0 {
+            let (space, at, mask) = in_one_space(access.space, &addresses, left);
+            match space {
+                Space::Shared => shared::load(env, block, warp, inst, access, Spans::new(&at, mask, bytes))?,
+                Space::Local => local::load(env, warp, inst, access, &at, mask)?,
+                Space::Param => local::load_param_at(env, warp, inst, access, &at, mask)?,
+                _ => {
+                    order(env, block, access);
+                    global::load(env, block, warp, inst, access, Spans::new(&at, mask, bytes))?;
+                }
             }
-        })
+            left &= !mask;
+        }
+        Ok(())
     })
 }
 
@@ -124,21 +127,35 @@ fn stored(inst: &Inst) -> [Reg; 4] {
     [inst.s[1], inst.s[2], inst.s[3], last]
 }
 
-pub fn store(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, access: &Access, mask: u32) -> Checked {
-    wide(|| {
-        let at = addresses(warp, inst.s[0], access.offset);
+pub fn store(
+    path: impl Path,
+    env: &Env,
+    block: &mut Block,
+    warp: &mut Warp,
+    inst: &Inst,
+    access: &Access,
+    mask: u32,
+) -> Checked {
+    path.run(|| {
+        let addresses = addresses(warp, inst.s[0], access.offset);
         let bytes = access.width as u32 * access.count as u32;
-        by_space(access.space, &at, mask, |space, at, mask| match space {
-            Space::Shared => shared::store(env, block, warp, inst, access, Spans::new(at, mask, bytes)),
-            Space::Local => local::store(env, warp, inst, access, at, mask),
-            Space::Param => {
-                let what = "writes to the kernel's parameters".into();
-                Err(Problem::new(FaultKind::OutOfBounds, super::first(mask), what))
+        let mut left = mask;
+        while left != 0 {
+            let (space, at, mask) = in_one_space(access.space, &addresses, left);
+            match space {
+                Space::Shared => shared::store(env, block, warp, inst, access, Spans::new(&at, mask, bytes))?,
+                Space::Local => local::store(env, warp, inst, access, &at, mask)?,
+                Space::Param => {
+                    let what = "writes to the kernel's parameters".into();
+                    return Err(Problem::new(FaultKind::OutOfBounds, super::first(mask), what));
+                }
+                _ => {
+                    order(env, block, access);
+                    global::store(env, block, warp, inst, access, Spans::new(&at, mask, bytes))?;
+                }
             }
-            _ => {
-                order(env, block, access);
-                global::store(env, block, warp, inst, access, Spans::new(at, mask, bytes))
-            }
-        })
+            left &= !mask;
+        }
+        Ok(())
     })
 }
