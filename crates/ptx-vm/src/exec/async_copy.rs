@@ -25,7 +25,10 @@ pub fn issue(
     mask: u32,
     how: (u8, CpBytes, i32, i32),
 ) -> Checked {
-    path.run(|| note(env, block, warp, inst, mask, how))
+    path.run(
+        #[inline(always)]
+        || note(env, block, warp, inst, mask, how),
+    )
 }
 
 #[inline(always)]
@@ -109,14 +112,7 @@ pub fn commit(warp: &mut Warp, mask: u32) {
 }
 
 /// Carries out all groups of these lanes but the last `left`.
-pub fn wait(
-    path: impl Path,
-    env: &Env,
-    block: &mut Block,
-    warp: &mut Warp,
-    mask: u32,
-    left: u32,
-) -> Checked {
+pub fn wait(path: impl Path, env: &Env, block: &mut Block, warp: &mut Warp, mask: u32, left: u32) -> Checked {
     let mut i = 0;
     while i < warp.copies.len() {
         let copy = &warp.copies[i];
@@ -134,7 +130,10 @@ pub fn wait(
         }
         part(&mut warp.copies, i, due);
         let copy = warp.copies.remove(i);
-        path.run(|| carry_out(env, block, warp.id, &copy))?;
+        path.run(
+            #[inline(always)]
+            || carry_out(env, block, warp.id, &copy),
+        )?;
     }
     Ok(())
 }

@@ -49,11 +49,20 @@ pub fn load(
     if used != lanes_of(count) {
         return Err(Problem::warp(FaultKind::Divergence, "the warp has too few threads to name the rows".into()));
     }
-    let at = path.run(|| rows(warp, inst.s[0], access, used))?;
+    let at = path.run(
+        #[inline(always)]
+        || rows(warp, inst.s[0], access, used),
+    )?;
     if env.counters {
-        path.run(|| block.tally.shared(warp.pc, Spans::new(&at, used, 16)));
+        path.run(
+            #[inline(always)]
+            || block.tally.shared(warp.pc, Spans::new(&at, used, 16)),
+        );
     }
-    path.run(|| load_rows(env, block, warp, inst, count, transposed, &at))
+    path.run(
+        #[inline(always)]
+        || load_rows(env, block, warp, inst, count, transposed, &at),
+    )
 }
 
 #[inline(always)]
@@ -125,9 +134,15 @@ pub fn store(
     if used != lanes_of(count) {
         return Err(Problem::warp(FaultKind::Divergence, "the warp has too few threads to name the rows".into()));
     }
-    let at = path.run(|| rows(warp, inst.s[0], access, used))?;
+    let at = path.run(
+        #[inline(always)]
+        || rows(warp, inst.s[0], access, used),
+    )?;
     if env.counters {
-        path.run(|| block.tally.shared(warp.pc, Spans::new(&at, used, 16)));
+        path.run(
+            #[inline(always)]
+            || block.tally.shared(warp.pc, Spans::new(&at, used, 16)),
+        );
     }
     let by = By { pc: warp.pc, warp: warp.id, touch: Touch::Plain };
     for i in 0..count as usize {
@@ -140,8 +155,7 @@ pub fn store(
             let lane = 8 * i + r;
             let offset = shared_at(block, at[lane], 16, lane, "writes")?;
             if env.checks
-                && let Some(earlier) =
-                    block.shadow.write(offset, 16, by, lane as u32, false)
+                && let Some(earlier) = block.shadow.write(offset, 16, by, lane as u32, false)
             {
                 return Err(Problem::race(earlier, lane, offset, 16, "writes"));
             }

@@ -87,22 +87,49 @@ fn interpret(path: impl Path, env: &Env, block: &mut Block, warp: &mut Warp) -> 
         }
         match &inst.op {
             Op::Nop => {}
-            Op::Un32(op) => path.run(|| int::unary(*op, &mut warp.r32, inst, mask)),
-            Op::Bin32(op) => path.run(|| int::binary(*op, &mut warp.r32, inst, mask)),
-            Op::Tri32(op) => path.run(|| int::ternary(*op, &mut warp.r32, inst, mask)),
+            Op::Un32(op) => path.run(
+                #[inline(always)]
+                || int::unary(*op, &mut warp.r32, inst, mask),
+            ),
+            Op::Bin32(op) => path.run(
+                #[inline(always)]
+                || int::binary(*op, &mut warp.r32, inst, mask),
+            ),
+            Op::Tri32(op) => path.run(
+                #[inline(always)]
+                || int::ternary(*op, &mut warp.r32, inst, mask),
+            ),
             Op::Float(op, ftz) => {
                 if *op == Float::Fma {
                     block.tally.fma_lanes += mask.count_ones() as u64;
                 }
-                path.run(|| float::float(*op, *ftz, &mut warp.r32, inst, mask));
+                path.run(
+                    #[inline(always)]
+                    || float::float(*op, *ftz, &mut warp.r32, inst, mask),
+                );
             }
-            Op::Double(op) => path.run(|| float::double(*op, &mut warp.r64, inst, mask)),
-            Op::Int64(op) => path.run(|| int::int64(*op, &mut warp.r64, &warp.r32, inst, mask)),
-            Op::Wide(op) => path.run(|| int::wide(*op, &mut warp.r32, &mut warp.r64, inst, mask)),
-            Op::Half(half) => path.run(|| float::half(half, &mut warp.r32, inst, mask)),
+            Op::Double(op) => path.run(
+                #[inline(always)]
+                || float::double(*op, &mut warp.r64, inst, mask),
+            ),
+            Op::Int64(op) => path.run(
+                #[inline(always)]
+                || int::int64(*op, &mut warp.r64, &warp.r32, inst, mask),
+            ),
+            Op::Wide(op) => path.run(
+                #[inline(always)]
+                || int::wide(*op, &mut warp.r32, &mut warp.r64, inst, mask),
+            ),
+            Op::Half(half) => path.run(
+                #[inline(always)]
+                || float::half(half, &mut warp.r32, inst, mask),
+            ),
             Op::Lane(f, x) => by_lane(*f, *x, warp, inst, mask),
             Op::Setp(cmp, ty, op, negated) => {
-                let plain = path.run(|| int::setp(*cmp, *ty, &warp.r32, &warp.r64, inst));
+                let plain = path.run(
+                    #[inline(always)]
+                    || int::setp(*cmp, *ty, &warp.r32, &warp.r64, inst),
+                );
                 let c = if op.is_some() { warp.p[inst.s[2].index()] } else { 0 };
                 let c = if *negated { !c } else { c };
                 if !inst.d[0].is_none() {
@@ -116,9 +143,15 @@ fn interpret(path: impl Path, env: &Env, block: &mut Block, warp: &mut Warp) -> 
                 let choose = warp.p[inst.s[2].index()];
                 let (d, a, b) = (inst.d[0].index(), inst.s[0].index(), inst.s[1].index());
                 if inst.d[0].is_64() {
-                    path.run(|| select(&mut warp.r64, d, a, b, mask, choose));
+                    path.run(
+                        #[inline(always)]
+                        || select(&mut warp.r64, d, a, b, mask, choose),
+                    );
                 } else {
-                    path.run(|| select(&mut warp.r32, d, a, b, mask, choose));
+                    path.run(
+                        #[inline(always)]
+                        || select(&mut warp.r32, d, a, b, mask, choose),
+                    );
                 }
             }
             Op::PredAnd => warp.put_pred(inst.d[0], mask, warp.p[inst.s[0].index()] & warp.p[inst.s[1].index()]),
@@ -241,7 +274,10 @@ fn interpret(path: impl Path, env: &Env, block: &mut Block, warp: &mut Warp) -> 
                 if !meet::together(warp, mask, warp.lanes)? {
                     continue;
                 }
-                path.run(|| mma::mma(*kind, &mut warp.r32, inst));
+                path.run(
+                    #[inline(always)]
+                    || mma::mma(*kind, &mut warp.r32, inst),
+                );
             }
             Op::Unsupported(why) => return Err(Problem::new(FaultKind::Unsupported, first(mask), why.to_string())),
         }

@@ -2,7 +2,7 @@
 //! What holds for a span is checked once, whatever its length.
 #![forbid(unsafe_code)]
 
-use super::lanes::{V64, bits};
+use super::lanes::{FULL, V64, bits};
 
 /// Lanes from `lane` on, each `step` bytes after the one before; `step` is the size of an access, or 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,6 +59,18 @@ impl<'a> Spans<'a> {
     pub fn new(at: &'a V64, mask: u32, each: u32) -> Self {
         let mut before = [0; 32];
         before[1..].copy_from_slice(&at[..31]);
+        if mask == FULL {
+            // Most often all lanes make one span, which shows without a look at each.
+            let (mut apart, mut differ) = (0, 0);
+            for i in 1..32 {
+                apart |= at[i].wrapping_sub(before[i]) ^ each as u64;
+                differ |= at[i] ^ before[i];
+            }
+            if apart == 0 || differ == 0 {
+                let (next, same) = if apart == 0 { (!1, 0) } else { (0, !1) };
+                return Self { at, mask, each, left: mask, next, same };
+            }
+        }
         let pairs = mask & mask << 1;
         let next = bits(|i| at[i].wrapping_sub(before[i]) == each as u64) & pairs;
         let same = bits(|i| at[i] == before[i]) & pairs;

@@ -1,7 +1,7 @@
 //! Global memory.
 #![forbid(unsafe_code)]
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::super::Env;
 use super::super::block::Block;
@@ -82,6 +82,18 @@ pub fn watch(
     Err(Box::new(Problem { kind: FaultKind::GlobalRace, what, lane: Some(lane as u32), other: Some(other) }))
 }
 
+/// Eight at a time, since loads of atomics do not become vector code.
+#[inline(always)]
+fn take(out: &mut [u32], words: &[AtomicU32]) {
+    let ((outs, rest), (wholes, tail)) = (out.as_chunks_mut::<8>(), words.as_chunks::<8>());
+    for (out, words) in outs.iter_mut().zip(wholes) {
+        for i in 0..8 {
+            out[i] = words[i].load(Relaxed);
+        }
+    }
+    rest.iter_mut().zip(tail).for_each(|(out, word)| *out = word.load(Relaxed));
+}
+
 #[inline(always)]
 pub fn load(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, access: &Access, spans: Spans) -> Checked {
     let width = access.width as u32;
@@ -106,7 +118,7 @@ pub fn load(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, access: 
                 if span.step == 0 {
                     out.fill(words[k].load(Relaxed));
                 } else if count == 1 {
-                    out.iter_mut().zip(words).for_each(|(out, word)| *out = word.load(Relaxed));
+                    take(out, words);
                 } else {
                     let words = words[k..].iter().step_by(count);
                     out.iter_mut().zip(words).for_each(|(out, word)| *out = word.load(Relaxed));

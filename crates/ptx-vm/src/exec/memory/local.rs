@@ -87,7 +87,6 @@ pub fn load_param(
     Ok(())
 }
 
-
 /// Parameters at places that the kernel computes.
 pub fn load_param_at(env: &Env, warp: &mut Warp, inst: &Inst, access: &Access, at: &V64, mask: u32) -> Checked {
     for lane in each(mask) {

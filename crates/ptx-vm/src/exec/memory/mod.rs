@@ -85,25 +85,28 @@ pub fn load(
     access: &Access,
     mask: u32,
 ) -> Checked {
-    path.run(|| {
-        let addresses = addresses(warp, inst.s[0], access.offset);
-        let bytes = access.width as u32 * access.count as u32;
-        let mut left = mask;
-        while left != 0 {
-            let (space, at, mask) = in_one_space(access.space, &addresses, left);
-            match space {
-                Space::Shared => shared::load(env, block, warp, inst, access, Spans::new(&at, mask, bytes))?,
-                Space::Local => local::load(env, warp, inst, access, &at, mask)?,
-                Space::Param => local::load_param_at(env, warp, inst, access, &at, mask)?,
-                _ => {
-                    order(env, block, access);
-                    global::load(env, block, warp, inst, access, Spans::new(&at, mask, bytes))?;
+    path.run(
+        #[inline(always)]
+        || {
+            let addresses = addresses(warp, inst.s[0], access.offset);
+            let bytes = access.width as u32 * access.count as u32;
+            let mut left = mask;
+            while left != 0 {
+                let (space, at, mask) = in_one_space(access.space, &addresses, left);
+                match space {
+                    Space::Shared => shared::load(env, block, warp, inst, access, Spans::new(&at, mask, bytes))?,
+                    Space::Local => local::load(env, warp, inst, access, &at, mask)?,
+                    Space::Param => local::load_param_at(env, warp, inst, access, &at, mask)?,
+                    _ => {
+                        order(env, block, access);
+                        global::load(env, block, warp, inst, access, Spans::new(&at, mask, bytes))?;
+                    }
                 }
+                left &= !mask;
             }
-            left &= !mask;
-        }
-        Ok(())
-    })
+            Ok(())
+        },
+    )
 }
 
 /// An acquiring or releasing access counts as an atomic for the order of blocks.
@@ -136,26 +139,29 @@ pub fn store(
     access: &Access,
     mask: u32,
 ) -> Checked {
-    path.run(|| {
-        let addresses = addresses(warp, inst.s[0], access.offset);
-        let bytes = access.width as u32 * access.count as u32;
-        let mut left = mask;
-        while left != 0 {
-            let (space, at, mask) = in_one_space(access.space, &addresses, left);
-            match space {
-                Space::Shared => shared::store(env, block, warp, inst, access, Spans::new(&at, mask, bytes))?,
-                Space::Local => local::store(env, warp, inst, access, &at, mask)?,
-                Space::Param => {
-                    let what = "writes to the kernel's parameters".into();
-                    return Err(Problem::new(FaultKind::OutOfBounds, super::first(mask), what));
+    path.run(
+        #[inline(always)]
+        || {
+            let addresses = addresses(warp, inst.s[0], access.offset);
+            let bytes = access.width as u32 * access.count as u32;
+            let mut left = mask;
+            while left != 0 {
+                let (space, at, mask) = in_one_space(access.space, &addresses, left);
+                match space {
+                    Space::Shared => shared::store(env, block, warp, inst, access, Spans::new(&at, mask, bytes))?,
+                    Space::Local => local::store(env, warp, inst, access, &at, mask)?,
+                    Space::Param => {
+                        let what = "writes to the kernel's parameters".into();
+                        return Err(Problem::new(FaultKind::OutOfBounds, super::first(mask), what));
+                    }
+                    _ => {
+                        order(env, block, access);
+                        global::store(env, block, warp, inst, access, Spans::new(&at, mask, bytes))?;
+                    }
                 }
-                _ => {
-                    order(env, block, access);
-                    global::store(env, block, warp, inst, access, Spans::new(&at, mask, bytes))?;
-                }
+                left &= !mask;
             }
-            left &= !mask;
-        }
-        Ok(())
-    })
+            Ok(())
+        },
+    )
 }

@@ -111,9 +111,10 @@ pub fn load(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, access: 
 fn holds(block: &Block, warp: &Warp, regs: &[Reg], lane: usize, at: u32, width: u32) -> bool {
     let cut = if width == 8 { u64::MAX } else { (1 << (8 * width)) - 1 };
     block.shared.is_written(at, width * regs.len() as u32)
-        && regs.iter().enumerate().all(|(k, reg)| {
-            block.shared.load(at + k as u32 * width, width) == value_of(warp, *reg, lane) & cut
-        })
+        && regs
+            .iter()
+            .enumerate()
+            .all(|(k, reg)| block.shared.load(at + k as u32 * width, width) == value_of(warp, *reg, lane) & cut)
 }
 
 #[inline(always)]
