@@ -1,6 +1,8 @@
 //! What a launch did: counted by instruction while it runs, summed by kernel and line when it is done.
 #![forbid(unsafe_code)]
 
+use crate::exec::lanes::each;
+use crate::exec::span::Spans;
 use crate::inst::{Op, Program};
 use crate::{Counters, LineCounters};
 
@@ -19,37 +21,35 @@ pub struct Tally {
 
 /// Passes that a shared-memory request takes, and the least it could: 32 banks of 4 bytes serve one word each a pass,
 /// lanes that want the same word share it, and requests of 8 and 16 bytes a lane go by halves and quarters of a warp.
-pub fn passes(at: &[u64; 32], mask: u32, bytes: u32) -> (u64, u64) {
-    let lanes = match bytes {
+#[inline(always)]
+pub fn passes(spans: Spans) -> (u64, u64) {
+    let lanes = match spans.each {
         8 => 16,
         16 => 8,
         _ => 32,
     };
+    let single = spans.is_single();
     let (mut taken, mut least) = (0, 0);
-    let mut from = 0;
-    while from < 32 {
-        let part = if lanes == 32 { mask } else { mask >> from & ((1 << lanes) - 1) };
+    for from in (0..32).step_by(lanes) {
+        let part = spans.mask >> from & (u32::MAX >> (32 - lanes));
         if part != 0 {
             least += 1;
-            taken += part_passes(&at[from..from + lanes], part, bytes);
+            // 128 bytes side by side lie in all banks once.
+            taken += if single { 1 } else { part_passes(&spans.at[from..from + lanes], part, spans.each) };
         }
-        from += lanes;
     }
     (taken, least)
 }
 
 fn part_passes(at: &[u64], part: u32, bytes: u32) -> u64 {
     // Most requests ask for a different place of the 128 bytes with every lane, and are done.
-    let unit = bytes.max(4) as u64;
+    let unit = bytes.max(4).trailing_zeros();
     let mut seen = 0u32;
-    let mut apart = true;
     for (lane, address) in at.iter().enumerate() {
-        let place = 1u32 << (address / unit % (128 / unit));
-        let asks = part >> lane & 1 != 0;
-        apart &= !asks || seen & place == 0;
-        seen |= if asks { place } else { 0 };
+        let asks = part >> lane & 1;
+        seen |= asks << ((address & 127) >> unit);
     }
-    if apart {
+    if seen.count_ones() == part.count_ones() {
         return 1;
     }
     let words = bytes.div_ceil(4) as u64;
@@ -79,35 +79,34 @@ fn part_passes(at: &[u64], part: u32, bytes: u32) -> u64 {
 }
 
 /// 32-byte sectors that a request touches, and the least that its distinct bytes would fill.
-pub fn sectors(at: &[u64; 32], mask: u32, bytes: u32) -> (u64, u64) {
-    let (mut sectors, mut distinct) = (0u64, 0u64);
-    let mut last = u64::MAX;
-    let mut last_address = u64::MAX;
-    let mut rising = true;
-    for (lane, address) in at.iter().enumerate() {
-        if mask >> lane & 1 == 0 {
-            continue;
+#[inline(always)]
+pub fn sectors(spans: Spans) -> (u64, u64) {
+    let (mut sectors, mut distinct) = (0, 0);
+    let mut last = None;
+    for span in spans {
+        let end = span.at.wrapping_add((span.lanes as u64 - 1) * span.step);
+        if end < span.at || last.is_some_and(|last| span.at < last) {
+            return sectors_of_all(spans);
         }
-        if last_address != u64::MAX && *address < last_address {
-            rising = false;
-            break;
-        }
-        distinct += (*address != last_address) as u64;
-        last_address = *address;
-        let sector = address / 32;
-        sectors += (sector != last) as u64;
-        last = sector;
+        distinct += if span.step == 0 { 1 } else { span.lanes as u64 };
+        distinct -= (last == Some(span.at)) as u64;
+        sectors += end / 32 - span.at / 32 + 1;
+        sectors -= last.is_some_and(|last| last / 32 == span.at / 32) as u64;
+        last = Some(end);
     }
-    if !rising {
-        let mut all: Vec<u64> = (0..32).filter(|l| mask >> l & 1 != 0).map(|l| at[l]).collect();
-        all.sort_unstable();
-        all.dedup();
-        distinct = all.len() as u64;
-        all.iter_mut().for_each(|a| *a /= 32);
-        all.dedup();
-        sectors = all.len() as u64;
-    }
-    (sectors, (distinct * bytes as u64).div_ceil(32))
+    (sectors, (distinct * spans.each as u64).div_ceil(32))
+}
+
+/// The same for addresses that do not rise from lane to lane.
+#[cold]
+fn sectors_of_all(spans: Spans) -> (u64, u64) {
+    let mut all: Vec<u64> = each(spans.mask).map(|lane| spans.at[lane]).collect();
+    all.sort_unstable();
+    all.dedup();
+    let distinct = all.len() as u64;
+    all.iter_mut().for_each(|a| *a /= 32);
+    all.dedup();
+    (all.len() as u64, (distinct * spans.each as u64).div_ceil(32))
 }
 
 impl Tally {
@@ -125,8 +124,9 @@ impl Tally {
     }
 
     /// A request to shared memory.
-    pub fn shared(&mut self, pc: u32, at: &[u64; 32], mask: u32, bytes: u32) {
-        let (taken, least) = passes(at, mask, bytes);
+    #[inline(always)]
+    pub fn shared(&mut self, pc: u32, spans: Spans) {
+        let (taken, least) = passes(spans);
         self.requests += 1;
         self.conflicts += taken - least;
         let line = &mut self.lines[pc as usize];
@@ -135,13 +135,14 @@ impl Tally {
     }
 
     /// A request to global memory.
-    pub fn global(&mut self, pc: u32, at: &[u64; 32], mask: u32, bytes: u32, write: bool) {
-        if mask == 0 {
+    #[inline(always)]
+    pub fn global(&mut self, pc: u32, spans: Spans, write: bool) {
+        if spans.mask == 0 {
             return;
         }
-        let (touched, least) = sectors(at, mask, bytes);
+        let (touched, least) = sectors(spans);
         let side = if write { &mut self.write } else { &mut self.read };
-        side.0 += bytes as u64 * mask.count_ones() as u64;
+        side.0 += spans.each as u64 * spans.mask.count_ones() as u64;
         side.1 += touched;
         let line = &mut self.lines[pc as usize];
         line.requests += 1;

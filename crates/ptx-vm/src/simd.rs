@@ -2,23 +2,54 @@
 
 use std::sync::atomic::AtomicU32;
 
-/// Runs `f` compiled for AVX2, FMA and F16C where the processor has them, else as it is.
-///
-/// `f` must be small or call `#[inline(always)]` functions: only what is inlined into it gains.
-#[inline(always)]
-pub fn wide<R>(f: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")]
-        fn inner<R>(f: impl FnOnce() -> R) -> R {
-            f()
-        }
-        if has_wide() {
-            // SAFETY: `has_wide` found every feature that `inner` is compiled for on this processor.
-            return unsafe { inner(f) };
-        }
+/// What vector code is compiled for. A type and not a flag: every closure is then compiled for one of them and
+/// inlined where it is run, which is what makes it vector code.
+pub trait Path: Copy {
+    /// Runs `f`, which must be small or call `#[inline(always)]` functions: only what is inlined into it gains.
+    fn run<R>(self, f: impl FnOnce() -> R) -> R;
+}
+
+/// Whatever the build is for.
+#[derive(Clone, Copy)]
+pub struct Plain;
+
+impl Path for Plain {
+    #[inline(always)]
+    fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        f()
     }
-    f()
+}
+
+/// AVX2, FMA and F16C. Only `Wide::find` makes one, where the processor has them.
+#[derive(Clone, Copy)]
+pub struct Wide(());
+
+impl Wide {
+    pub fn find() -> Option<Wide> {
+        has_wide().then_some(Wide(()))
+    }
+}
+
+impl Path for Wide {
+    #[inline(always)]
+    fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,popcnt,lzcnt")]
+            fn inner<R>(f: impl FnOnce() -> R) -> R {
+                f()
+            }
+            // SAFETY: a `Wide` exists only where `has_wide` found every feature that `inner` is compiled for.
+            unsafe { inner(f) }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        f()
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_wide() -> bool {
+    false
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -1,17 +1,38 @@
 //! `cp.async`: issued now, carried out as late as a wait allows.
 #![forbid(unsafe_code)]
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::Env;
 use super::block::Block;
-use super::lanes::each;
+use super::lanes::{bits, each};
 use super::memory::{addresses, shared_at, watch};
+use super::span::{Span, Spans};
 use super::warp::{Copy, Warp};
 use crate::FaultKind;
 use crate::check::{Checked, Problem};
 use crate::inst::{CpBytes, Inst};
-use crate::memory::slots::describe;
+use crate::memory::shadow::{By, Touch};
+use crate::memory::slots::{Buffer, describe};
+use crate::simd::Path;
 
 pub fn issue(
+    path: impl Path,
+    env: &Env,
+    block: &mut Block,
+    warp: &mut Warp,
+    inst: &Inst,
+    mask: u32,
+    how: (u8, CpBytes, i32, i32),
+) -> Checked {
+    path.run(
+        #[inline(always)]
+        || note(env, block, warp, inst, mask, how),
+    )
+}
+
+#[inline(always)]
+fn note(
     env: &Env,
     block: &mut Block,
     warp: &mut Warp,
@@ -40,10 +61,11 @@ pub fn issue(
         }
     }
     if env.counters {
-        block.tally.shared(warp.pc, &to, mask, size as u32);
-        let reading = each(mask).filter(|l| copy.bytes[*l] != 0).fold(0, |m, l| m | 1 << l);
-        block.tally.global(warp.pc, &from, reading, size as u32, false);
+        block.tally.shared(warp.pc, Spans::new(&to, mask, size as u32));
+        let reading = bits(|lane| copy.bytes[lane] != 0) & mask;
+        block.tally.global(warp.pc, Spans::new(&from, reading, size as u32), false);
     }
+    let by = By { pc: warp.pc, warp: warp.id, touch: Touch::Async };
     for lane in each(mask) {
         let at = shared_at(block, to[lane], size as u32, lane, "copies to")?;
         copy.to[lane] = at;
@@ -52,7 +74,7 @@ pub fn issue(
             return Err(Problem::new(FaultKind::Misaligned, lane, what));
         }
         if env.checks
-            && let Some(earlier) = block.shadow.issue(at, size as u32, warp.pc, warp.id, lane as u32)
+            && let Some(earlier) = block.shadow.issue(at, size as u32, by, lane as u32)
         {
             return Err(Problem::race(earlier, lane, at, size as u32, "copies to"));
         }
@@ -80,7 +102,7 @@ pub fn commit(warp: &mut Warp, mask: u32) {
             part(&mut warp.copies, i, mask);
             // Lanes that committed differently often are told apart by number.
             let number = warp.committed[super::first(warp.copies[i].mask)];
-            let alike = each(warp.copies[i].mask).filter(|l| warp.committed[*l] == number).fold(0, |m, l| m | 1 << l);
+            let alike = bits(|lane| warp.committed[lane] == number) & warp.copies[i].mask;
             part(&mut warp.copies, i, alike);
             warp.copies[i].group = Some(number);
         }
@@ -90,14 +112,12 @@ pub fn commit(warp: &mut Warp, mask: u32) {
 }
 
 /// Carries out all groups of these lanes but the last `left`.
-pub fn wait(env: &Env, block: &mut Block, warp: &mut Warp, mask: u32, left: u32) -> Checked {
+pub fn wait(path: impl Path, env: &Env, block: &mut Block, warp: &mut Warp, mask: u32, left: u32) -> Checked {
     let mut i = 0;
     while i < warp.copies.len() {
         let copy = &warp.copies[i];
         let due = match copy.group {
-            Some(group) => {
-                each(copy.mask & mask).filter(|l| group + left < warp.committed[*l]).fold(0, |m, l| m | 1 << l)
-            }
+            Some(group) => bits(|lane| group + left < warp.committed[lane]) & copy.mask & mask,
             None => 0,
         };
         if due == 0 {
@@ -110,53 +130,91 @@ pub fn wait(env: &Env, block: &mut Block, warp: &mut Warp, mask: u32, left: u32)
         }
         part(&mut warp.copies, i, due);
         let copy = warp.copies.remove(i);
-        carry_out(env, block, warp.id, &copy)?;
+        path.run(
+            #[inline(always)]
+            || carry_out(env, block, warp.id, &copy),
+        )?;
     }
     Ok(())
 }
 
+#[inline(always)]
 fn carry_out(env: &Env, block: &mut Block, warp: u32, copy: &Copy) -> Checked {
+    let whole = bits(|lane| copy.bytes[lane] == copy.size) & copy.mask;
+    for span in Spans::new(&copy.from, whole, copy.size as u32) {
+        copy_span(env, block, warp, copy, &span)?;
+    }
+    for lane in each(copy.mask & !whole) {
+        copy_span(env, block, warp, copy, &Span::one(lane, copy.from[lane], copy.bytes[lane] as u32))?;
+    }
+    Ok(())
+}
+
+/// Copies for lanes whose sources lie side by side; each has `span.each` bytes of source, and zeros after them.
+#[inline(always)]
+fn copy_span(env: &Env, block: &mut Block, warp: u32, copy: &Copy, span: &Span) -> Checked {
+    let bytes = span.each;
+    let source = if bytes == 0 { None } else { Some(read_source(env, block, copy, span)?) };
+    let by = By { pc: copy.pc, warp, touch: Touch::Async };
     let size = copy.size as u32;
-    for lane in each(copy.mask) {
-        let (at, bytes) = (copy.to[lane], copy.bytes[lane] as u32);
+    for lane in span.range() {
         let mut words = [0u32; 4];
-        if bytes != 0 {
-            let address = copy.from[lane];
-            let found = env.slots.find(address, bytes as u64);
-            let (buffer, offset) = found.map_err(|trouble| {
-                let (kind, why) = describe(trouble);
-                let what = format!(
-                    "the copy issued at line {} reads {bytes} bytes at {address:#x}: {why}",
-                    env.program.origins[copy.pc as usize].line
-                );
-                Problem::new(kind, lane, what)
-            })?;
-            if env.checks
-                && !buffer.is_whole()
-                && let Some(first) = buffer.unwritten(offset, bytes as u64)
-            {
-                let what = format!(
-                    "the copy issued at line {} reads {bytes} bytes at {address:#x} (offset {offset}): the byte at offset {first} was never written",
-                    env.program.origins[copy.pc as usize].line
-                );
-                return Err(Problem::new(FaultKind::Uninitialised, lane, what));
-            }
-            watch(env, block, buffer, (offset, bytes), copy.pc, lane, (false, false))?;
-            let first = (offset / 4) as usize;
-            for (k, word) in words.iter_mut().enumerate().take(bytes.div_ceil(4) as usize) {
-                *word = buffer.word(first + k).load(std::sync::atomic::Ordering::Relaxed);
-            }
-            if bytes % 4 != 0 {
+        if let Some((buffer, from)) = source {
+            let first = ((from + span.offset_of(lane)) / 4) as usize;
+            let there = &buffer.words()[first..first + bytes.div_ceil(4) as usize];
+            words.iter_mut().zip(there).for_each(|(word, there)| *word = there.load(Relaxed));
+            if !bytes.is_multiple_of(4) {
                 words[(bytes / 4) as usize] &= (1 << (bytes % 4 * 8)) - 1;
             }
         }
+        let at = copy.to[lane];
         for k in 0..size / 4 {
             block.shared.store(at + 4 * k, 4, words[k as usize] as u64);
         }
         block.shared.mark(at, size);
         if env.checks {
-            block.shadow.complete(at, size, copy.pc, warp, lane as u32);
+            block.shadow.complete(at, size, by, lane as u32);
         }
     }
     Ok(())
+}
+
+/// The allocation that the sources of a span lie in, all checks made, and where.
+#[inline(always)]
+fn read_source<'l>(env: &Env<'l>, block: &mut Block, copy: &Copy, span: &Span) -> Checked<(&'l Buffer, u64)> {
+    let Ok((buffer, from)) = env.slots.find(span.at, span.bytes()) else {
+        return Err(misplaced(env, copy, span));
+    };
+    if env.checks
+        && !buffer.is_whole()
+        && let Some(first) = buffer.unwritten(from, span.bytes())
+    {
+        let lane = span.lane_of(first - from);
+        let (address, offset) = (span.at + span.offset_of(lane), from + span.offset_of(lane));
+        let what = format!(
+            "the copy issued at line {} reads {} bytes at {address:#x} (offset {offset}): the byte at offset {first} was never written",
+            env.program.origins[copy.pc as usize].line, span.each
+        );
+        return Err(Problem::new(FaultKind::Uninitialised, lane, what));
+    }
+    watch(env, block, (buffer, from), span, copy.pc, (false, false))?;
+    Ok((buffer, from))
+}
+
+#[cold]
+fn misplaced(env: &Env, copy: &Copy, span: &Span) -> Box<Problem> {
+    let reads = |address: u64| {
+        format!(
+            "the copy issued at line {} reads {} bytes at {address:#x}",
+            env.program.origins[copy.pc as usize].line, span.each
+        )
+    };
+    for lane in span.range() {
+        let address = span.at.wrapping_add(span.offset_of(lane));
+        if let Err(trouble) = env.slots.find(address, span.each as u64) {
+            let (kind, why) = describe(trouble);
+            return Problem::new(kind, lane, format!("{}: {why}", reads(address)));
+        }
+    }
+    Problem::new(FaultKind::OutOfBounds, span.lane, format!("{}: it crosses an allocation's end", reads(span.at)))
 }

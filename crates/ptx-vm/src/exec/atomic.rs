@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Env;
 use super::block::Block;
 use super::lanes::{V64, each};
-use super::memory::{addresses, by_space, shared_at, shared_unwritten, watch};
+use super::memory::{addresses, in_one_space, locate, put, shared_at, shared_unwritten, watch};
 use super::rounding::{self, bf16_bits, bf16_value, f16_bits, f16_value, flush};
+use super::span::{Span, Spans};
 use super::warp::Warp;
 use crate::FaultKind;
 use crate::check::{Checked, Problem};
 use crate::inst::{Atom, AtomOp, AtomType, Inst, Reg};
-use crate::memory::shadow::Touch;
-use crate::memory::slots::describe;
+use crate::memory::shadow::{By, Touch};
 use crate::parse::ast::Space;
 
 /// What memory holds afterwards.
@@ -87,31 +87,27 @@ fn operand(warp: &Warp, reg: Reg, lane: usize) -> u64 {
 }
 
 pub fn atomic(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &Atom, mask: u32) -> Checked {
-    let mut at = addresses(warp, inst.s[0], atom.access.offset);
-    by_space(atom.access.space, &mut at, mask, |space, at, mask| match space {
-        Space::Shared => in_shared(env, block, warp, inst, atom, at, mask),
-        Space::Global => in_global(env, block, warp, inst, atom, at, mask),
-        _ => {
-            let what = "an atomic on local memory or parameters".to_string();
-            Err(Problem::new(FaultKind::OutOfBounds, super::first(mask), what))
+    let at = addresses(warp, inst.s[0], atom.access.offset);
+    let mut left = mask;
+    while left != 0 {
+        let (space, at, mask) = in_one_space(atom.access.space, &at, left);
+        match space {
+            Space::Shared => in_shared(env, block, warp, inst, atom, &at, mask)?,
+            Space::Global => in_global(env, block, warp, inst, atom, &at, mask)?,
+            _ => {
+                let what = "an atomic on local memory or parameters".to_string();
+                return Err(Problem::new(FaultKind::OutOfBounds, super::first(mask), what));
+            }
         }
-    })
-}
-
-fn give(warp: &mut Warp, inst: &Inst, lane: usize, old: u64) {
-    let d = inst.d[0];
-    if d.is_none() {
-    } else if d.is_64() {
-        warp.r64[d.index()][lane] = old;
-    } else {
-        warp.r32[d.index()][lane] = old as u32;
+        left &= !mask;
     }
+    Ok(())
 }
 
 fn in_shared(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &Atom, at: &V64, mask: u32) -> Checked {
     let bytes = atom.access.width as u32;
     if env.counters {
-        block.tally.shared(warp.pc, at, mask, bytes);
+        block.tally.shared(warp.pc, Spans::new(at, mask, bytes));
     }
     for lane in each(mask) {
         let offset = shared_at(block, at[lane], bytes, lane, "changes")?;
@@ -119,7 +115,8 @@ fn in_shared(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &
             if !block.shared.is_written(offset, bytes) && atom.op != AtomOp::Exch {
                 return Err(shared_unwritten(offset, bytes, lane));
             }
-            let found = block.shadow.write(offset, bytes, warp.pc, warp.id, lane as u32, Touch::Atomic, false);
+            let by = By { pc: warp.pc, warp: warp.id, touch: Touch::Atomic };
+            let found = block.shadow.write(offset, bytes, by, lane as u32, false);
             if let Some(earlier) = found {
                 return Err(Problem::race(earlier, lane, offset, bytes, "changes"));
             }
@@ -128,7 +125,7 @@ fn in_shared(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &
         let new = change(atom, old, operand(warp, inst.s[1], lane), operand(warp, inst.s[2], lane));
         block.shared.store(offset, bytes, new);
         block.shared.mark(offset, bytes);
-        give(warp, inst, lane, old);
+        put(warp, inst.d[0], lane, old);
     }
     Ok(())
 }
@@ -136,27 +133,20 @@ fn in_shared(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &
 fn in_global(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &Atom, at: &V64, mask: u32) -> Checked {
     let bytes = atom.access.width as u32;
     if env.counters {
-        block.tally.global(warp.pc, at, mask, bytes, true);
+        block.tally.global(warp.pc, Spans::new(at, mask, bytes), true);
     }
     if let Some(shadow) = &env.global_shadow {
         shadow.atomic(block.index, &mut block.view);
     }
     for lane in each(mask) {
         let address = at[lane];
-        let found = env.slots.find(address, bytes as u64);
-        let (buffer, offset) = found.map_err(|trouble| {
-            let (kind, why) = describe(trouble);
-            Problem::new(kind, lane, format!("changes {bytes} bytes at {address:#x}: {why}"))
-        })?;
-        if offset & (bytes as u64 - 1) != 0 {
-            let what = format!("changes {bytes} bytes at {address:#x}: not a multiple of {bytes}");
-            return Err(Problem::new(FaultKind::Misaligned, lane, what));
-        }
+        let span = Span::one(lane, address, bytes);
+        let (buffer, offset) = locate(env.slots, &span, "changes")?;
         if env.checks && atom.op != AtomOp::Exch && !buffer.is_whole() && !buffer.is_written(offset, bytes) {
             let what = format!("changes {bytes} bytes at {address:#x} (offset {offset}) that were never written");
             return Err(Problem::new(FaultKind::Uninitialised, lane, what));
         }
-        watch(env, block, buffer, (offset, bytes), warp.pc, lane, (true, true))?;
+        watch(env, block, (buffer, offset), &span, warp.pc, (true, true))?;
         let (b, c) = (operand(warp, inst.s[1], lane), operand(warp, inst.s[2], lane));
         let old = if bytes == 8 {
             let _held = buffer.wide.lock().unwrap_or_else(|e| e.into_inner());
@@ -175,8 +165,8 @@ fn in_global(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &
             let (Ok(old) | Err(old)) = updated;
             ((old & bits) >> shift) as u64
         };
-        buffer.mark((offset / 32) as usize, (((1u64 << bytes) - 1) as u32) << (offset % 32));
-        give(warp, inst, lane, old);
+        buffer.mark(offset, bytes as u64);
+        put(warp, inst.d[0], lane, old);
     }
     Ok(())
 }

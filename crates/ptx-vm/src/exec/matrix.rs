@@ -5,16 +5,18 @@ use super::Env;
 use super::block::Block;
 use super::lanes::V64;
 use super::memory::{addresses, shared_at, shared_unwritten};
+use super::span::Spans;
 use super::warp::Warp;
 use crate::FaultKind;
 use crate::check::{Checked, Problem};
 use crate::inst::{Access, Inst, Reg};
-use crate::memory::shadow::Touch;
+use crate::memory::shadow::{By, Touch};
 use crate::memory::window;
 use crate::parse::ast::Space;
-use crate::simd::wide;
+use crate::simd::Path;
 
 /// Shared offsets of the rows; generic addresses must lie in the shared window.
+#[inline(always)]
 fn rows(warp: &Warp, base: Reg, access: &Access, used: u32) -> Checked<V64> {
     let mut at = addresses(warp, base, access.offset);
     if access.space == Space::Generic {
@@ -34,6 +36,7 @@ fn lanes_of(count: u8) -> u32 {
 }
 
 pub fn load(
+    path: impl Path,
     env: &Env,
     block: &mut Block,
     warp: &mut Warp,
@@ -46,11 +49,20 @@ pub fn load(
     if used != lanes_of(count) {
         return Err(Problem::warp(FaultKind::Divergence, "the warp has too few threads to name the rows".into()));
     }
-    let at = rows(warp, inst.s[0], access, used)?;
+    let at = path.run(
+        #[inline(always)]
+        || rows(warp, inst.s[0], access, used),
+    )?;
     if env.counters {
-        block.tally.shared(warp.pc, &at, used, 16);
+        path.run(
+            #[inline(always)]
+            || block.tally.shared(warp.pc, Spans::new(&at, used, 16)),
+        );
     }
-    wide(|| load_rows(env, block, warp, inst, count, transposed, &at))
+    path.run(
+        #[inline(always)]
+        || load_rows(env, block, warp, inst, count, transposed, &at),
+    )
 }
 
 #[inline(always)]
@@ -63,6 +75,7 @@ fn load_rows(
     transposed: bool,
     at: &V64,
 ) -> Checked {
+    let by = By { pc: warp.pc, warp: warp.id, touch: Touch::Plain };
     for i in 0..count as usize {
         let mut tile = [[0u32; 4]; 8];
         for (r, row) in tile.iter_mut().enumerate() {
@@ -70,7 +83,7 @@ fn load_rows(
             let offset = shared_at(block, at[lane], 16, lane, "reads")?;
             if env.checks {
                 // The row is read for all lanes, by whoever; the lane that names it answers for it.
-                if let Some(earlier) = block.shadow.read(offset, 16, warp.pc, warp.id, lane as u32, Touch::Plain) {
+                if let Some(earlier) = block.shadow.read(offset, 16, by, lane as u32) {
                     return Err(Problem::race(earlier, lane, offset, 16, "reads"));
                 }
                 if !block.shared.is_written(offset, 16) {
@@ -108,6 +121,7 @@ fn scatter_transposed(tile: &[[u32; 4]; 8], d: &mut [u32; 32]) {
 }
 
 pub fn store(
+    path: impl Path,
     env: &Env,
     block: &mut Block,
     warp: &mut Warp,
@@ -120,10 +134,17 @@ pub fn store(
     if used != lanes_of(count) {
         return Err(Problem::warp(FaultKind::Divergence, "the warp has too few threads to name the rows".into()));
     }
-    let at = rows(warp, inst.s[0], access, used)?;
+    let at = path.run(
+        #[inline(always)]
+        || rows(warp, inst.s[0], access, used),
+    )?;
     if env.counters {
-        block.tally.shared(warp.pc, &at, used, 16);
+        path.run(
+            #[inline(always)]
+            || block.tally.shared(warp.pc, Spans::new(&at, used, 16)),
+        );
     }
+    let by = By { pc: warp.pc, warp: warp.id, touch: Touch::Plain };
     for i in 0..count as usize {
         let reg = if i < 3 { inst.s[i + 1] } else { inst.more.as_ref().map_or(Reg::NONE, |m| m[0]) };
         let mut values = warp.r32[reg.index()];
@@ -134,8 +155,7 @@ pub fn store(
             let lane = 8 * i + r;
             let offset = shared_at(block, at[lane], 16, lane, "writes")?;
             if env.checks
-                && let Some(earlier) =
-                    block.shadow.write(offset, 16, warp.pc, warp.id, lane as u32, Touch::Plain, false)
+                && let Some(earlier) = block.shadow.write(offset, 16, by, lane as u32, false)
             {
                 return Err(Problem::race(earlier, lane, offset, 16, "writes"));
             }

@@ -23,81 +23,86 @@ fn widen(regs: &V32, bf16: bool) -> [[f32; 32]; 2] {
     out
 }
 
+/// The columns of a tile of B and of the sums in the order that they are held in: a lane's even ones, then its odd.
+const COLUMNS: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
+
+/// Rows of sums that are made at once: enough chains of additions for the processor to have one ready at any time.
+const ROWS: usize = 4;
+
 /// Adds eight k of one half of A (rows 0..8 or 8..16) times B to eight rows of sums.
 #[inline(always)]
-fn add(sums: &mut [f32; 64], a: &[[f32; 32]; 2], b: &[[f32; 8]; 8]) {
-    for (g, row) in sums.chunks_exact_mut(8).enumerate() {
-        let mut sum = [0.0; 8];
-        sum.copy_from_slice(row);
+fn add(sums: &mut [[f32; 8]; 8], a: &[[f32; 32]; 2], b: &[[f32; 8]; 8]) {
+    for from in (0..8).step_by(ROWS) {
+        let mut rows: [[f32; 8]; ROWS] = std::array::from_fn(|r| sums[from + r]);
         for (k, b) in b.iter().enumerate() {
-            let x = a[k % 2][4 * g + k / 2];
-            for n in 0..8 {
-                sum[n] = x.mul_add(b[n], sum[n]);
+            for (r, row) in rows.iter_mut().enumerate() {
+                let x = a[k % 2][4 * (from + r) + k / 2];
+                for (sum, b) in row.iter_mut().zip(b) {
+                    *sum = x.mul_add(*b, *sum);
+                }
             }
         }
-        row.copy_from_slice(&sum);
+        sums[from..from + ROWS].copy_from_slice(&rows);
     }
 }
 
-/// Columns of B for eight k: `out[k][n]`.
+/// A tile of B for eight k: `out[k]` holds its columns.
 #[inline(always)]
-fn columns(b: &[[f32; 32]; 2]) -> [[f32; 8]; 8] {
-    let mut out = [[0.0; 8]; 8];
-    for t in 0..4 {
-        for n in 0..8 {
-            out[2 * t][n] = b[0][4 * n + t];
-            out[2 * t + 1][n] = b[1][4 * n + t];
-        }
+fn columns(b: &V32, bf16: bool) -> [[f32; 8]; 8] {
+    let mut turned = [0; 32];
+    for (at, word) in turned.iter_mut().enumerate() {
+        *word = b[4 * COLUMNS[at % 8] + at / 8];
     }
-    out
+    let [even, odd] = widen(&turned, bf16);
+    std::array::from_fn(|k| {
+        let of = if k % 2 == 0 { &even } else { &odd };
+        std::array::from_fn(|n| of[8 * (k / 2) + n])
+    })
 }
 
 #[inline(always)]
 pub fn mma(kind: Mma, r: &mut [V32], inst: &Inst) {
     let more = inst.more.as_deref().unwrap_or(&[]);
     let source = |i: usize| if i < 4 { inst.s[i].index() } else { more[i - 4].index() };
-    // Accumulators: element (g, n) of each half at 8g + n, so that a lane holds those at 2·lane and 2·lane + 1.
-    let mut sums = [[0f32; 64]; 2];
+    // Accumulators of each half, rows of eight: lane 4g + t holds columns 2t and 2t + 1 of row g.
+    let mut sums = [[[0f32; 8]; 8]; 2];
     for (half, sums) in sums.iter_mut().enumerate() {
-        if kind.half_in {
+        let (even, odd): ([f32; 32], [f32; 32]) = if kind.half_in {
             let c = &r[source(6 + half)];
-            for lane in 0..32 {
-                sums[2 * lane] = f16_value(c[lane]);
-                sums[2 * lane + 1] = f16_value(c[lane] >> 16);
-            }
+            (std::array::from_fn(|i| f16_value(c[i])), std::array::from_fn(|i| f16_value(c[i] >> 16)))
         } else {
             let (x, y) = (&r[source(6 + 2 * half)], &r[source(7 + 2 * half)]);
-            for lane in 0..32 {
-                sums[2 * lane] = f32::from_bits(x[lane]);
-                sums[2 * lane + 1] = f32::from_bits(y[lane]);
-            }
+            (x.map(f32::from_bits), y.map(f32::from_bits))
+        };
+        for (g, row) in sums.iter_mut().enumerate() {
+            row[..4].copy_from_slice(&even[4 * g..4 * g + 4]);
+            row[4..].copy_from_slice(&odd[4 * g..4 * g + 4]);
         }
     }
     for step in 0..kind.k as usize / 8 {
-        let b = columns(&widen(&r[source(4 + step)], kind.bf16));
+        let b = columns(&r[source(4 + step)], kind.bf16);
         for (half, sums) in sums.iter_mut().enumerate() {
             let a = widen(&r[source(2 * step + half)], kind.bf16);
             add(sums, &a, &b);
         }
     }
     for (half, sums) in sums.iter().enumerate() {
-        let get = |lane: usize, odd: usize| sums[2 * lane + odd];
-        let give = |x: f32| if x.is_nan() { super::float::NAN } else { x.to_bits() };
+        let mut parts = [[0f32; 32]; 2];
+        for (g, row) in sums.iter().enumerate() {
+            parts[0][4 * g..4 * g + 4].copy_from_slice(&row[..4]);
+            parts[1][4 * g..4 * g + 4].copy_from_slice(&row[4..]);
+        }
         if kind.half_out {
             if !inst.d[half].is_none() {
                 let d = &mut r[inst.d[half].index()];
                 for (lane, d) in d.iter_mut().enumerate() {
-                    *d = f16_bits(get(lane, 0)) as u32 | (f16_bits(get(lane, 1)) as u32) << 16;
+                    *d = f16_bits(parts[0][lane]) as u32 | (f16_bits(parts[1][lane]) as u32) << 16;
                 }
             }
         } else {
-            for odd in 0..2 {
-                let reg = inst.d[2 * half + odd];
-                if !reg.is_none() {
-                    let d = &mut r[reg.index()];
-                    for (lane, d) in d.iter_mut().enumerate() {
-                        *d = give(get(lane, odd));
-                    }
+            for (part, reg) in parts.iter().zip(&inst.d[2 * half..]).filter(|(_, reg)| !reg.is_none()) {
+                for (d, x) in r[reg.index()].iter_mut().zip(part) {
+                    *d = if x.is_nan() { super::float::NAN } else { x.to_bits() };
                 }
             }
         }

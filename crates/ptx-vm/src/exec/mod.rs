@@ -14,6 +14,7 @@ mod memory;
 mod mma;
 pub mod rounding;
 pub mod scalar;
+pub mod span;
 pub mod warp;
 
 use crate::FaultKind;
@@ -21,7 +22,7 @@ use crate::check::{Checked, Problem};
 use crate::inst::{Class, Float, Inst, LaneFn, Op, Program, Special};
 use crate::memory::global_shadow::GlobalShadow;
 use crate::memory::slots::Slots;
-use crate::simd::wide;
+use crate::simd::{Path, Plain, Wide as WidePath};
 use block::Block;
 use lanes::each;
 use warp::{State, Warp};
@@ -59,6 +60,13 @@ const QUANTUM: u32 = 20_000;
 
 /// Runs a warp until it waits or ends.
 pub fn run(env: &Env, block: &mut Block, warp: &mut Warp) -> Checked<Stop> {
+    match WidePath::find() {
+        Some(path) => interpret(path, env, block, warp),
+        None => interpret(Plain, env, block, warp),
+    }
+}
+
+fn interpret(path: impl Path, env: &Env, block: &mut Block, warp: &mut Warp) -> Checked<Stop> {
     let code = env.program.code.as_slice();
     let mut budget = QUANTUM;
     loop {
@@ -79,22 +87,49 @@ pub fn run(env: &Env, block: &mut Block, warp: &mut Warp) -> Checked<Stop> {
         }
         match &inst.op {
             Op::Nop => {}
-            Op::Un32(op) => wide(|| int::unary(*op, &mut warp.r32, inst, mask)),
-            Op::Bin32(op) => wide(|| int::binary(*op, &mut warp.r32, inst, mask)),
-            Op::Tri32(op) => wide(|| int::ternary(*op, &mut warp.r32, inst, mask)),
+            Op::Un32(op) => path.run(
+                #[inline(always)]
+                || int::unary(*op, &mut warp.r32, inst, mask),
+            ),
+            Op::Bin32(op) => path.run(
+                #[inline(always)]
+                || int::binary(*op, &mut warp.r32, inst, mask),
+            ),
+            Op::Tri32(op) => path.run(
+                #[inline(always)]
+                || int::ternary(*op, &mut warp.r32, inst, mask),
+            ),
             Op::Float(op, ftz) => {
                 if *op == Float::Fma {
                     block.tally.fma_lanes += mask.count_ones() as u64;
                 }
-                wide(|| float::float(*op, *ftz, &mut warp.r32, inst, mask));
+                path.run(
+                    #[inline(always)]
+                    || float::float(*op, *ftz, &mut warp.r32, inst, mask),
+                );
             }
-            Op::Double(op) => wide(|| float::double(*op, &mut warp.r64, inst, mask)),
-            Op::Int64(op) => wide(|| int::int64(*op, &mut warp.r64, &warp.r32, inst, mask)),
-            Op::Wide(op) => wide(|| int::wide(*op, &mut warp.r32, &mut warp.r64, inst, mask)),
-            Op::Half(half) => wide(|| float::half(half, &mut warp.r32, inst, mask)),
+            Op::Double(op) => path.run(
+                #[inline(always)]
+                || float::double(*op, &mut warp.r64, inst, mask),
+            ),
+            Op::Int64(op) => path.run(
+                #[inline(always)]
+                || int::int64(*op, &mut warp.r64, &warp.r32, inst, mask),
+            ),
+            Op::Wide(op) => path.run(
+                #[inline(always)]
+                || int::wide(*op, &mut warp.r32, &mut warp.r64, inst, mask),
+            ),
+            Op::Half(half) => path.run(
+                #[inline(always)]
+                || float::half(half, &mut warp.r32, inst, mask),
+            ),
             Op::Lane(f, x) => by_lane(*f, *x, warp, inst, mask),
             Op::Setp(cmp, ty, op, negated) => {
-                let plain = wide(|| int::setp(*cmp, *ty, &warp.r32, &warp.r64, inst));
+                let plain = path.run(
+                    #[inline(always)]
+                    || int::setp(*cmp, *ty, &warp.r32, &warp.r64, inst),
+                );
                 let c = if op.is_some() { warp.p[inst.s[2].index()] } else { 0 };
                 let c = if *negated { !c } else { c };
                 if !inst.d[0].is_none() {
@@ -108,9 +143,15 @@ pub fn run(env: &Env, block: &mut Block, warp: &mut Warp) -> Checked<Stop> {
                 let choose = warp.p[inst.s[2].index()];
                 let (d, a, b) = (inst.d[0].index(), inst.s[0].index(), inst.s[1].index());
                 if inst.d[0].is_64() {
-                    wide(|| select(&mut warp.r64, d, a, b, mask, choose));
+                    path.run(
+                        #[inline(always)]
+                        || select(&mut warp.r64, d, a, b, mask, choose),
+                    );
                 } else {
-                    wide(|| select(&mut warp.r32, d, a, b, mask, choose));
+                    path.run(
+                        #[inline(always)]
+                        || select(&mut warp.r32, d, a, b, mask, choose),
+                    );
                 }
             }
             Op::PredAnd => warp.put_pred(inst.d[0], mask, warp.p[inst.s[0].index()] & warp.p[inst.s[1].index()]),
@@ -122,17 +163,17 @@ pub fn run(env: &Env, block: &mut Block, warp: &mut Warp) -> Checked<Stop> {
                 carry(warp, inst, mask, *subtract, *carry_in, *carry_out);
             }
             Op::Special(special) => read_special(env, block, warp, inst, *special, mask),
-            Op::Ld(access) => memory::load(env, block, warp, inst, access, mask)?,
+            Op::Ld(access) => memory::load(path, env, block, warp, inst, access, mask)?,
             Op::LdParam { offset, width, count, fill } => {
                 memory::load_param(env, warp, inst, mask, (*offset, *width, *count, *fill))?;
             }
-            Op::St(access) => memory::store(env, block, warp, inst, access, mask)?,
+            Op::St(access) => memory::store(path, env, block, warp, inst, access, mask)?,
             Op::Atom(atom) => atomic::atomic(env, block, warp, inst, atom, mask)?,
             Op::CpAsync { size, bytes, offset_to, offset_from } => {
-                async_copy::issue(env, block, warp, inst, mask, (*size, *bytes, *offset_to, *offset_from))?;
+                async_copy::issue(path, env, block, warp, inst, mask, (*size, *bytes, *offset_to, *offset_from))?;
             }
             Op::CpCommit => async_copy::commit(warp, mask),
-            Op::CpWait(left) => async_copy::wait(env, block, warp, mask, *left)?,
+            Op::CpWait(left) => async_copy::wait(path, env, block, warp, mask, *left)?,
             Op::Bra(to) => {
                 let from = warp.pc;
                 if mask == warp.mask {
@@ -215,13 +256,13 @@ pub fn run(env: &Env, block: &mut Block, warp: &mut Warp) -> Checked<Stop> {
                 if !meet::together(warp, mask, warp.lanes)? {
                     continue;
                 }
-                matrix::load(env, block, warp, inst, *count, *transposed, access)?;
+                matrix::load(path, env, block, warp, inst, *count, *transposed, access)?;
             }
             Op::Stmatrix { count, transposed, access } => {
                 if !meet::together(warp, mask, warp.lanes)? {
                     continue;
                 }
-                matrix::store(env, block, warp, inst, *count, *transposed, access)?;
+                matrix::store(path, env, block, warp, inst, *count, *transposed, access)?;
             }
             Op::Movmatrix => {
                 if !meet::together(warp, mask, warp.lanes)? {
@@ -233,7 +274,10 @@ pub fn run(env: &Env, block: &mut Block, warp: &mut Warp) -> Checked<Stop> {
                 if !meet::together(warp, mask, warp.lanes)? {
                     continue;
                 }
-                wide(|| mma::mma(*kind, &mut warp.r32, inst));
+                path.run(
+                    #[inline(always)]
+                    || mma::mma(*kind, &mut warp.r32, inst),
+                );
             }
             Op::Unsupported(why) => return Err(Problem::new(FaultKind::Unsupported, first(mask), why.to_string())),
         }

@@ -55,6 +55,7 @@ impl GlobalShadow {
         }
     }
 
+    #[inline(always)]
     fn cells(&self, slot: usize, size: u64) -> &Cells {
         self.buffers[slot].get_or_init(|| {
             let n = ((size + (1 << self.shift) - 1) >> self.shift) as usize + 1;
@@ -70,6 +71,7 @@ impl GlobalShadow {
         view.noted = self.clock.load(Relaxed);
     }
 
+    #[cold]
     fn ordered(&self, record: u64, block: u64, view: &View) -> bool {
         let by = record >> 32;
         if record == 0 || by == block + 1 {
@@ -82,44 +84,46 @@ impl GlobalShadow {
         published != 0 && published < view.noted
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// An instruction of a block, with the block's view, touches bytes of an allocation; the access of another block
+    /// that nothing orders before it, if any, and the offset of the first byte that both may have touched.
+    #[inline(always)]
     pub fn touch(
         &self,
         slot: usize,
         size: u64,
-        at: u64,
-        bytes: u64,
-        pc: u32,
-        block: u64,
-        view: &View,
+        (at, bytes): (u64, u64),
+        (pc, block, view): (u32, u64, &View),
         write: bool,
         atomic: bool,
-    ) -> Option<Other> {
+    ) -> Option<(u64, Other)> {
         let cells = self.cells(slot, size);
         let new = (block + 1) << 32 | (pc as u64) << 2 | atomic as u64;
-        let seen = |record: u64, write: bool| Other {
-            pc: (record as u32) >> 2,
-            block: (record >> 32 != MANY).then(|| (record >> 32) - 1),
-            write,
-            atomic: record & 1 != 0,
-        };
-        for cell in (at >> self.shift) as usize..=((at + bytes - 1) >> self.shift) as usize {
-            let earlier = if write { cells.writes[cell].swap(new, Relaxed) } else { cells.writes[cell].load(Relaxed) };
-            if !(self.ordered(earlier, block, view) || atomic && earlier & 1 != 0) {
-                return Some(seen(earlier, true));
+        let own = |record: u64| record == 0 || record >> 32 == block + 1;
+        let fine = |record: u64| own(record) || atomic && record & 1 != 0 || self.ordered(record, block, view);
+        let (first, end) = ((at >> self.shift) as usize, ((at + bytes - 1) >> self.shift) as usize + 1);
+        for (cell, (writer, reader)) in (first..).zip(cells.writes[first..end].iter().zip(&cells.reads[first..end])) {
+            let earlier = if write { writer.swap(new, Relaxed) } else { writer.load(Relaxed) };
+            let read = reader.load(Relaxed);
+            if !fine(earlier) {
+                return Some(((cell as u64) << self.shift, seen(earlier, true)));
             }
-            if write {
-                let read = cells.reads[cell].load(Relaxed);
-                if !(self.ordered(read, block, view) || atomic && read & 1 != 0) {
-                    return Some(seen(read, false));
-                }
-            } else {
-                let old = cells.reads[cell].load(Relaxed);
-                let several = old != 0 && old >> 32 != block + 1;
-                let record = if several { MANY << 32 | new & 0xffff_ffff & (old | !1) } else { new };
-                cells.reads[cell].store(record, Relaxed);
+            if !write {
+                let record = if own(read) { new } else { MANY << 32 | new & 0xffff_ffff & (read | !1) };
+                reader.store(record, Relaxed);
+            } else if !fine(read) {
+                return Some(((cell as u64) << self.shift, seen(read, false)));
             }
         }
         None
+    }
+}
+
+#[cold]
+fn seen(record: u64, write: bool) -> Other {
+    Other {
+        pc: (record as u32) >> 2,
+        block: (record >> 32 != MANY).then(|| (record >> 32) - 1),
+        write,
+        atomic: record & 1 != 0,
     }
 }

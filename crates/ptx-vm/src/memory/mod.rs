@@ -28,3 +28,17 @@ pub fn space_of(address: u64) -> Space {
         _ => Space::Global,
     }
 }
+
+/// Calls `each` with every 32-byte line of a range and the bytes of it; stops when it says so.
+#[inline(always)]
+pub fn for_lines(from: u64, bytes: u64, mut each: impl FnMut(usize, u32) -> bool) {
+    let (mut at, end) = (from, from + bytes);
+    while at < end {
+        let stop = (at / 32 * 32 + 32).min(end);
+        let mask = (((1u64 << (stop - at)) - 1) as u32) << (at % 32);
+        if !each((at / 32) as usize, mask) {
+            return;
+        }
+        at = stop;
+    }
+}

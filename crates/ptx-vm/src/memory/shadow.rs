@@ -6,10 +6,14 @@
 //! Barriers with a count order those that take part; that is kept as one time for each pair of warps.
 #![forbid(unsafe_code)]
 
+use crate::exec::span::Span;
+
 /// Packed record: time in the upper 24 bits, then instruction (20), warp (6), lane (6), kind (2); 6 bits are free.
 type Record = u64;
 
 const TIME: u32 = 40;
+const WARP: u32 = 14;
+const LANE: u32 = 8;
 const MANY: u32 = 63;
 const LAST_TIME: u32 = (1 << 24) - 2;
 /// The time of writes that are still under way: later than everything.
@@ -25,13 +29,23 @@ pub enum Touch {
     Async = 2,
 }
 
-#[inline(always)]
-fn pack(time: u32, pc: u32, warp: u32, lane: u32, touch: Touch) -> Record {
-    (time as u64) << TIME
-        | (pc as u64 & 0xf_ffff) << 20
-        | (warp as u64) << 14
-        | (lane as u64) << 8
-        | (touch as u64) << 6
+/// Who touches memory: an instruction of a warp.
+#[derive(Clone, Copy)]
+pub struct By {
+    pub pc: u32,
+    pub warp: u32,
+    pub touch: Touch,
+}
+
+impl By {
+    #[inline(always)]
+    fn record(self, time: u32, lane: u32) -> Record {
+        (time as u64) << TIME
+            | (self.pc as u64 & 0xf_ffff) << 20
+            | (self.warp as u64) << WARP
+            | (lane as u64) << LANE
+            | (self.touch as u64) << 6
+    }
 }
 
 /// An earlier access, as far as it is known.
@@ -47,7 +61,7 @@ pub struct Earlier {
 }
 
 fn unpack(record: Record, write: bool) -> Earlier {
-    let (warp, lane) = ((record >> 14) as u32 & 63, (record >> 8) as u32 & 63);
+    let (warp, lane) = ((record >> WARP) as u32 & 63, (record >> LANE) as u32 & 63);
     Earlier {
         pc: (record >> 20) as u32 & 0xf_ffff,
         warp: (warp != MANY).then_some(warp),
@@ -74,6 +88,16 @@ pub struct Shadow {
     read_times: Vec<u32>,
     partial: bool,
     warps: usize,
+}
+
+/// The record after another read of a cell, by a warp that last met at `synced`.
+#[inline(always)]
+fn merge(synced: u32, old: Record, new: Record) -> Record {
+    const WHO: Record = (MANY as u64) << LANE;
+    const BY: Record = (MANY as u64) << WARP;
+    let apart = (old ^ new) & WHO != 0 && old >= (synced as u64) << TIME;
+    let several = if apart { WHO } else { 0 };
+    new | if (old ^ new) & BY != 0 { WHO | BY } else { several }
 }
 
 impl Shadow {
@@ -173,6 +197,11 @@ impl Shadow {
     }
 
     #[inline(always)]
+    fn floor(&self) -> Record {
+        (self.phase as u64) << TIME
+    }
+
+    #[inline(always)]
     fn cells(&self, at: u32, bytes: u32) -> std::ops::Range<usize> {
         (at >> self.shift) as usize..((at + bytes - 1) >> self.shift) as usize + 1
     }
@@ -181,7 +210,7 @@ impl Shadow {
     #[cold]
     fn unordered(&self, record: Record, warp: u32, lane: u32) -> bool {
         let time = (record >> TIME) as u32;
-        let (by, who) = ((record >> 14) as u32 & 63, (record >> 8) as u32 & 63);
+        let (by, who) = ((record >> WARP) as u32 & 63, (record >> LANE) as u32 & 63);
         if time == PENDING_TIME {
             return true;
         }
@@ -200,47 +229,58 @@ impl Shadow {
 
     /// A lane reads; the race it is part of, if any.
     #[inline(always)]
-    pub fn read(&mut self, at: u32, bytes: u32, pc: u32, warp: u32, lane: u32, touch: Touch) -> Option<Earlier> {
-        let new = pack(self.now, pc, warp, lane, touch);
-        let floor = (self.phase as u64) << TIME;
+    pub fn read(&mut self, at: u32, bytes: u32, by: By, lane: u32) -> Option<Earlier> {
+        let new = by.record(self.now, lane);
+        let floor = self.floor();
         for cell in self.cells(at, bytes) {
             let write = self.writes[cell];
-            if write >= floor && self.unordered(write, warp, lane) {
+            if write >= floor && self.unordered(write, by.warp, lane) {
                 let earlier = unpack(write, true);
-                if earlier.pending || touch == Touch::Plain || earlier.touch != Touch::Atomic {
+                if earlier.pending || by.touch == Touch::Plain || earlier.touch != Touch::Atomic {
                     return Some(earlier);
                 }
             }
-            if touch == Touch::Atomic {
+            if by.touch == Touch::Atomic {
                 continue;
             }
             let read = self.reads[cell];
-            self.reads[cell] = if read < floor { new } else { self.merge(read, new, warp, lane) };
+            self.reads[cell] = if read < floor { new } else { merge(self.synced[by.warp as usize], read, new) };
             if self.partial {
-                self.read_times[cell * self.warps + warp as usize] = self.now;
+                self.read_times[cell * self.warps + by.warp as usize] = self.now;
             }
         }
         None
     }
 
+    /// The lanes of a span read; the race they are part of, if any, and the lane.
     #[inline(always)]
-    fn merge(&self, old: Record, new: Record, warp: u32, lane: u32) -> Record {
-        let (by, who) = ((old >> 14) as u32 & 63, (old >> 8) as u32 & 63);
-        if by == warp {
-            if who == lane || ((old >> TIME) as u32) < self.synced[warp as usize] {
-                new
-            } else {
-                new | (MANY as u64) << 8
-            }
-        } else {
-            new | (MANY as u64) << 8 | (MANY as u64) << 14
+    pub fn read_span(&mut self, at: u32, span: &Span, by: By) -> Option<(usize, Earlier)> {
+        let floor = self.floor();
+        let cells = self.cells(at, span.bytes() as u32);
+        let fresh = self.writes[cells.clone()].iter().fold(true, |fresh, write| fresh & (*write < floor));
+        if !fresh || self.partial || by.touch == Touch::Atomic {
+            return span.range().find_map(|lane| {
+                let at = at + span.offset_of(lane) as u32;
+                self.read(at, span.each, by, lane as u32).map(|earlier| (lane, earlier))
+            });
         }
+        // Nothing was written in this phase, so that nothing conflicts: what remains is to note the reads.
+        let synced = self.synced[by.warp as usize];
+        let per_lane = (span.each >> self.shift).trailing_zeros();
+        let shared = span.step == 0 && span.lanes > 1;
+        let (first, shift) = if shared { (MANY, 31) } else { (span.lane as u32, per_lane) };
+        let first = by.record(self.now, first);
+        for (cell, read) in (0u32..).zip(&mut self.reads[cells]) {
+            let new = first + ((cell as u64 >> shift) << LANE);
+            *read = if *read < floor { new } else { merge(synced, *read, new) };
+        }
+        None
     }
 
     /// The access before which `write` and `issue` must not come.
     #[inline(always)]
     fn conflict(&self, cell: usize, warp: u32, lane: u32, touch: Touch, same: bool) -> Option<Earlier> {
-        let floor = (self.phase as u64) << TIME;
+        let floor = self.floor();
         let write = self.writes[cell];
         if write >= floor && self.unordered(write, warp, lane) {
             let earlier = unpack(write, true);
@@ -265,52 +305,63 @@ impl Shadow {
         let times = &self.read_times[cell * self.warps..][..self.warps];
         let row = &self.seen[warp as usize * self.warps..][..self.warps];
         let others = (0..self.warps).any(|u| u != warp as usize && times[u] >= self.phase && row[u] <= times[u]);
-        others || (read >> 14) as u32 & 63 == warp && self.unordered(read, warp, lane)
+        others || (read >> WARP) as u32 & 63 == warp && self.unordered(read, warp, lane)
     }
 
     /// A lane writes; `same` says that memory held that value already, which harms nobody.
-    #[allow(clippy::too_many_arguments)]
     #[inline(always)]
-    pub fn write(
-        &mut self,
-        at: u32,
-        bytes: u32,
-        pc: u32,
-        warp: u32,
-        lane: u32,
-        touch: Touch,
-        same: bool,
-    ) -> Option<Earlier> {
-        let floor = (self.phase as u64) << TIME;
-        let new = pack(self.now, pc, warp, lane, touch);
+    pub fn write(&mut self, at: u32, bytes: u32, by: By, lane: u32, same: bool) -> Option<Earlier> {
+        let floor = self.floor();
+        let new = by.record(self.now, lane);
         for cell in self.cells(at, bytes) {
-            let found = self.conflict(cell, warp, lane, touch, same);
+            let found = self.conflict(cell, by.warp, lane, by.touch, same);
             if found.is_some() {
                 return found;
             }
             let old = self.writes[cell];
-            let shared_atomic = touch == Touch::Atomic && old >= floor && unpack(old, true).touch == Touch::Atomic;
-            self.writes[cell] = if shared_atomic { self.merge(old, new, warp, lane) } else { new };
+            let both = by.touch == Touch::Atomic && old >= floor && unpack(old, true).touch == Touch::Atomic;
+            self.writes[cell] = if both { merge(self.synced[by.warp as usize], old, new) } else { new };
         }
         None
     }
 
+    /// Notes the writes of a span where nobody touched the cells in this phase, so that nothing can conflict; false
+    /// if somebody did, and nothing is noted.
+    #[inline(always)]
+    pub fn write_fresh(&mut self, at: u32, span: &Span, by: By) -> bool {
+        let floor = self.floor();
+        let cells = self.cells(at, span.bytes() as u32);
+        let touched = self.writes[cells.clone()].iter().zip(&self.reads[cells.clone()]);
+        let fresh = touched.fold(true, |fresh, (write, read)| fresh & (*write < floor) & (*read < floor));
+        if !fresh || span.step == 0 && span.lanes > 1 {
+            return false;
+        }
+        let per_lane = (span.each >> self.shift).trailing_zeros();
+        let first = by.record(self.now, span.lane as u32);
+        for (cell, write) in (0u32..).zip(&mut self.writes[cells]) {
+            *write = first + ((cell as u64 >> per_lane) << LANE);
+        }
+        true
+    }
+
     /// A `cp.async` begins: until it is waited for, its destination belongs to nobody.
-    pub fn issue(&mut self, at: u32, bytes: u32, pc: u32, warp: u32, lane: u32) -> Option<Earlier> {
+    #[inline(always)]
+    pub fn issue(&mut self, at: u32, bytes: u32, by: By, lane: u32) -> Option<Earlier> {
         for cell in self.cells(at, bytes) {
-            let found = self.conflict(cell, warp, lane, Touch::Async, false);
+            let found = self.conflict(cell, by.warp, lane, Touch::Async, false);
             if found.is_some() {
                 return found;
             }
-            self.writes[cell] = pack(PENDING_TIME, pc, warp, lane, Touch::Async);
+            self.writes[cell] = by.record(PENDING_TIME, lane);
         }
         None
     }
 
     /// A `cp.async` is done: a write of its lane at this time.
-    pub fn complete(&mut self, at: u32, bytes: u32, pc: u32, warp: u32, lane: u32) {
-        for cell in self.cells(at, bytes) {
-            self.writes[cell] = pack(self.now, pc, warp, lane, Touch::Async);
-        }
+    #[inline(always)]
+    pub fn complete(&mut self, at: u32, bytes: u32, by: By, lane: u32) {
+        let record = by.record(self.now, lane);
+        let cells = self.cells(at, bytes);
+        self.writes[cells].fill(record);
     }
 }

@@ -1,6 +1,8 @@
 //! A block's shared memory: its bytes and which of them were written.
 #![forbid(unsafe_code)]
 
+use super::for_lines;
+
 /// Padded so that an aligned access of 16 bytes within bounds needs no second thought.
 pub struct Shared {
     bytes: Vec<u8>,
@@ -62,5 +64,31 @@ impl Shared {
     #[inline(always)]
     pub fn mark(&mut self, at: u32, bytes: u32) {
         self.written[at as usize / 32] |= (((1u64 << bytes) - 1) as u32) << (at % 32);
+    }
+
+    /// Bytes from `at` on as words; `at` and `bytes` are multiples of 4.
+    #[inline(always)]
+    pub fn words(&self, at: u32, bytes: u32) -> &[[u8; 4]] {
+        self.bytes[at as usize..(at + bytes) as usize].as_chunks().0
+    }
+
+    /// Whether a range was written, whatever its length.
+    #[inline(always)]
+    pub fn all_written(&self, at: u32, bytes: u32) -> bool {
+        let mut missing = 0;
+        for_lines(at as u64, bytes as u64, |line, mask| {
+            missing |= mask & !self.written[line];
+            true
+        });
+        missing == 0
+    }
+
+    /// Marks a range of any length.
+    #[inline(always)]
+    pub fn mark_span(&mut self, at: u32, bytes: u32) {
+        for_lines(at as u64, bytes as u64, |line, mask| {
+            self.written[line] |= mask;
+            true
+        });
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
+use super::for_lines;
 use crate::simd;
 use crate::{Fault, FaultKind};
 
@@ -97,26 +98,32 @@ impl Buffer {
         self.written[(at / 32) as usize].load(Relaxed) & mask == mask
     }
 
-    /// Marks bytes of one aligned 32-byte line as written.
     #[inline(always)]
-    pub fn mark(&self, line: usize, mask: u32) {
+    fn mark_line(&self, line: usize, mask: u32) {
         let cell = &self.written[line];
         if cell.load(Relaxed) & mask != mask {
             cell.fetch_or(mask, Relaxed);
         }
     }
 
-    fn mark_range(&self, from: u64, bytes: u64) {
-        if from == 0 && bytes == self.size {
-            self.whole.store(true, Relaxed);
-        }
+    /// Marks a range as written.
+    #[inline(always)]
+    pub fn mark(&self, from: u64, bytes: u64) {
         for_lines(from, bytes, |line, mask| {
-            self.mark(line, mask);
+            self.mark_line(line, mask);
             true
         });
     }
 
+    fn mark_range(&self, from: u64, bytes: u64) {
+        if from == 0 && bytes == self.size {
+            self.whole.store(true, Relaxed);
+        }
+        self.mark(from, bytes);
+    }
+
     /// The first byte of a range that was never written.
+    #[inline(always)]
     pub fn unwritten(&self, from: u64, bytes: u64) -> Option<u64> {
         if self.is_whole() {
             return None;
@@ -169,19 +176,6 @@ impl Buffer {
             *byte = self.load(at, 1) as u8;
             at += 1;
         }
-    }
-}
-
-/// Calls `each` with every 32-byte line of a range and the bytes of it; stops when it says so.
-fn for_lines(from: u64, bytes: u64, mut each: impl FnMut(usize, u32) -> bool) {
-    let (mut at, end) = (from, from + bytes);
-    while at < end {
-        let stop = (at / 32 * 32 + 32).min(end);
-        let mask = (((1u64 << (stop - at)) - 1) as u32) << (at % 32);
-        if !each((at / 32) as usize, mask) {
-            return;
-        }
-        at = stop;
     }
 }
 
@@ -333,7 +327,7 @@ impl Slots {
             let place = start + i as u64;
             target.store(place, 1, *byte as u64);
             if *written {
-                target.mark((place / 32) as usize, 1 << (place % 32));
+                target.mark(place, 1);
             } else {
                 target.written[(place / 32) as usize].fetch_and(!(1 << (place % 32)), Relaxed);
             }
