@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::options::{EngineFlags, ImageFlags, PruneFlags, set};
-use super::{print, source};
+use super::{cache, print, source};
 use crate::data::{Dataset, LabelPolicy, SplitPolicy};
 use crate::error::{Error, Result};
 use crate::eval::{ClassReport, Feed, MacroReport, Report, evaluate};
@@ -32,7 +32,7 @@ pub struct EvalArgs {
     /// A run, a checkpoint folder or a weight file
     #[arg(long, value_name = "DIR|FILE", visible_alias = "weights")]
     checkpoint: PathBuf,
-    /// Folder of the data set [default: the run's, or data/VOCdevkit for voc]
+    /// Folder of the data set [default: the run's, else as in train]
     #[arg(long, visible_alias = "data-dir", value_name = "DIR")]
     data: Option<PathBuf>,
     /// Split to evaluate
@@ -122,6 +122,9 @@ pub fn run(args: EvalArgs) -> Result<()> {
     card.prune.keep = args.keep;
     set(&mut card.prune.seed, args.seed);
     args.prune.apply(&mut card);
+    if !own_card {
+        card.transform.norm = TrainConfig::paper(args.dataset, args.keep).norm;
+    }
     args.image.apply(&mut card);
     if !own_card && let Some(text) = source::norm_warning(&weights, card.transform.norm) {
         print::complain("warning", &text);
@@ -186,11 +189,16 @@ fn open(args: &EvalArgs, weights: &Path, stop: &Stop) -> Result<(Dataset, Option
     if name == DatasetName::Sample && args.dataset == DatasetName::Voc {
         print::complain("notice", "no VOC found: evaluating on the built-in sample of drawn images");
     }
-    if config.is_none() && args.split_policy.is_none() && name == DatasetName::Voc {
+    if config.is_none() && args.split_policy.is_none() && !matches!(name, DatasetName::Folder | DatasetName::Sample) {
         let text = "the checkpoint lies in no run, so the splits are the default ones; --split-policy says otherwise";
         print::complain("notice", text);
     }
-    let dataset = source::open(name, &source::root(name, data.as_deref())?, labels, split, stop)?;
+    let mut dataset = source::open(name, &source::root(name, data.as_deref())?, labels, split, stop)?;
+    // Shrunken images give other numbers, and the run's are meant; whole ones are the same from a pack or not.
+    if let Some((folder, side)) = config.as_ref().and_then(|config| Some((config.cache.as_ref()?, config.cache_side?)))
+    {
+        cache::attach(&mut dataset, folder, Some(side), true, stop)?;
+    }
     Ok((dataset, config.map(|config| config.batch_size)))
 }
 

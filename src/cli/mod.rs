@@ -2,8 +2,11 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod cache;
 mod completions;
 mod data;
+mod data_bench;
+mod data_stats;
 mod doctor;
 mod eval;
 mod flops;
@@ -55,7 +58,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Tell what this machine offers, and whether a device works
     Doctor(doctor::DoctorArgs),
-    /// Make data sets
+    /// Draw, check, measure and pack data sets
     Data(data::DataArgs),
     /// Write shell completions to stdout
     Completions(completions::CompletionsArgs),

@@ -136,3 +136,36 @@ impl Progress {
         }
     }
 }
+
+/// One piece of work whose length is known or not: a bar on a terminal, nothing elsewhere.
+pub struct Bar(Option<ProgressBar>);
+
+/// A bar that begins with `what`; `unit` is "images" or "bytes".
+pub fn bar(quiet: bool, what: &str, unit: &str) -> Bar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return Bar(None);
+    }
+    let template = match unit {
+        "bytes" => "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}",
+        _ => "{prefix} {wide_bar} {pos}/{len} {per_sec} ETA {eta}",
+    };
+    let style = ProgressStyle::with_template(template).expect("the templates are constants");
+    Bar(Some(ProgressBar::new(0).with_style(style).with_prefix(what.to_owned())))
+}
+
+impl Bar {
+    /// Shows that `done` of `of` are done.
+    pub fn show(&self, done: u64, of: u64) {
+        if let Bar(Some(bar)) = self {
+            bar.set_length(of);
+            bar.set_position(done);
+        }
+    }
+
+    /// Takes the bar off the screen.
+    pub fn clear(&self) {
+        if let Bar(Some(bar)) = self {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use crate::checkpoint::{ModelCard, resolve};
-use crate::data::{Dataset, LabelPolicy, Norm, SplitPolicy, TransformConfig, open_folder, open_voc, sample};
+use crate::data::{Dataset, LabelPolicy, Norm, SplitPolicy, TransformConfig};
+use crate::data::{open_cifar100, open_folder, open_tiny_imagenet, open_voc, sample};
 use crate::error::{Error, Result};
 use crate::model::{VitConfig, VitOptions};
 use crate::prune::Keep;
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// Where VOC is looked for when nobody says.
 pub const VOC_ROOT: &str = "data/VOCdevkit";
+/// Where folders of CIFAR-100 and Tiny-ImageNet are looked for when nobody says.
+pub const DATA_ROOT: &str = "data";
 /// Where the built-in sample is drawn when nobody says.
 pub const SAMPLE_ROOT: &str = "data/sample";
 /// Images of the built-in sample.
@@ -29,6 +32,7 @@ pub fn root(name: DatasetName, data: Option<&Path>) -> Result<PathBuf> {
     match (data, name) {
         (Some(data), _) => Ok(data.to_path_buf()),
         (None, DatasetName::Voc) => Ok(VOC_ROOT.into()),
+        (None, DatasetName::Cifar100 | DatasetName::TinyImagenet) => Ok(DATA_ROOT.into()),
         (None, DatasetName::Sample) => Ok(SAMPLE_ROOT.into()),
         (None, DatasetName::Folder) => {
             Err(Error::usage("--data", "a class-per-folder data set has no usual place", "give --data DIR"))
@@ -40,6 +44,8 @@ pub fn root(name: DatasetName, data: Option<&Path>) -> Result<PathBuf> {
 pub fn open(name: DatasetName, root: &Path, labels: LabelPolicy, split: SplitPolicy, stop: &Stop) -> Result<Dataset> {
     match name {
         DatasetName::Voc => open_voc(root, labels, split),
+        DatasetName::Cifar100 => open_cifar100(root, split),
+        DatasetName::TinyImagenet => open_tiny_imagenet(root, split),
         DatasetName::Folder => open_folder(root),
         DatasetName::Sample => open_voc(&drawn(root, SAMPLE_IMAGES, SAMPLE_SEED, stop)?, labels, split),
     }

@@ -44,6 +44,14 @@ pub fn check(path: &Path) -> Result<()> {
     }
 }
 
+/// Width and height that the header of an image file names, in pixels.
+pub fn size(path: &Path) -> Result<(u32, u32)> {
+    Ok(match opened(&bytes_of(path)?, path)? {
+        Opened::Jpeg(decoder) => decoder.dimensions(),
+        Opened::Png(decoder) => decoder.dimensions(),
+    })
+}
+
 fn bytes_of(path: &Path) -> Result<Vec<u8>> {
     let meta = std::fs::metadata(path).map_err(|e| Error::io(path, &e))?;
     if meta.is_dir() {

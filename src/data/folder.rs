@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::split::{Part, SEED};
-use super::{Dataset, Sample};
+use super::{Dataset, Sample, Source};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
 use std::collections::BTreeMap;
@@ -13,9 +13,10 @@ type Classes = BTreeMap<String, Vec<PathBuf>>;
 
 /// Class-per-folder data: `root/{train,val[,test]}/CLASS/*`, or `root/CLASS/*` split 75/12.5/12.5 by class.
 ///
-/// Images are files ending in .jpg, .jpeg or .png in any case; hidden files and folders are passed over. Without a
-/// `val` folder an eighth of each class of `train` validates. Ids number the images in the order of split, class and
-/// name. Errors: a missing folder, an empty class, classes of `val` or `test` that are not those of `train`.
+/// Images are files ending in .jpg, .jpeg or .png in any case; hidden files and folders are passed over. `val` may be
+/// called `valid` or `validation` too. Without it an eighth of each class of `train` validates. Ids number the images in
+/// the order of split, class and name. Errors: a missing folder, an empty class, images without a class folder, classes
+/// of `val` or `test` that are not those of `train`, splits without `train`, two folders for one split.
 pub fn open_folder(root: &Path) -> Result<Dataset> {
     if !root.is_dir() {
         let reason = if root.exists() { "is not a folder" } else { "no such folder" };
@@ -23,15 +24,28 @@ pub fn open_folder(root: &Path) -> Result<Dataset> {
     }
     let mut notes = Vec::new();
     let split = root.join("train").is_dir();
+    let held: Vec<(Part, PathBuf)> =
+        [("val", Part::Val), ("valid", Part::Val), ("validation", Part::Val), ("test", Part::Test)]
+            .into_iter()
+            .map(|(name, part)| (part, root.join(name)))
+            .filter(|(_, folder)| folder.is_dir())
+            .collect();
+    if let (false, Some((_, folder))) = (split, held.first())
+        && entries(folder)?.iter().any(|path| path.is_dir())
+    {
+        let reason = format!("no such folder, though {} is there", folder.display());
+        return Err(Error::data(root.join("train"), reason, "put the class folders to train on there"));
+    }
+    if let [(Part::Val, one), (Part::Val, other), ..] = &held[..] {
+        let reason = format!("is there beside {}", one.display());
+        return Err(Error::data(other, reason, "keep one folder of images to validate on"));
+    }
     let mut parts =
         vec![(Part::Train, scan(&if split { root.join("train") } else { root.to_path_buf() }, &mut notes)?)];
-    for part in [Part::Val, Part::Test] {
-        let folder = root.join(part.name());
-        if split && folder.is_dir() {
-            let classes = scan(&folder, &mut notes)?;
-            same_classes(&folder, &classes, &parts[0].1)?;
-            parts.push((part, classes));
-        }
+    for (part, folder) in held.into_iter().filter(|_| split) {
+        let classes = scan(&folder, &mut notes)?;
+        same_classes(&folder, &classes, &parts[0].1)?;
+        parts.push((part, classes));
     }
     let classes: Vec<String> = parts[0].1.keys().cloned().collect();
     let missing: &[Part] = match parts.iter().any(|(part, _)| *part == Part::Val) {
@@ -43,7 +57,8 @@ pub fn open_folder(root: &Path) -> Result<Dataset> {
     for (part, classes) in &parts {
         for (label, files) in classes.values().enumerate() {
             let dealt = if *part == Part::Train { deal(files.len(), label, missing) } else { vec![*part; files.len()] };
-            let sample = |(path, part): (&PathBuf, Part)| (Sample { id: 0, path: path.clone(), label }, part);
+            let sample =
+                |(path, part): (&PathBuf, Part)| (Sample { id: 0, source: Source::File(path.clone()), label }, part);
             samples.extend(files.iter().zip(dealt).map(sample));
         }
     }
@@ -53,15 +68,7 @@ pub fn open_folder(root: &Path) -> Result<Dataset> {
         _ => notes
             .push(format!("no train folder: each class split 75/12.5/12.5 into train, val and test with seed {SEED}")),
     }
-    let mut dataset = Dataset {
-        name: "folder".to_string(),
-        root: root.to_path_buf(),
-        classes,
-        train: Vec::new(),
-        val: Vec::new(),
-        test: Vec::new(),
-        notes,
-    };
+    let mut dataset = Dataset::empty("folder", root, classes, notes);
     dataset.fill(samples);
     dataset.check_filled()?;
     Ok(dataset)
@@ -95,9 +102,10 @@ fn scan(folder: &Path, notes: &mut Vec<String>) -> Result<Classes> {
         classes.insert(name.to_string(), images);
     }
     if classes.is_empty() {
+        let unlabelled = entries(folder)?.iter().any(|path| is_image(path));
         return Err(Error::data(
             folder,
-            "holds no class folder",
+            if unlabelled { "its images are not labelled: it holds no class folder" } else { "holds no class folder" },
             "make a folder for each class and put its images there",
         ));
     }
@@ -126,7 +134,7 @@ fn same_classes(folder: &Path, classes: &Classes, train: &Classes) -> Result<()>
 }
 
 /// What is in `folder` and not hidden, sorted.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, &e))? {
         let entry = entry.map_err(|e| Error::io(folder, &e))?;
@@ -138,7 +146,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn is_image(path: &Path) -> bool {
+pub(super) fn is_image(path: &Path) -> bool {
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
     matches!(ending.as_str(), "jpg" | "jpeg" | "png") && path.is_file()
 }
@@ -186,7 +194,7 @@ mod tests {
         assert_eq!([0, 1].map(|c| count(&data.test, c)), [5, 2]);
         let all = [&data.train, &data.val, &data.test].map(|s| s.clone()).concat();
         assert_eq!(all.iter().map(|s| s.id).collect::<BTreeSet<_>>(), (0..56).collect());
-        assert_eq!(all.iter().map(|s| &s.path).collect::<BTreeSet<_>>().len(), 56);
+        assert_eq!(all.iter().map(|s| s.source.place()).collect::<BTreeSet<_>>().len(), 56);
         assert_eq!(open_folder(root.path()).unwrap().val, data.val);
         assert!(data.notes[0].contains("75/12.5/12.5"));
     }
@@ -197,6 +205,25 @@ mod tests {
         let data = open_folder(root.path()).unwrap();
         assert_eq!([data.train.len(), data.val.len(), data.test.len()], [21, 3, 5]);
         assert!(data.notes[0].contains("no val folder"));
+    }
+
+    #[test]
+    fn val_goes_by_other_names() {
+        for name in ["valid", "validation"] {
+            let root = tree(&[("train/a", 8), ("train/b", 8)]);
+            for class in ["a", "b"] {
+                std::fs::create_dir_all(root.path().join(name).join(class)).unwrap();
+                std::fs::write(root.path().join(name).join(class).join("x.png"), "").unwrap();
+            }
+            let data = open_folder(root.path()).unwrap();
+            assert_eq!([data.train.len(), data.val.len(), data.test.len()], [16, 2, 0]);
+            assert_eq!(data.notes, [] as [&str; 0]);
+        }
+        let both = tree(&[("train/a", 8), ("train/b", 8), ("val/a", 1), ("val/b", 1), ("valid/a", 1), ("valid/b", 1)]);
+        assert!(message(both.path()).contains("valid: is there beside"));
+        assert!(message(tree(&[("val/a", 2), ("val/b", 2)]).path()).contains("train: no such folder, though"));
+        let unlabelled = tree(&[("train/a", 8), ("train/b", 8), ("test", 3)]);
+        assert!(message(unlabelled.path()).contains("test: its images are not labelled"));
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Loader {
         first_batch: usize,
         workers: usize,
     ) -> Self {
-        let work = move |sample: &Sample| transform::load(&sample.path, sample.id, &transform, mode);
+        let work = move |sample: &Sample| transform::load(&sample.source, sample.id, &transform, mode);
         Self::with_work(samples, Box::new(work), batch_size, first_batch, workers)
     }
 
@@ -172,7 +172,11 @@ impl Shared {
         let image = catch_unwind(AssertUnwindSafe(|| (self.work)(sample))).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(Error::data(&sample.path, format!("reading it failed: {text}"), "leave the image out and report it"))
+            Err(Error::data(
+                sample.source.place(),
+                format!("reading it failed: {text}"),
+                "leave the image out and report it",
+            ))
         });
         let mut state = self.lock();
         // The front never passes a batch that is still missing an image, so the place in the queue holds.
@@ -213,12 +217,13 @@ fn assemble(images: Vec<Option<Result<Image>>>, samples: &[Sample]) -> Result<Ba
 
 #[cfg(test)]
 mod tests {
+    use super::super::Source;
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     fn samples(n: usize) -> Vec<Sample> {
-        (0..n).map(|i| Sample { id: i as u64, path: format!("{i}.png").into(), label: i % 3 }).collect()
+        (0..n).map(|i| Sample { id: i as u64, source: Source::File(format!("{i}.png").into()), label: i % 3 }).collect()
     }
 
     /// Later images of a batch finish first.
@@ -269,7 +274,7 @@ mod tests {
     #[test]
     fn errors_and_panics_spoil_their_own_batch_only() {
         let work = |sample: &Sample| match sample.id {
-            3 => Err(Error::data(&sample.path, "broken", "mend it")),
+            3 => Err(Error::data(sample.source.place(), "broken", "mend it")),
             6 => panic!("boom {}", sample.id),
             _ => slow(sample),
         };

@@ -48,23 +48,29 @@ pub fn json(dataset: &Dataset) -> Result<String> {
 }
 
 fn entry(root: &Path, sample: &Sample) -> Result<Entry> {
-    let bytes = std::fs::read(&sample.path).map_err(|e| Error::io(&sample.path, &e))?;
-    let relative = sample.path.strip_prefix(root).unwrap_or(&sample.path);
+    Ok(Entry { path: relative(root, &sample.source.place()), label: sample.label, sha256: sample.source.sha256()? })
+}
+
+/// The way from `root` to `path`, with slashes on every system.
+pub(super) fn relative(root: &Path, path: &Path) -> String {
+    let relative = path.strip_prefix(root).unwrap_or(path);
     let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    Ok(Entry { path: parts.join("/"), label: sample.label, sha256: hex(&bytes) })
+    parts.join("/")
 }
 
 /// The SHA-256 of `bytes` in hexadecimal.
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Source;
     use super::*;
 
     fn dataset(root: &Path) -> Dataset {
-        let sample = |id: u64, name: &str, label| Sample { id, path: root.join("sub").join(name), label };
+        let sample =
+            |id: u64, name: &str, label| Sample { id, source: Source::File(root.join("sub").join(name)), label };
         Dataset {
             name: "folder".into(),
             root: root.to_path_buf(),

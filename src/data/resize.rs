@@ -2,14 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::{Interpolation, decode::Picture};
+use crate::device::cpu::pixels::{PRECISION, ROWS, from_columns, into_columns, weigh_pixels, weigh_rows};
 use std::ops::Range;
 
-/// Fraction bits of the fixed-point weights, 32 - 8 - 2 as in Pillow: room for 8-bit samples and an overshoot.
-const PRECISION: u32 = 32 - 8 - 2;
-/// The weight one: it gives the sample itself.
+/// The weight one in Pillow's fixed point: it gives the sample itself.
 const ONE: i32 = 1 << PRECISION;
-/// One half, so that the shift at the end rounds.
-const HALF: i32 = 1 << (PRECISION - 1);
 
 /// A rectangle of whole pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +56,8 @@ pub fn resize_window(
     // height shrinks by more than twice of what the width does; before 13 it always began with the columns.
     let shrinks = |from: usize, to: usize| from as i64 - to as i64;
     if shrinks(crop.height, height) > (2 * shrinks(crop.width, width)).max(0) {
-        let low = vertical(source, crop.width * 3, &rows);
+        let begin = (crop.top * picture.width + crop.left) * 3;
+        let low = vertical(&picture.pixels[begin..], 0, picture.width * 3, crop.width * 3, &rows);
         return horizontal(|y| &low[y * crop.width * 3..][..crop.width * 3], 0..window.height, &columns);
     }
     // The first pass makes only the rows that the second one reads.
@@ -67,7 +65,7 @@ pub fn resize_window(
     let last = rows.spans.iter().map(|s| s.0 + s.1).max().unwrap_or(0);
     let narrow = horizontal(source, first..last, &columns);
     let bytes = window.width * 3;
-    vertical(|y| &narrow[(y - first) * bytes..][..bytes], bytes, &rows)
+    vertical(&narrow, first, bytes, bytes, &rows)
 }
 
 /// The weights of one axis: output i sums `weights[i*most..][..length]` times the samples from `first`.
@@ -141,48 +139,34 @@ fn keys(x: f64) -> f64 {
     }
 }
 
-fn clip(sum: i32) -> u8 {
-    (sum >> PRECISION).clamp(0, 255) as u8
-}
-
-/// Filters along the `rows` that `row` gives.
+/// Filters along the `rows` that `row` gives, several at a time.
 fn horizontal<'a>(row: impl Fn(usize) -> &'a [u8], rows: Range<usize>, taps: &Taps) -> Vec<u8> {
     let bytes = taps.spans.len() * 3;
     let mut out = vec![0; rows.len() * bytes];
-    for (y, out) in rows.zip(out.chunks_exact_mut(bytes)) {
-        let pixels = row(y).as_chunks::<3>().0;
-        for (i, out) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            let (first, weights) = taps.of(i);
-            let mut sum = [HALF; 3];
-            for (p, &w) in pixels[first..first + weights.len()].iter().zip(weights) {
-                sum[0] += i32::from(p[0]) * w;
-                sum[1] += i32::from(p[1]) * w;
-                sum[2] += i32::from(p[2]) * w;
-            }
-            *out = sum.map(clip);
+    let mut columns = vec![[0; 3 * ROWS]; row(rows.start).len() / 3];
+    let mut narrow = vec![[0; 3 * ROWS]; taps.spans.len()];
+    for (first, out) in rows.clone().step_by(ROWS).zip(out.chunks_mut(bytes * ROWS)) {
+        for r in 0..out.len() / bytes {
+            into_columns(row(first + r), r, &mut columns);
+        }
+        weigh_pixels(&columns, &taps.spans, &taps.weights, taps.most, &mut narrow);
+        for (r, out) in out.chunks_exact_mut(bytes).enumerate() {
+            from_columns(&narrow, r, out);
         }
     }
     out
 }
 
-/// Filters across the rows of `bytes` bytes that `row` gives, a whole row of sums at a time.
-fn vertical<'a>(row: impl Fn(usize) -> &'a [u8], bytes: usize, taps: &Taps) -> Vec<u8> {
+/// Filters across rows of `bytes` bytes: `rows` holds them, each `stride` after the one before, from row `begin` on.
+fn vertical(rows: &[u8], begin: usize, stride: usize, bytes: usize, taps: &Taps) -> Vec<u8> {
     let mut out = vec![0; taps.spans.len() * bytes];
-    let mut sums = vec![0i32; bytes];
     for (i, out) in out.chunks_exact_mut(bytes).enumerate() {
         let (first, weights) = taps.of(i);
+        let rows = &rows[(first - begin) * stride..];
         if weights == [ONE] {
-            out.copy_from_slice(row(first));
-            continue;
-        }
-        sums.fill(HALF);
-        for (y, &w) in weights.iter().enumerate() {
-            for (sum, &v) in sums.iter_mut().zip(row(first + y)) {
-                *sum += i32::from(v) * w;
-            }
-        }
-        for (o, &sum) in out.iter_mut().zip(&sums) {
-            *o = clip(sum);
+            out.copy_from_slice(&rows[..bytes]);
+        } else {
+            weigh_rows(rows, stride, weights, out);
         }
     }
     out

@@ -1,6 +1,7 @@
 //! Stratified splits: how many of each class go where, and which, from a fixed seed.
 #![forbid(unsafe_code)]
 
+use super::SplitPolicy;
 use crate::rng::{Purpose, Stream};
 
 /// Seed of every split, so that a data set is cut the same way in each run.
@@ -91,6 +92,29 @@ pub fn stratified(labels: &[usize], classes: usize, most: usize, val: usize, tes
         }
     }
     parts
+}
+
+/// The part of each training image of a data set that holds labelled images out: under `Stratified` a tenth of each
+/// class validates, so that what is held out can test; under `Lists` all of them train. `held` is how a note names it.
+pub(super) fn held_out(
+    labels: &[usize],
+    classes: usize,
+    split: SplitPolicy,
+    held: &str,
+    notes: &mut Vec<String>,
+) -> Vec<Part> {
+    match split {
+        SplitPolicy::Lists => {
+            notes.push(format!("all training images train, {held} validates; nothing is left to test on"));
+            vec![Part::Train; labels.len()]
+        }
+        SplitPolicy::Stratified => {
+            notes.push(format!(
+                "a tenth of each class of the training images validates, drawn with seed {SEED}; {held} is the test split"
+            ));
+            stratified(labels, classes, labels.len(), 1, 0, 10)
+        }
+    }
 }
 
 #[cfg(test)]

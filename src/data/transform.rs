@@ -1,12 +1,11 @@
 //! From a decoded image to the model's input: crop, resize, flip, normalise, as torchvision's transforms do on Pillow images.
 #![forbid(unsafe_code)]
 
-use super::decode::{self, Picture};
+use super::decode::Picture;
 use super::resize::{Crop, resize, resize_window};
-use super::{EvalResize, Interpolation, Mode, Norm, TransformConfig};
+use super::{EvalResize, Interpolation, Mode, Norm, Source, TransformConfig};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
-use std::path::Path;
 
 /// Largest `image_size`, in pixels.
 const MAX_IMAGE_SIZE: usize = 4096;
@@ -56,10 +55,10 @@ impl TransformConfig {
     }
 }
 
-/// Reads and transforms one file: (image (C, h, w), rgb (h, w, C)).
-pub fn load(path: &Path, id: u64, config: &TransformConfig, mode: Mode) -> Result<(Vec<f32>, Vec<u8>)> {
+/// Reads and transforms one image: (image (C, h, w), rgb (h, w, C)).
+pub fn load(source: &Source, id: u64, config: &TransformConfig, mode: Mode) -> Result<(Vec<f32>, Vec<u8>)> {
     config.check()?;
-    let rgb = apply(&decode::read(path)?, id, config, mode);
+    let rgb = apply(&source.picture()?, id, config, mode);
     Ok((normalise(&rgb, config.norm), rgb))
 }
 

@@ -3,7 +3,7 @@
 
 use super::annotation::{self, Annotation, is_plain_name, printable};
 use super::split::{Part, stratified};
-use super::{Dataset, LabelPolicy, Sample, SplitPolicy};
+use super::{Dataset, LabelPolicy, Sample, Source, SplitPolicy};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +34,7 @@ pub fn open_voc(root: &Path, labels: LabelPolicy, split: SplitPolicy) -> Result<
         several += usize::from(labelled.several);
         none += usize::from(labelled.image.is_none() && !labelled.several);
         if let Some((path, label)) = labelled.image {
-            used.push((Sample { id: 0, path, label }, listed[*name]));
+            used.push((Sample { id: 0, source: Source::File(path), label }, listed[*name]));
         }
     }
     notes.push(match labels {
@@ -150,10 +150,7 @@ fn read_list(file: &Path) -> Result<BTreeSet<String>> {
     if !file.exists() {
         return Err(Error::data(file, "no such list", "fetch the data set again, or use the split `stratified`"));
     }
-    let bytes = std::fs::read(file).map_err(|e| Error::io(file, &e))?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| Error::data(file, "is not UTF-8", "save the list as UTF-8"))?;
-    // Some editors of Windows begin UTF-8 files with a byte order mark.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = super::text_of(file)?;
     let names: BTreeSet<String> = text.lines().filter_map(|l| l.split_whitespace().next()).map(String::from).collect();
     if let Some(bad) = names.iter().find(|name| !is_plain_name(name)) {
         let reason = format!("lists '{}', which is not a plain name", printable(bad));

@@ -81,7 +81,7 @@ impl Tree {
 }
 
 fn names(samples: &[Sample]) -> Vec<String> {
-    samples.iter().map(|s| s.path.file_stem().unwrap().to_string_lossy().into_owned()).collect()
+    samples.iter().map(|s| s.source.place().file_stem().unwrap().to_string_lossy().into_owned()).collect()
 }
 
 #[test]

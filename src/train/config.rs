@@ -11,10 +11,16 @@ use std::path::PathBuf;
 
 /// The data sets that can be trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum DatasetName {
     /// PASCAL VOC, five classes
     Voc,
+    /// CIFAR-100, 100 classes of 32 x 32 pixels
+    #[value(alias = "cifar-100")]
+    Cifar100,
+    /// Tiny-ImageNet, 200 classes of 64 x 64 pixels
+    #[value(alias = "tiny-imagenet-200")]
+    TinyImagenet,
     /// One folder a class
     Folder,
     /// The built-in sample, drawn by the program
@@ -25,6 +31,8 @@ impl std::fmt::Display for DatasetName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             DatasetName::Voc => "voc",
+            DatasetName::Cifar100 => "cifar100",
+            DatasetName::TinyImagenet => "tiny-imagenet",
             DatasetName::Folder => "folder",
             DatasetName::Sample => "sample",
         })
@@ -65,6 +73,10 @@ pub struct TrainConfig {
     #[serde(deserialize_with = "keep_of_any_type")]
     pub keep: Keep,
     pub data: Option<PathBuf>,
+    /// Folder of packed images; none are packed when absent.
+    pub cache: Option<PathBuf>,
+    /// The shorter side that packed images are shrunk to.
+    pub cache_side: Option<usize>,
     pub weights: Option<PathBuf>,
     pub model: String,
     pub epochs: u32,
@@ -117,16 +129,23 @@ fn keep_of_any_type<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::
 pub const MAX_THREADS: usize = 1024;
 
 impl TrainConfig {
-    /// The paper's recipe (section 4.3; readings.md where the paper is silent).
+    /// The paper's recipe for the data set (section 4.3; readings.md where the paper is silent).
     pub fn paper(dataset: DatasetName, keep: Keep) -> Self {
+        let (epochs, batch_size, norm) = match dataset {
+            DatasetName::Cifar100 => (5, 64, Norm::Cifar),
+            DatasetName::TinyImagenet => (5, 32, Norm::Imagenet),
+            DatasetName::Voc | DatasetName::Folder | DatasetName::Sample => (10, 32, Norm::Imagenet),
+        };
         TrainConfig {
             dataset,
             keep,
             data: None,
+            cache: None,
+            cache_side: None,
             weights: None,
             model: "vit_base_patch16_224".into(),
-            epochs: 10,
-            batch_size: 32,
+            epochs,
+            batch_size,
             lr: 3e-5,
             weight_decay: 0.05,
             step_size: 3,
@@ -146,7 +165,7 @@ impl TrainConfig {
             pos: PosMode::default(),
             embed: EmbedMode::default(),
             full_last_block: false,
-            norm: Norm::default(),
+            norm,
             interpolation: Interpolation::default(),
             eval_resize: EvalResize::default(),
             device: DeviceName::Cpu,

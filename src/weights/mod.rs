@@ -10,6 +10,7 @@ mod header;
 mod map;
 mod write;
 
+pub(crate) use map::map as map_file;
 pub use write::{Entry, write};
 
 /// The element type of a stored tensor.

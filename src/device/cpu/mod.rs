@@ -6,6 +6,7 @@ pub mod gemm;
 mod kernel;
 mod pack;
 mod panel_cache;
+pub mod pixels;
 mod transpose;
 pub mod vector;
 

@@ -146,6 +146,8 @@ fn reduce2(x: &[f32], y: &[f32], map: impl Fn(f32, f32) -> f32) -> f32 {
     add_lanes(lanes)
 }
 
+pub(super) use vectorised;
+
 vectorised! {
     /// The sum of x.
     pub fn sum(x: &[f32]) -> f32 {
