@@ -52,7 +52,7 @@ fn tiny_imagenet(folder: &Path) {
         let grey = image::GrayImage::from_fn(64, 64, |x, y| image::Luma([(x * (c + 1) + y * i) as u8]));
         let mut bytes = std::io::Cursor::new(Vec::new());
         let grey = image::DynamicImage::from(grey);
-        let picture = if i % 2 == 0 { grey } else { grey.to_rgb8().into() };
+        let picture = if i.is_multiple_of(2) { grey } else { grey.to_rgb8().into() };
         picture.write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
         bytes.into_inner()
     };

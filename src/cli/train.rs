@@ -177,8 +177,9 @@ pub fn run(args: TrainArgs) -> Result<()> {
         None => start(&args, &stop)?,
     };
     let mut progress = Progress::new(args.quiet, run.config.epochs, run.dataset.train.len(), run.config.batch_size);
-    if let Some(gpu) = &engine.gpu {
-        run.move_to(gpu)?;
+    match &engine.gpu {
+        Some(gpu) => run.move_to(gpu)?,
+        None => run.progress.loss_scale = None,
     }
     header(&run, &engine, &progress);
     let summary = train(&mut run, &stop, &mut |event| progress.show(event));
@@ -270,8 +271,16 @@ fn resumable(args: &TrainArgs, which: &Path) -> Result<Option<RunDir>> {
 fn resume(args: &TrainArgs, dir: RunDir, stop: &Stop) -> Result<(Run, Engine)> {
     let path = dir.root().join("config.toml");
     let mut table: Table = dir.config()?.parse().map_err(|error| unreadable(&path, &error))?;
-    for (key, value) in given(&args.flags)? {
-        if FREE_ON_RESUME.contains(&key.as_str()) {
+    let asked = given(&args.flags)?;
+    let moves = |key: &str| asked.get(key).is_some_and(|value| value.as_str() != Some("auto"));
+    let engine_moves = moves("device") || moves("precision");
+    if moves("device") {
+        // What was picked for the other device need not exist on this one.
+        table.insert("precision".into(), "auto".into());
+    }
+    for (key, value) in asked {
+        let engine = matches!(key.as_str(), "device" | "precision") && value.as_str() != Some("auto");
+        if engine || FREE_ON_RESUME.contains(&key.as_str()) {
             table.insert(key, value);
         } else if !agrees(&key, &value, table.get(&key)) {
             let was = table.get(&key).map_or("unset".into(), ToString::to_string);
@@ -289,7 +298,11 @@ fn resume(args: &TrainArgs, dir: RunDir, stop: &Stop) -> Result<(Run, Engine)> {
     let mut dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
     cached(&config, &mut dataset, args.quiet, stop)?;
     let workers = engine.workers(config.workers);
-    Ok((Run::resume(config, dataset, dir, workers, args.flags.epochs)?, engine))
+    let mut run = Run::resume(config, dataset, dir, workers, args.flags.epochs)?;
+    if engine_moves {
+        run.notes.push(format!("going on in {}: from here on its last bits are another engine's", engine.words()));
+    }
+    Ok((run, engine))
 }
 
 /// The engine that the settings ask for, wherever they came from.
