@@ -88,7 +88,7 @@ Examples:
   dynavit train tiny-imagenet 70 --data tiny-imagenet-200 --cache packed
   dynavit data pack voc --cache packed --cache-side 256
 
-`train --cache` builds the pack itself when it is not there and images are small.
+`train --cache` builds the pack itself when there is none and images are small.
 With --cache-side, crops are taken from the shrunken images, so training sees
 other pixels than without.")]
 struct PackArgs {

@@ -88,7 +88,7 @@ enum WeightsCommand {
 #[command(after_help = "\
 Examples:
   dynavit weights download vit_base_patch16_224
-  dynavit weights download timm/vit_tiny_patch16_224.augreg_in21k --output weights
+  dynavit weights download timm/vit_tiny_patch16_224.augreg_in21k --output w
 
 Size and SHA-256 are those that the hub states, and are checked. A download that
 was cut goes on where it stopped when the command is given again.")]
