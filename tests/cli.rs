@@ -104,6 +104,12 @@ fn help_fits_a_terminal_and_lists_what_works() {
         &["inspect", "--help"],
         &["data", "--help"],
         &["data", "sample", "--help"],
+        &["data", "download", "--help"],
+        &["data", "verify", "--help"],
+        &["data", "stats", "--help"],
+        &["data", "pack", "--help"],
+        &["data", "bench", "--help"],
+        &["weights", "download", "--help"],
         &["completions", "--help"],
     ] {
         let (out, _) = run(folder.path(), args, 0);

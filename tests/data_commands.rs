@@ -126,3 +126,16 @@ fn bench_measures_the_loader() {
     assert!(figures["images_per_second"]["median"].as_f64().unwrap() > 0.0);
     assert!((0.0..=1.0).contains(&figures["decode_share"].as_f64().unwrap()));
 }
+
+#[test]
+fn without_a_network_downloads_name_address_and_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    // Port 1 of this machine answers nobody.
+    refused(
+        folder.path(),
+        "data download cifar100 --output got --url http://127.0.0.1:1/cifar-100-binary.tar.gz",
+        3,
+        &["got/cifar-100-binary.tar.gz", "http://127.0.0.1:1/", "by other means into got"],
+    );
+    refused(folder.path(), "weights download resnet50", 2, &["\"resnet50\" is no model"]);
+}

@@ -3,7 +3,7 @@
 
 use super::data_stats::{StatsArgs, VerifyArgs};
 use super::options::EngineFlags;
-use super::{cache, data_bench, data_stats, print, source};
+use super::{cache, data_bench, data_download, data_stats, print, source};
 use crate::data::{Dataset, LabelPolicy, SplitPolicy};
 use crate::error::Result;
 use crate::train::{DatasetName, Stop};
@@ -21,6 +21,8 @@ pub struct DataArgs {
 enum DataCommand {
     /// Draw the built-in sample: five VOC classes in VOC layout
     Sample(SampleArgs),
+    /// Fetch the archive of a data set
+    Download(data_download::DataDownloadArgs),
     /// Decode every image and tell which are bad
     Verify(VerifyArgs),
     /// Count images, measure sizes, mean and deviation, draw a contact sheet
@@ -86,7 +88,7 @@ Examples:
   dynavit train tiny-imagenet 70 --data tiny-imagenet-200 --cache packed
   dynavit data pack voc --cache packed --cache-side 256
 
-`train --cache` builds the pack itself when it is not there and images are small.
+`train --cache` builds the pack itself when there is none and images are small.
 With --cache-side, crops are taken from the shrunken images, so training sees
 other pixels than without.")]
 struct PackArgs {
@@ -108,6 +110,7 @@ pub fn run(args: DataArgs) -> Result<()> {
             let root = source::drawn(&args.output, args.images, args.seed, &stop)?;
             print::line(&root.display().to_string())
         }
+        DataCommand::Download(args) => data_download::data(&args, &stop),
         DataCommand::Verify(args) => data_stats::verify(&args, &stop),
         DataCommand::Stats(args) => data_stats::stats(&args, &stop),
         DataCommand::Pack(args) => {

@@ -20,7 +20,7 @@ const ONE_BY_ONE: usize = 256;
 #[derive(Args)]
 #[command(after_help = "\
 Example:
-  dynavit data bench tiny-imagenet --data tiny-imagenet-200 --cache packed --workers 2
+  dynavit data bench tiny-imagenet --data tiny-imagenet-200 --cache packed
 
 The loader does what training does: random crop, resize, flip, normalise, batch.")]
 pub struct BenchArgs {

@@ -6,6 +6,7 @@ mod cache;
 mod completions;
 mod data;
 mod data_bench;
+mod data_download;
 mod data_stats;
 mod doctor;
 mod eval;
@@ -58,8 +59,10 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Tell what this machine offers, and whether a device works
     Doctor(doctor::DoctorArgs),
-    /// Draw, check, measure and pack data sets
+    /// Draw, fetch, check, measure and pack data sets
     Data(data::DataArgs),
+    /// Fetch pretrained weights
+    Weights(data_download::WeightsArgs),
     /// Write shell completions to stdout
     Completions(completions::CompletionsArgs),
 }
@@ -77,6 +80,7 @@ pub fn main() -> Result<()> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Data(args) => data::run(args),
+        Command::Weights(args) => data_download::weights(&args),
         Command::Completions(args) => completions::run(args),
     }
 }
@@ -94,7 +98,9 @@ fn command() -> clap::Command {
                 // A negative number is a bad value of its flag, not an unknown flag.
                 let arg = arg.allow_negative_numbers(true);
                 let variable = match (name.as_str(), long.as_str()) {
-                    ("flops" | "inspect" | "data" | "completions" | "bench", _) | ("eval", "split") => return arg,
+                    ("flops" | "inspect" | "data" | "weights" | "completions" | "bench", _) | ("eval", "split") => {
+                        return arg;
+                    }
                     (_, "config" | "resume" | "run-name") => return arg,
                     (_, "split-policy") => "DYNAVIT_SPLIT".into(),
                     _ => format!("DYNAVIT_{}", long.to_uppercase().replace('-', "_")),

@@ -29,7 +29,7 @@ const FREE_ON_RESUME: [&str; 7] =
 Examples:
   dynavit train voc 70
   dynavit train voc 70 --data VOCdevkit --weights vit_base.safetensors
-  dynavit train cifar100 70 --data data/cifar-100-binary --weights vit.safetensors
+  dynavit train cifar100 70 --data cifar-100-binary --weights vit.safetensors
   dynavit train tiny-imagenet 70 --data tiny-imagenet-200
   dynavit train folder 50 --data photos --model vit_small_patch16_224
   dynavit train --resume runs/voc-k70-l2-s42-20260101-120000
@@ -38,7 +38,8 @@ The defaults above are the paper's recipe for VOC. Its other data sets differ in
 cifar100: 5 epochs, batch 64, norm cifar; tiny-imagenet: 5 epochs. Of their
 training images a tenth validates, and the images held out (test.bin, val) test;
 --split lists trains on all and validates on those. The built-in sample has a
-recipe of its own: vit_micro, 10 epochs, batch 16, lr 1e-3, warm-up 1, step 3, gamma 0.5.
+recipe of its own: vit_micro, 10 epochs, batch 16, lr 1e-3, warm-up 1, step 3,
+gamma 0.5.
 
 Settings come from, first to last: flags, DYNAVIT_* variables, --config, the
 data set's preset, the paper's recipe. A run keeps all of them in config.toml,
