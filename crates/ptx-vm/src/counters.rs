@@ -41,6 +41,7 @@ pub fn passes(spans: Spans) -> (u64, u64) {
     (taken, least)
 }
 
+#[inline(always)]
 fn part_passes(at: &[u64], part: u32, bytes: u32) -> u64 {
     // Most requests ask for a different place of the 128 bytes with every lane, and are done.
     let unit = bytes.max(4).trailing_zeros();
@@ -52,6 +53,11 @@ fn part_passes(at: &[u64], part: u32, bytes: u32) -> u64 {
     if seen.count_ones() == part.count_ones() {
         return 1;
     }
+    shared_banks(at, part, bytes)
+}
+
+#[cold]
+fn shared_banks(at: &[u64], part: u32, bytes: u32) -> u64 {
     let words = bytes.div_ceil(4) as u64;
     // A word of each bank that was asked for; most requests never ask for a second.
     let mut first = [u64::MAX; 32];

@@ -65,6 +65,25 @@ pub fn load(
     )
 }
 
+/// The rows of a tile where nothing is wrong with any, their reads noted: one decision for all of them.
+#[inline(always)]
+fn settled(env: &Env, block: &mut Block, at: [u64; 8], lane: u32, by: By) -> Option<[u32; 8]> {
+    let size = block.shared.size as u64;
+    let misplaced = at.iter().fold(false, |bad, at| bad | (*at & 15 != 0) | (*at >= size));
+    // With a size that is no multiple of 16 the last row may be cut short.
+    if misplaced || !size.is_multiple_of(16) {
+        return None;
+    }
+    let rows = at.map(|at| at as u32);
+    if env.checks {
+        let missing = rows.iter().fold(false, |missing, at| missing | !block.shared.is_written(*at, 16));
+        if missing || !block.shadow.read_rows(&rows, by, lane) {
+            return None;
+        }
+    }
+    Some(rows)
+}
+
 #[inline(always)]
 fn load_rows(
     env: &Env,
@@ -78,19 +97,26 @@ fn load_rows(
     let by = By { pc: warp.pc, warp: warp.id, touch: Touch::Plain };
     for i in 0..count as usize {
         let mut tile = [[0u32; 4]; 8];
-        for (r, row) in tile.iter_mut().enumerate() {
-            let lane = 8 * i + r;
-            let offset = shared_at(block, at[lane], 16, lane, "reads")?;
-            if env.checks {
-                // The row is read for all lanes, by whoever; the lane that names it answers for it.
-                if let Some(earlier) = block.shadow.read(offset, 16, by, lane as u32) {
-                    return Err(Problem::race(earlier, lane, offset, 16, "reads"));
-                }
-                if !block.shared.is_written(offset, 16) {
-                    return Err(shared_unwritten(offset, 16, lane));
-                }
+        let rows = std::array::from_fn(|r| at[8 * i + r]);
+        if let Some(rows) = settled(env, block, rows, 8 * i as u32, by) {
+            for (row, offset) in tile.iter_mut().zip(rows) {
+                *row = block.shared.row(offset);
             }
-            *row = block.shared.row(offset);
+        } else {
+            for (r, row) in tile.iter_mut().enumerate() {
+                let lane = 8 * i + r;
+                let offset = shared_at(block, at[lane], 16, lane, "reads")?;
+                if env.checks {
+                    // The row is read for all lanes, by whoever; the lane that names it answers for it.
+                    if let Some(earlier) = block.shadow.read(offset, 16, by, lane as u32) {
+                        return Err(Problem::race(earlier, lane, offset, 16, "reads"));
+                    }
+                    if !block.shared.is_written(offset, 16) {
+                        return Err(shared_unwritten(offset, 16, lane));
+                    }
+                }
+                *row = block.shared.row(offset);
+            }
         }
         if inst.d[i].is_none() {
             continue;

@@ -67,16 +67,21 @@ pub fn mma(kind: Mma, r: &mut [V32], inst: &Inst) {
     // Accumulators of each half, rows of eight: lane 4g + t holds columns 2t and 2t + 1 of row g.
     let mut sums = [[[0f32; 8]; 8]; 2];
     for (half, sums) in sums.iter_mut().enumerate() {
-        let (even, odd): ([f32; 32], [f32; 32]) = if kind.half_in {
+        if kind.half_in {
             let c = &r[source(6 + half)];
-            (std::array::from_fn(|i| f16_value(c[i])), std::array::from_fn(|i| f16_value(c[i] >> 16)))
+            for (row, c) in sums.iter_mut().zip(c.as_chunks::<4>().0) {
+                for t in 0..4 {
+                    (row[t], row[4 + t]) = (f16_value(c[t]), f16_value(c[t] >> 16));
+                }
+            }
         } else {
-            let (x, y) = (&r[source(6 + 2 * half)], &r[source(7 + 2 * half)]);
-            (x.map(f32::from_bits), y.map(f32::from_bits))
-        };
-        for (g, row) in sums.iter_mut().enumerate() {
-            row[..4].copy_from_slice(&even[4 * g..4 * g + 4]);
-            row[4..].copy_from_slice(&odd[4 * g..4 * g + 4]);
+            let (even, odd) = (&r[source(6 + 2 * half)], &r[source(7 + 2 * half)]);
+            let quads = even.as_chunks::<4>().0.iter().zip(odd.as_chunks::<4>().0);
+            for (row, (even, odd)) in sums.iter_mut().zip(quads) {
+                for t in 0..4 {
+                    (row[t], row[4 + t]) = (f32::from_bits(even[t]), f32::from_bits(odd[t]));
+                }
+            }
         }
     }
     for step in 0..kind.k as usize / 8 {
@@ -87,22 +92,23 @@ pub fn mma(kind: Mma, r: &mut [V32], inst: &Inst) {
         }
     }
     for (half, sums) in sums.iter().enumerate() {
-        let mut parts = [[0f32; 32]; 2];
-        for (g, row) in sums.iter().enumerate() {
-            parts[0][4 * g..4 * g + 4].copy_from_slice(&row[..4]);
-            parts[1][4 * g..4 * g + 4].copy_from_slice(&row[4..]);
-        }
         if kind.half_out {
             if !inst.d[half].is_none() {
-                let d = &mut r[inst.d[half].index()];
-                for (lane, d) in d.iter_mut().enumerate() {
-                    *d = f16_bits(parts[0][lane]) as u32 | (f16_bits(parts[1][lane]) as u32) << 16;
+                let d = r[inst.d[half].index()].as_chunks_mut::<4>().0;
+                for (d, row) in d.iter_mut().zip(sums) {
+                    for t in 0..4 {
+                        d[t] = f16_bits(row[t]) as u32 | (f16_bits(row[4 + t]) as u32) << 16;
+                    }
                 }
             }
-        } else {
-            for (part, reg) in parts.iter().zip(&inst.d[2 * half..]).filter(|(_, reg)| !reg.is_none()) {
-                for (d, x) in r[reg.index()].iter_mut().zip(part) {
-                    *d = if x.is_nan() { super::float::NAN } else { x.to_bits() };
+            continue;
+        }
+        for (part, reg) in inst.d[2 * half..].iter().take(2).enumerate().filter(|(_, reg)| !reg.is_none()) {
+            let d = r[reg.index()].as_chunks_mut::<4>().0;
+            for (d, row) in d.iter_mut().zip(sums) {
+                for t in 0..4 {
+                    let x = row[4 * part + t];
+                    d[t] = if x.is_nan() { super::float::NAN } else { x.to_bits() };
                 }
             }
         }

@@ -308,6 +308,28 @@ impl Shadow {
         others || (read >> WARP) as u32 & 63 == warp && self.unordered(read, warp, lane)
     }
 
+    /// Lanes from `lane` on read 16 bytes each at aligned offsets within bounds, where nobody wrote in this phase, so
+    /// that nothing can conflict; false if somebody did, and nothing is noted.
+    #[inline(always)]
+    pub fn read_rows(&mut self, rows: &[u32; 8], by: By, lane: u32) -> bool {
+        let floor = self.floor();
+        let fresh = rows.iter().fold(true, |fresh, at| {
+            self.writes[self.cells(*at, 16)].iter().fold(fresh, |fresh, write| fresh & (*write < floor))
+        });
+        if !fresh || self.partial {
+            return false;
+        }
+        let synced = self.synced[by.warp as usize];
+        for (lane, at) in (lane..).zip(rows) {
+            let new = by.record(self.now, lane);
+            let cells = self.cells(*at, 16);
+            for read in &mut self.reads[cells] {
+                *read = if *read < floor { new } else { merge(synced, *read, new) };
+            }
+        }
+        true
+    }
+
     /// A lane writes; `same` says that memory held that value already, which harms nobody.
     #[inline(always)]
     pub fn write(&mut self, at: u32, bytes: u32, by: By, lane: u32, same: bool) -> Option<Earlier> {
