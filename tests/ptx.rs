@@ -1,7 +1,7 @@
 //! The committed PTX, read as text: it is of these sources, it is what the launchers call, and it fits the cards.
 #![forbid(unsafe_code)]
 
-use dynavit::device::cuda::{Entry, SHARED_UNASKED};
+use dynavit::device::cuda::{Entry, SHARED_UNASKED, elements};
 use dynavit::ops::{adamw, assemble, attention, cross_entropy, gather, layer_norm, matmul, patchify};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ const OPS: &[(&str, &[Entry])] = &[
     ("matmul_bwd", matmul::cuda::BACKWARD),
     ("matmul_scalar", matmul::cuda::SCALAR),
     ("patchify", patchify::cuda::ENTRIES),
-    ("tensor", dynavit::tensor::cuda::ENTRIES),
+    ("tensor", elements::ENTRIES),
 ];
 
 /// The PTX that is committed for a kernel file: target, and the chips that it was assembled for.

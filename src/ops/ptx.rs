@@ -1,7 +1,7 @@
 //! The PTX of the ops, embedded: the kernels of `<op>/cuda.rs` come from the sources that begin with the op's name.
 #![forbid(unsafe_code)]
 
-use crate::device::cuda::{Ptx, embedded};
+use crate::device::cuda::{Ptx, elements, embedded};
 
 pub static ADAMW: Ptx = embedded!("adamw");
 pub static ASSEMBLE: Ptx = embedded!("assemble");
@@ -16,7 +16,7 @@ pub static MATMUL_BWD: Ptx = embedded!("matmul_bwd");
 pub static MATMUL_SCALAR: Ptx = embedded!("matmul_scalar");
 pub static PATCHIFY: Ptx = embedded!("patchify");
 
-/// All of them, and that of the tensors.
+/// All of them, and that of plain values.
 pub static ALL: &[&Ptx] = &[
     &ADAMW,
     &ASSEMBLE,
@@ -30,7 +30,7 @@ pub static ALL: &[&Ptx] = &[
     &MATMUL_BWD,
     &MATMUL_SCALAR,
     &PATCHIFY,
-    &crate::tensor::cuda::PTX,
+    &elements::PTX,
 ];
 
 #[cfg(test)]

@@ -1,69 +1,11 @@
-//! Tensors between host and card, and how the kernels of ptx/tensor.cu are called.
-#![allow(unsafe_code)]
+//! Tensors between host and card.
+#![forbid(unsafe_code)]
 
 use super::Tensor;
 use crate::device::Device;
-use crate::device::cuda::{Entry, Geometry, Gpu, Kind, Ptx, Slice, Store, Values, counts, embedded, lengths};
+use crate::device::cuda::{Gpu, Slice, Store, elements};
 use crate::error::Result;
 use std::sync::Arc;
-
-/// The PTX of ptx/tensor.cu.
-pub static PTX: Ptx = embedded!("tensor");
-
-const ADD: &[(&str, Kind)] = &[("sum", Kind::U64), ("x", Kind::U64), ("n", Kind::U32)];
-const CONVERT: &[(&str, Kind)] = &[("from", Kind::U64), ("to", Kind::U64), ("n", Kind::U32)];
-
-/// The kernels of ptx/tensor.cu.
-pub const ENTRIES: &[Entry] = &[
-    Entry { name: "tensor_add_f32", args: ADD, since: 75 },
-    Entry { name: "tensor_add_f16", args: ADD, since: 75 },
-    Entry { name: "tensor_add_bf16", args: ADD, since: 80 },
-    Entry { name: "tensor_narrow_f16", args: CONVERT, since: 75 },
-    Entry { name: "tensor_narrow_bf16", args: CONVERT, since: 80 },
-    Entry { name: "tensor_widen_f16", args: CONVERT, since: 75 },
-    Entry { name: "tensor_widen_bf16", args: CONVERT, since: 80 },
-];
-
-/// Launch of any of the kernels over n elements.
-pub fn shape(n: usize) -> Result<Geometry> {
-    Geometry::row("tensor", n.div_ceil(1024), 256, 0)
-}
-
-fn launch(gpu: &Gpu, entry: &str, first: Values, second: Values) -> Result<()> {
-    let n = first.len();
-    lengths("tensor", &[("the second", second.len(), n)])?;
-    if n == 0 {
-        return Ok(());
-    }
-    let (geometry, [n]) = (shape(n)?, counts("tensor", [n])?);
-    let kernel = gpu.kernel(&PTX, Entry::named(ENTRIES, entry))?;
-    // SAFETY: both have n elements of the types that the entry names; the kernel bounds itself by n.
-    unsafe { gpu.stream().launch(&kernel, geometry, &[first.into(), second.into(), n.into()]) }
-}
-
-/// sum += x, of one type.
-pub fn add(gpu: &Gpu, sum: Values, x: Values) -> Result<()> {
-    Values::common("tensor", &[sum, x])?;
-    launch(gpu, &format!("tensor_add_{}", sum.store().name()), sum, x)
-}
-
-/// to = from, of one type; or rounded from f32, or widened to it.
-pub fn convert(gpu: &Gpu, to: Values, from: Values) -> Result<()> {
-    match (from.store(), to.store()) {
-        (Store::F32, half) => launch(gpu, &format!("tensor_narrow_{}", half.name()), from, to),
-        (half, _) => launch(gpu, &format!("tensor_widen_{}", half.name()), from, to),
-    }
-}
-
-/// to = from, of one type.
-pub fn copy(gpu: &Gpu, to: Values, from: Values) -> Result<()> {
-    Values::common("tensor", &[to, from])?;
-    match (to, from) {
-        (Values::F32(to), Values::F32(from)) => gpu.stream().copy(to, from),
-        (Values::Half(_, to), Values::Half(_, from)) => gpu.stream().copy(to, from),
-        _ => unreachable!("of one type"),
-    }
-}
 
 impl Tensor {
     /// The values as f32 on `gpu`; a tensor that is there already is itself.
@@ -98,14 +40,18 @@ impl Tensor {
     /// The values in f32, on the card.
     fn widened(&self) -> Result<Self> {
         let wide = self.like_f32(self.shape())?;
-        convert(self.gpu(), wide.values(), self.values())?;
+        elements::convert(self.gpu(), wide.values(), self.values())?;
         Ok(wide)
     }
 
     /// Sets f32 on the same card to the values, or adds them.
     pub fn put(&self, to: Slice<f32>, add: bool) -> Result<()> {
         let wide = if self.values().store() == Store::F32 { self.clone() } else { self.widened()? };
-        if add { self::add(self.gpu(), to.into(), wide.values()) } else { self.gpu().stream().copy(to, wide.floats()) }
+        if add {
+            elements::add(self.gpu(), to.into(), wide.values())
+        } else {
+            self.gpu().stream().copy(to, wide.floats())
+        }
     }
 
     /// The values rounded to what the card computes in: itself where that is f32.
@@ -115,7 +61,7 @@ impl Tensor {
             return Ok(self.clone());
         }
         let narrow = Tensor::on_card(gpu, self.shape(), gpu.compute())?;
-        convert(gpu, narrow.values(), self.values())?;
+        elements::convert(gpu, narrow.values(), self.values())?;
         Ok(narrow)
     }
 

@@ -2,14 +2,14 @@
 //!
 //! A tensor is contiguous and row-major, of f32 on the CPU and of f32, f16 or bf16 on a card. Cloning shares the buffer;
 //! writing needs the only reference.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod compare;
-pub mod cuda;
+mod cuda;
 
 use crate::device::Device;
 use crate::device::cpu::{Buffer, vector};
-use crate::device::cuda::{self as card, Gpu, Slice, Store, Values};
+use crate::device::cuda::{self as card, Gpu, Slice, Store, Values, elements};
 use crate::error::Result;
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -171,7 +171,7 @@ impl Tensor {
                 chunks.for_each(|(x, y)| vector::add(x, y));
                 Ok(())
             }
-            Device::Cuda => cuda::add(self.gpu(), self.values(), other.values()),
+            Device::Cuda => elements::add(self.gpu(), self.values(), other.values()),
         }
     }
 
@@ -188,7 +188,7 @@ impl Tensor {
         let mut copy = self.like(&self.shape)?;
         match self.device() {
             Device::Cpu => copy.data_mut().copy_from_slice(self.data()),
-            Device::Cuda => cuda::copy(self.gpu(), copy.values(), self.values())?,
+            Device::Cuda => elements::copy(self.gpu(), copy.values(), self.values())?,
         }
         Ok(copy)
     }

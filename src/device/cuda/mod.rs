@@ -8,6 +8,7 @@
 mod arena;
 mod buffer;
 mod context;
+pub mod elements;
 mod graph;
 mod launch;
 mod module;
