@@ -41,8 +41,7 @@ pub fn load(
     block: &mut Block,
     warp: &mut Warp,
     inst: &Inst,
-    count: u8,
-    transposed: bool,
+    (count, transposed): (u8, bool),
     access: &Access,
 ) -> Checked {
     let used = lanes_of(count) & warp.lanes;
@@ -152,8 +151,7 @@ pub fn store(
     block: &mut Block,
     warp: &mut Warp,
     inst: &Inst,
-    count: u8,
-    transposed: bool,
+    (count, transposed): (u8, bool),
     access: &Access,
 ) -> Checked {
     let used = lanes_of(count) & warp.lanes;

@@ -256,13 +256,13 @@ fn interpret(path: impl Path, env: &Env, block: &mut Block, warp: &mut Warp) -> 
                 if !meet::together(warp, mask, warp.lanes)? {
                     continue;
                 }
-                matrix::load(path, env, block, warp, inst, *count, *transposed, access)?;
+                matrix::load(path, env, block, warp, inst, (*count, *transposed), access)?;
             }
             Op::Stmatrix { count, transposed, access } => {
                 if !meet::together(warp, mask, warp.lanes)? {
                     continue;
                 }
-                matrix::store(path, env, block, warp, inst, *count, *transposed, access)?;
+                matrix::store(path, env, block, warp, inst, (*count, *transposed), access)?;
             }
             Op::Movmatrix => {
                 if !meet::together(warp, mask, warp.lanes)? {

@@ -33,8 +33,8 @@ pub fn load(env: &Env, warp: &mut Warp, inst: &Inst, access: &Access, at: &V64, 
             raw[..width].copy_from_slice(&warp.local[offset + k * width..][..width]);
             *word = u64::from_le_bytes(raw);
         }
-        for k in 0..access.count as usize {
-            put(warp, inst.d[k], lane, fill(words[k], access.width, access.fill));
+        for (d, word) in inst.d.iter().zip(words).take(access.count as usize) {
+            put(warp, *d, lane, fill(word, access.width, access.fill));
         }
     }
     Ok(())
