@@ -20,6 +20,8 @@ fn dynavit(folder: &Path, args: &[&str]) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DYNAVIT_")) {
         command.env_remove(name);
     }
+    // A card of this machine would compute in another precision.
+    command.env("DYNAVIT_LIBCUDA", "nowhere/libcuda.so.1");
     command
 }
 
@@ -304,6 +306,30 @@ fn a_killed_run_ends_like_one_never_stopped() {
 }
 
 #[cfg(unix)]
+#[test]
+fn a_run_goes_on_bit_for_bit_on_the_card_and_on_the_other_device() {
+    let folder = small_sample();
+    let folder = folder.path();
+    let card = |epochs, name| [&recipe(epochs, name)[..], &["--device", "ptx-vm"]].concat();
+    run(folder, &card("2", "whole"), 0);
+    run(folder, &card("1", "parts"), 0);
+    let (whole, parts) = (in_runs(folder, "whole"), in_runs(folder, "parts"));
+    let path = parts.to_str().unwrap();
+    let config = std::fs::read_to_string(parts.join("config.toml")).unwrap();
+    assert!(config.contains("device = \"ptx-vm\"") && config.contains("precision = \"f16\""), "{config}");
+    // Naming the device that it has already changes nothing.
+    run(folder, &["train", "--resume", path, "--epochs", "2", "--device", "ptx-vm", "--quiet"], 0);
+    assert_eq!(model_hash(&parts), model_hash(&whole));
+    let (_, err) = run(folder, &["train", "--resume", path, "--epochs", "3", "--device", "cpu"], 0);
+    assert!(err.contains("going on with cpu in f32") && err.contains("resuming at step"), "{err}");
+    run(
+        folder,
+        &["train", "--resume", path, "--epochs", "4", "--device", "ptx-vm", "--precision", "f32", "--quiet"],
+        0,
+    );
+    assert_eq!(metrics(&parts).len(), 5);
+}
+
 #[test]
 fn an_interrupt_saves_and_exits_with_130() {
     let folder = small_sample();

@@ -105,8 +105,6 @@ pub struct Engine {
     pub threads: usize,
     /// The card, when it computes there.
     pub gpu: Option<Arc<Gpu>>,
-    /// Why a card that is there is not used, under `--device auto`.
-    pub note: Option<String>,
 }
 
 impl EngineFlags {
@@ -124,12 +122,12 @@ impl EngineFlags {
             .num_threads(threads)
             .build_global()
             .map_err(|error| Error::usage("--threads", error.to_string(), "give a smaller number"))?;
-        let (gpu, note) = self.card()?;
-        Ok(Engine { threads: rayon::current_num_threads(), gpu: gpu.map(Arc::new), note })
+        Ok(Engine { threads: rayon::current_num_threads(), gpu: self.card()?.map(Arc::new) })
     }
 
-    /// The card to compute on, or why one that is there is left alone.
-    fn card(&self) -> Result<(Option<Gpu>, Option<String>)> {
+    /// The card to compute on. Under `auto` a card that cannot be used is told and left alone, unless the precision that
+    /// was asked for needs one.
+    fn card(&self) -> Result<Option<Gpu>> {
         let precision = self.precision.unwrap_or(Precision::Auto);
         let store = match precision {
             Precision::F32 => Store::F32,
@@ -137,30 +135,32 @@ impl EngineFlags {
             Precision::Auto | Precision::F16 => Store::F16,
         };
         let open = |target| Gpu::open(target)?.computing_in(store);
-        let (gpu, note) = match self.device.unwrap_or(DeviceName::Auto) {
-            DeviceName::Cpu => (None, None),
-            DeviceName::Cuda => (Some(open(Target::Cuda)?), None),
-            DeviceName::PtxVm => (Some(open(Target::PtxVm)?), None),
+        let needs_card = matches!(precision, Precision::Bf16 | Precision::F16);
+        let gpu = match self.device.unwrap_or(DeviceName::Auto) {
+            DeviceName::Cpu => None,
+            DeviceName::Cuda => Some(open(Target::Cuda)?),
+            DeviceName::PtxVm => Some(open(Target::PtxVm)?),
             DeviceName::Auto => match open(Target::Cuda) {
-                Ok(gpu) => (Some(gpu), None),
+                Ok(gpu) => Some(gpu),
                 // A machine without a driver is no news.
-                Err(_) if cuda_driver::driver_missing().is_some() => (None, None),
-                Err(error) => (None, Some(format!("computing on the CPU: {error}"))),
+                Err(_) if cuda_driver::driver_missing().is_some() => None,
+                Err(error) if needs_card => return Err(error),
+                Err(error) => {
+                    super::print::complain("note", &format!("computing on the CPU: {error}"));
+                    None
+                }
             },
         };
-        if gpu.is_none() && matches!(precision, Precision::Bf16 | Precision::F16) {
+        if gpu.is_none() && needs_card {
             return Err(Error::usage("--precision", "the CPU engine computes in f32 only", "use --precision f32"));
         }
-        Ok((gpu, note))
+        Ok(gpu)
     }
 }
 
 impl Engine {
     /// Brings a model to where it is computed.
     pub fn take(&self, vit: &mut Vit) -> Result<()> {
-        if let Some(note) = &self.note {
-            super::print::complain("note", note);
-        }
         self.gpu.as_ref().map_or(Ok(()), |gpu| vit.params.move_to(gpu))
     }
 

@@ -273,9 +273,9 @@ fn resume(args: &TrainArgs, dir: RunDir, stop: &Stop) -> Result<(Run, Engine)> {
     let path = dir.root().join("config.toml");
     let mut table: Table = dir.config()?.parse().map_err(|error| unreadable(&path, &error))?;
     let asked = given(&args.flags)?;
-    let moves = |key: &str| asked.get(key).is_some_and(|value| value.as_str() != Some("auto"));
-    let engine_moves = moves("device") || moves("precision");
-    if moves("device") {
+    let moves = |key: &str| asked.get(key).is_some_and(|v| v.as_str() != Some("auto") && table.get(key) != Some(v));
+    let (to_device, to_precision) = (moves("device"), moves("precision"));
+    if to_device {
         // What was picked for the other device need not exist on this one.
         table.insert("precision".into(), "auto".into());
     }
@@ -300,8 +300,11 @@ fn resume(args: &TrainArgs, dir: RunDir, stop: &Stop) -> Result<(Run, Engine)> {
     cached(&config, &mut dataset, args.quiet, stop)?;
     let workers = engine.workers(config.workers);
     let mut run = Run::resume(config, dataset, dir, workers, args.flags.epochs)?;
-    if engine_moves {
-        run.notes.push(format!("going on in {}: from here on its last bits are another engine's", engine.words()));
+    if to_device || to_precision {
+        run.notes.push(format!(
+            "going on with {}: numbers differ from here on as the arithmetic does; name it again at the next resume",
+            engine.words()
+        ));
     }
     Ok((run, engine))
 }

@@ -12,6 +12,7 @@ pub use signals::Stop;
 use crate::checkpoint::{EpochMetrics, resolve};
 use crate::data::{Batch, Loader, Mode, epoch_order};
 use crate::device::Device;
+use crate::device::cuda::Store;
 use crate::error::{Error, Result};
 use crate::eval::{Report, evaluate};
 use crate::model::{HeadPolicy, Vit};
@@ -112,7 +113,12 @@ fn step(run: &mut Run, batch: Batch, lr: f64) -> Result<f32> {
     learner.step(&run.card.prune, batch, epoch, smoothing, lr).map_err(|error| match error {
         Error::NonFinite { what, .. } => Error::NonFinite {
             what: format!("{what} of step {} (epoch {})", step + 1, epoch + 1),
-            remedy: format!("lower --lr (now {lr:.1e}) or warm up longer with --warmup-epochs"),
+            remedy: match run.gpu() {
+                Some(gpu) if gpu.compute() == Store::F16 => {
+                    format!("use --precision bf16 or f32, whose range is wider, or lower --lr (now {lr:.1e})")
+                }
+                _ => format!("lower --lr (now {lr:.1e}) or warm up longer with --warmup-epochs"),
+            },
         },
         other => other,
     })

@@ -32,8 +32,8 @@ const UNEVEN: [(usize, usize, usize); 9] = [
     (64, 72, 100),
 ];
 
-/// One large output each: y, dx and dweight whose wide tiles give each multiprocessor of the virtual cards a block.
-const LARGE: [(usize, usize, usize); 3] = [(1400, 1288, 24), (1400, 24, 1288), (24, 1400, 1288)];
+/// One large output each: y, dx and dweight whose 210 wide tiles give each multiprocessor of any card a block.
+const LARGE: [(usize, usize, usize); 3] = [(1800, 1672, 24), (1800, 24, 1672), (24, 1800, 1672)];
 
 fn unit_of(store: Store) -> f64 {
     store.half().map_or(UNIT, unit)
