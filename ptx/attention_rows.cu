@@ -223,7 +223,7 @@ DEVICE void backward(const T *q, const T *k, const T *v, const T *y, const T *dy
         const Query<T> query(q_rows[i], y_rows[i], dy_rows[i], head_lse[i]);
         Share<T> sums = Share<T>::zero();
 #pragma unroll 1
-    for (unsigned base = first_key_of_warp(); base < keys; base += GROUPS) {
+        for (unsigned base = first_key_of_warp(); base < keys; base += GROUPS) {
             const unsigned key = base + key_in_warp();
             const bool real = key < keys;
             const Share<T> k_share = real ? Share<T>::load(k_rows[key]) : Share<T>::zero();

@@ -1,29 +1,17 @@
 //! Bad input to the command: each case ends in one line with its reason, the documented exit code and nothing written.
 #![forbid(unsafe_code)]
 
-use assert_cmd::Command;
+#[path = "support/command.rs"]
+mod command;
+
+use command::run;
 use dynavit::model::{Vit, VitConfig, VitOptions};
 use dynavit::weights::{Entry, write};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-const BIN: &str = env!("CARGO_BIN_EXE_dynavit");
 const MODEL: &str = "vit_micro_patch16_224";
 const CLASSES: [&str; 5] = ["bicycle", "car", "cat", "dog", "person"];
-
-/// Runs the words of `line` in `folder`, with no setting from outside; returns exit code, stdout and stderr.
-fn run(folder: &Path, line: &str) -> (Option<i32>, String, String) {
-    let mut command = Command::new(BIN);
-    command.current_dir(folder).args(line.split_whitespace().map(|word| word.trim_matches('\'')));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DYNAVIT_")) {
-        command.env_remove(name);
-    }
-    // A card of this machine would compute in another precision.
-    command.env("DYNAVIT_LIBCUDA", "nowhere/libcuda.so.1");
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
-}
 
 /// Demands the exit code, a last line that is the error and holds `words`, no other line but warnings and notices,
 /// nothing on stdout, and no run left behind.

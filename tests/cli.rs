@@ -1,7 +1,10 @@
 //! The built command, end to end: what it refuses, what it prints, and that a killed run loses nothing.
 #![forbid(unsafe_code)]
 
-use assert_cmd::Command;
+#[path = "support/command.rs"]
+mod command;
+
+use command::dynavit;
 use dynavit::model::{Vit, VitConfig, VitOptions};
 use dynavit::weights::{Entry, write};
 use serde_json::Value;
@@ -12,18 +15,6 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 const BIN: &str = env!("CARGO_BIN_EXE_dynavit");
-
-/// A command in its own folder, with no setting from outside.
-fn dynavit(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(BIN);
-    command.current_dir(folder).args(args);
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DYNAVIT_")) {
-        command.env_remove(name);
-    }
-    // A card of this machine would compute in another precision.
-    command.env("DYNAVIT_LIBCUDA", "nowhere/libcuda.so.1");
-    command
-}
 
 /// Runs, demands the exit code, and returns stdout and stderr.
 #[track_caller]

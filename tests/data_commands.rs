@@ -1,22 +1,11 @@
 //! `data verify|stats|pack|bench` and the downloads through the command, on a few images of their own.
 #![forbid(unsafe_code)]
 
-use assert_cmd::Command;
+#[path = "support/command.rs"]
+mod command;
+
+use command::run;
 use std::path::Path;
-
-const BIN: &str = env!("CARGO_BIN_EXE_dynavit");
-
-/// Runs the words of `line` in `folder`, with no setting from outside; returns exit code, stdout and stderr.
-fn run(folder: &Path, line: &str) -> (Option<i32>, String, String) {
-    let mut command = Command::new(BIN);
-    command.current_dir(folder).args(line.split_whitespace());
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DYNAVIT_")) {
-        command.env_remove(name);
-    }
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
-}
 
 /// What a command that succeeds prints.
 #[track_caller]

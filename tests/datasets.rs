@@ -1,24 +1,14 @@
 //! CIFAR-100 and Tiny-ImageNet from end to end through the command, on tiny copies, and on real ones where they are.
 #![forbid(unsafe_code)]
 
-use assert_cmd::Command;
+#[path = "support/command.rs"]
+mod command;
+
+use command::run;
 use dynavit::data::{Dataset, SplitPolicy, open_cifar100, open_tiny_imagenet};
 use std::path::Path;
 
-const BIN: &str = env!("CARGO_BIN_EXE_dynavit");
 const RECIPE: &str = "--model vit_micro_patch16_224 --epochs 1 --quiet --json --run-name r";
-
-/// Runs the words of `line` in `folder`, with no setting from outside; returns exit code, stdout and stderr.
-fn run(folder: &Path, line: &str) -> (Option<i32>, String, String) {
-    let mut command = Command::new(BIN);
-    command.current_dir(folder).args(line.split_whitespace());
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DYNAVIT_")) {
-        command.env_remove(name);
-    }
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
-}
 
 /// The JSON document that a command which succeeds prints.
 #[track_caller]

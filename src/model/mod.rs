@@ -106,7 +106,8 @@ impl Vit {
     }
 
     /// Mean cross-entropy and logits (B, classes) of a batch; overwrites `grads`, laid out as `params.flat()`, with the
-    /// gradient of `scale` times the loss. Only the loss comes to the host. A parameter that no gradient reaches is an error that names it.
+    /// gradient of `scale` times the loss. Only the loss comes to the host. A parameter that no gradient reaches is an
+    /// error that names it.
     pub fn loss_and_gradients(
         &self,
         images: &Tensor,

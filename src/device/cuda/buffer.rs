@@ -115,13 +115,6 @@ impl Buffer {
         };
         all.window(offset, len)
     }
-
-    /// Gives memory that waits for reuse back to the card, after what uses it.
-    pub fn release_pool(gpu: &Gpu) -> Result<()> {
-        gpu.stream().synchronise()?;
-        gpu.pool.drain();
-        Ok(())
-    }
 }
 
 /// Bytes that a buffer takes of the pool: whole lines of 256, and never none.

@@ -1,6 +1,6 @@
 //! What the tests share: a card, buffers, launches, and one-instruction kernels.
 #![forbid(unsafe_code)]
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test crate uses its own part")]
 
 use std::sync::Arc;
 
