@@ -1,12 +1,13 @@
 //! `dynavit bench`: images a second of inference or training, on noise and random weights.
 #![forbid(unsafe_code)]
 
+use super::bench_kernels::{self, KernelTime};
 use super::eval::at_least_one;
 use super::options::{Engine, EngineFlags, PruneFlags, set};
 use super::print;
 use crate::data::{Norm, noise};
 use crate::device::cuda::Store;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flops::Cost;
 use crate::model::{Vit, VitConfig, VitOptions};
 use crate::optim::{AdamW, LossScale, no_decay_ranges};
@@ -32,7 +33,8 @@ enum What {
 #[command(after_help = "\
 Examples:
   dynavit bench infer --keep 70 --batch-size 8
-  dynavit bench train --model vit_small_patch16_224 --keep 50 --json")]
+  dynavit bench train --model vit_small_patch16_224 --keep 50 --json
+  dynavit bench train --device cuda --batch-size 256 --kernels")]
 pub struct BenchArgs {
     /// What to time
     what: What,
@@ -51,6 +53,9 @@ pub struct BenchArgs {
     /// Timed steps; one more warms up
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one)]
     steps: usize,
+    /// On a card: the time of each kernel in one more step
+    #[arg(long)]
+    kernels: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -68,6 +73,10 @@ struct Outcome {
     gflops_per_second: f64,
     /// Of the process; null on a card, and where the system does not tell.
     peak_memory_bytes: Option<u64>,
+    /// Executed FLOP/s as a share of what the card's matrix units do at most; null where that is not known.
+    share_of_peak: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kernels: Vec<KernelTime>,
 }
 
 /// Of one step.
@@ -81,6 +90,9 @@ struct Milliseconds {
 /// Times, and prints.
 pub fn run(args: &BenchArgs) -> Result<()> {
     let engine = args.engine.start()?;
+    if args.kernels && engine.gpu.is_none() {
+        return Err(Error::usage("--kernels", "the CPU engine launches none", "add --device cuda or ptx-vm"));
+    }
     let config = VitConfig::named(&args.model, args.classes)?;
     let mut options = VitOptions::default();
     set(&mut options.pos, args.prune.pos);
@@ -94,17 +106,21 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     set(&mut prune.round, args.prune.round);
 
     let k = prune.keep.count(config.patches(), prune.round);
-    let mut times = step_times(args, &prune, Vit::init(config.clone(), options, 0), &recipe, &engine)?;
+    let vit = Vit::init(config.clone(), options, 0);
+    let Measured { mut times, kernels } = measure(args, &prune, vit, &recipe, &engine)?;
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
     // A backward pass computes two products for each of the forward's: attention's a little more, the embedding's less.
     let passes = if args.what == What::Train { 3 } else { 1 };
     let flops = 2 * passes * Cost::new(&config, &options, k).executed * args.batch_size as u64;
+    let peak = engine.gpu.as_ref().map_or(Ok(None), |gpu| gpu.peak_flops())?;
     let outcome = Outcome {
         images_per_second: args.batch_size as f64 / median,
         milliseconds: Milliseconds { median: median * 1e3, min: times[0] * 1e3, max: times[times.len() - 1] * 1e3 },
         gflops_per_second: flops as f64 / median / 1e9,
         peak_memory_bytes: if engine.gpu.is_some() { None } else { peak_memory() },
+        share_of_peak: peak.map(|peak| flops as f64 / median / peak),
+        kernels,
     };
     if args.json {
         return print::json(&outcome);
@@ -117,35 +133,46 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     print::line(&format!("{:10.2} images a second", outcome.images_per_second))?;
     print::line(&format!("{median:10.1} ms a step (from {min:.1} to {max:.1})"))?;
     print::line(&format!("{:10.1} GFLOP/s executed{}", outcome.gflops_per_second, about))?;
-    match outcome.peak_memory_bytes {
-        Some(bytes) => print::line(&format!("{:10.2} GiB of memory at most", bytes as f64 / 2f64.powi(30))),
-        None => Ok(()),
+    if let Some(share) = outcome.share_of_peak {
+        print::line(&format!("{:10.1} % of the card's peak", share * 100.0))?;
     }
+    if let Some(bytes) = outcome.peak_memory_bytes {
+        print::line(&format!("{:10.2} GiB of memory at most", bytes as f64 / 2f64.powi(30)))?;
+    }
+    if outcome.kernels.is_empty() { Ok(()) } else { bench_kernels::table(&outcome.kernels) }
 }
 
-/// Seconds of each timed step.
-fn step_times(
+/// What was measured.
+struct Measured {
+    /// Seconds of each timed step.
+    times: Vec<f64>,
+    /// Of one more step.
+    kernels: Vec<KernelTime>,
+}
+
+/// Warms up, times the steps, and then looks at the kernels of one more.
+fn measure(
     args: &BenchArgs,
     prune: &PruneConfig,
     mut vit: Vit,
     recipe: &TrainConfig,
     engine: &Engine,
-) -> Result<Vec<f64>> {
+) -> Result<Measured> {
     engine.take(&mut vit)?;
     let (side, channels, grid) = (vit.config.image_size, vit.config.channels, vit.config.grid());
     let batch = || noise(args.batch_size, side, Norm::Imagenet, args.classes, 0);
-    let mut times = Vec::new();
     match args.what {
         What::Infer => {
             let batch = batch();
             let images = Tensor::from_vec(batch.images, &[args.batch_size, channels, side, side]);
-            for _ in 0..=args.steps {
+            let mut step = || {
                 let clock = Instant::now();
                 let pixels = Pixels { normalized: images.data(), rgb: &batch.rgb, ids: &batch.ids, epoch: 0 };
                 vit.logits(&images, &select(prune, &grid, &pixels)?)?;
-                times.push(clock.elapsed().as_secs_f64());
-            }
-            times.remove(0);
+                Ok(clock.elapsed().as_secs_f64())
+            };
+            step()?;
+            steps(args, engine, &mut step)
         }
         What::Train => {
             let len = vit.params.flat().len();
@@ -163,15 +190,27 @@ fn step_times(
             while learner.optim.step == 0 {
                 learner.step(prune, batch(), 0, 0.0, recipe.lr)?;
             }
-            for _ in 0..args.steps {
+            steps(args, engine, &mut || {
                 let batch = batch();
                 let clock = Instant::now();
                 learner.step(prune, batch, 0, 0.0, recipe.lr)?;
-                times.push(clock.elapsed().as_secs_f64());
-            }
+                Ok(clock.elapsed().as_secs_f64())
+            })
         }
     }
-    Ok(times)
+}
+
+/// Times `step`, which tells its seconds.
+fn steps(args: &BenchArgs, engine: &Engine, step: &mut dyn FnMut() -> Result<f64>) -> Result<Measured> {
+    let times = (0..args.steps).map(|_| step()).collect::<Result<Vec<f64>>>()?;
+    let mut kernels = Vec::new();
+    if let (true, Some(gpu)) = (args.kernels, &engine.gpu) {
+        cuda_driver::reset_counters();
+        gpu.stream().begin_profile();
+        step()?;
+        kernels = bench_kernels::by_kernel(gpu, &gpu.stream().end_profile()?, args.batch_size)?;
+    }
+    Ok(Measured { times, kernels })
 }
 
 /// The most memory that this process has held at a time, where the system tells.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod bench_kernels;
 mod cache;
 mod completions;
 mod data;

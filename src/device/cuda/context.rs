@@ -210,6 +210,38 @@ impl Gpu {
         count.map(|count| count.unsigned_abs() as usize).map_err(|e| Error::gpu("card", failed("no answer", e)))
     }
 
+    /// An attribute of the card; `None` when it does not tell.
+    fn attribute(&self, attribute: DeviceAttribute) -> Result<Option<f64>> {
+        let value = self.device.get_attribute(attribute);
+        let value = value.map_err(|error| Error::gpu("card", failed("no answer", error)))?;
+        Ok((value > 0).then_some(f64::from(value)))
+    }
+
+    /// FLOP/s of the matrix units on dense 16-bit operands with f32 sums, at the card's highest clock. `None` when the
+    /// card does not tell its clock, when it is virtual, or for chips that the table lacks.
+    ///
+    /// FLOPs a clock and multiprocessor are those of the vendor's white papers: Turing 1024, GA100 2048, the smaller
+    /// Ampere and Ada chips 1024 (half of that where a GeForce sums in f32), Hopper 4096.
+    pub fn peak_flops(&self) -> Result<Option<f64>> {
+        let each = match self.capability {
+            (7, 5) | (8, 6) | (8, 9) => 1024.0,
+            (8, 0) => 2048.0,
+            (9, 0) => 4096.0,
+            _ => return Ok(None),
+        };
+        let clock = self.attribute(DeviceAttribute::ClockRate)?.filter(|_| !self.is_virtual());
+        let count = self.multiprocessors()? as f64;
+        Ok(clock.map(|kilohertz| kilohertz * 1e3 * count * each))
+    }
+
+    /// Bytes a second of the card's memory, which moves data at both edges of its clock; `None` when the card does not
+    /// tell, or when it is virtual.
+    pub fn peak_bytes(&self) -> Result<Option<f64>> {
+        let clock = self.attribute(DeviceAttribute::MemoryClockRate)?.filter(|_| !self.is_virtual());
+        let width = self.attribute(DeviceAttribute::GlobalMemoryBusWidth)?;
+        Ok(clock.zip(width).map(|(kilohertz, bits)| 2.0 * kilohertz * 1e3 * bits / 8.0))
+    }
+
     /// Bytes of memory, free and in all.
     pub fn memory(&self) -> Result<(u64, u64)> {
         let info = cust::memory::mem_get_info();

@@ -117,7 +117,8 @@ pub fn counts<const N: usize>(op: &'static str, sizes: [usize; N]) -> Result<[u3
 /// A value for a parameter: made with `into` from a slice, a u32 or an f32.
 #[derive(Clone, Copy, Debug)]
 pub enum Arg {
-    U64(u64),
+    /// The address of a buffer, and the bytes that it has there.
+    Pointer(u64, usize),
     U32(u32),
     F32(f32),
 }
@@ -156,7 +157,7 @@ impl fmt::Display for Geometry {
 impl Arg {
     fn kind(&self) -> Kind {
         match self {
-            Arg::U64(_) => Kind::U64,
+            Arg::Pointer(..) => Kind::U64,
             Arg::U32(_) => Kind::U32,
             Arg::F32(_) => Kind::F32,
         }
@@ -165,7 +166,7 @@ impl Arg {
     /// Where the value stands, as a launch wants it.
     pub(super) fn pointer(&self) -> *mut c_void {
         match self {
-            Arg::U64(value) => (&raw const *value).cast_mut().cast(),
+            Arg::Pointer(address, _) => (&raw const *address).cast_mut().cast(),
             Arg::U32(value) => (&raw const *value).cast_mut().cast(),
             Arg::F32(value) => (&raw const *value).cast_mut().cast(),
         }
@@ -174,7 +175,7 @@ impl Arg {
 
 impl<T: Element> From<Slice<'_, T>> for Arg {
     fn from(slice: Slice<T>) -> Self {
-        Arg::U64(slice.address())
+        Arg::Pointer(slice.address(), slice.bytes())
     }
 }
 
@@ -202,7 +203,7 @@ impl Entry {
             let reason = format!("{} arguments for {} parameters", args.len(), self.args.len());
             return Err(Error::gpu(self.name, reason));
         }
-        let uneven = |(arg, _): &(&Arg, _)| matches!(arg, Arg::U64(address) if !address.is_multiple_of(16));
+        let uneven = |(arg, _): &(&Arg, _)| matches!(arg, Arg::Pointer(address, _) if !address.is_multiple_of(16));
         if let Some((_, (name, _))) = args.iter().zip(self.args).find(uneven) {
             return Err(Error::gpu(self.name, format!("{name} is not aligned to 16 bytes")));
         }

@@ -12,6 +12,7 @@ pub mod elements;
 mod graph;
 mod launch;
 mod module;
+mod profile;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ pub use graph::Graph;
 pub use launch::{Arg, Entry, Geometry, Half, Kind, LARGEST, SHARED_UNASKED, Store, counts, lengths};
 pub(crate) use module::embedded;
 pub use module::{Kernel, Ptx, parameters};
+pub use profile::Launched;
 pub use stream::Stream;
 pub use values::Values;
 

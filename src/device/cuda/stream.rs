@@ -3,15 +3,16 @@
 
 use super::launch::{Arg, Geometry};
 use super::module::Kernel;
-use super::{Element, Graph, Slice, check};
+use super::profile::{Event, Profile};
+use super::{Element, Graph, Launched, Slice, check};
 use crate::error::{Error, Result};
 use cust::context::Context;
 use cust::sys::{self, CUresult, CUstream};
 use std::env;
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// An order of copies and launches on the card. What is put in has happened after [`Stream::synchronise`].
 ///
@@ -23,6 +24,8 @@ pub struct Stream {
     /// Whether each launch is waited for.
     one_by_one: bool,
     capturing: AtomicBool,
+    /// What was launched since `begin_profile`.
+    profile: Mutex<Option<Profile>>,
 }
 
 // SAFETY: a handle of the driver may be used from any thread.
@@ -38,7 +41,8 @@ impl Stream {
         // SAFETY: `stream` is a place for the handle.
         check(|| "stream".into(), unsafe { sys::cuStreamCreate(&mut stream, flags) })?;
         let one_by_one = env::var_os("DYNAVIT_CUDA_SYNC").is_some_and(|value| value == "1");
-        Ok(Stream { stream, context, one_by_one, capturing: AtomicBool::new(false) })
+        let (capturing, profile) = (AtomicBool::new(false), Mutex::default());
+        Ok(Stream { stream, context, one_by_one, capturing, profile })
     }
 
     /// Copies `values` to the card. They may change as soon as this returns. An error inside a capture, which would
@@ -121,6 +125,8 @@ impl Stream {
         }
         kernel.allow_shared(geometry.shared)?;
         let what = || format!("{} {geometry}", kernel.entry().name);
+        let mut profile = self.profile.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = profile.as_ref().map(|_| Event::record(self.stream)).transpose()?;
         let mut pointers: Vec<*mut c_void> = args.iter().map(Arg::pointer).collect();
         let ([gx, gy, gz], [bx, by, bz]) = (geometry.grid, geometry.block);
         // SAFETY: there is a pointer to a value of the right size for each parameter, as `check` and the kernel's own
@@ -141,7 +147,23 @@ impl Stream {
             )
         };
         check(what, result)?;
+        if let (Some(profile), Some(before)) = (profile.as_mut(), before) {
+            profile.add(kernel.entry(), args, before, Event::record(self.stream)?);
+        }
+        drop(profile);
         if self.one_by_one && !self.capturing.load(Ordering::Relaxed) { check(what, self.wait()) } else { Ok(()) }
+    }
+
+    /// Writes down every launch from now on, with the time that it takes on the card.
+    pub fn begin_profile(&self) {
+        *self.profile.lock().unwrap_or_else(PoisonError::into_inner) = Some(Profile::default());
+    }
+
+    /// The launches since [`Stream::begin_profile`], in order, once they are done; none without it.
+    pub fn end_profile(&self) -> Result<Vec<Launched>> {
+        let profile = self.profile.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.synchronise()?;
+        profile.unwrap_or_default().launched()
     }
 
     fn wait(&self) -> CUresult {

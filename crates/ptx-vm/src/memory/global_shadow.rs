@@ -13,9 +13,16 @@ struct Cells {
     reads: Box<[AtomicU64]>,
 }
 
+/// Cells that come into being together, as a power of two: a launch that touches a corner of a large allocation pays for
+/// the corner.
+const CHUNK: u32 = 12;
+
+/// The records of an allocation, chunk by chunk.
+type Chunks = Box<[OnceLock<Cells>]>;
+
 /// The records of one launch.
 pub struct GlobalShadow {
-    buffers: Vec<OnceLock<Cells>>,
+    buffers: Vec<OnceLock<Chunks>>,
     shift: u32,
     clock: AtomicU64,
     /// When each block last published and last took note.
@@ -56,10 +63,10 @@ impl GlobalShadow {
     }
 
     #[inline(always)]
-    fn cells(&self, slot: usize, size: u64) -> &Cells {
+    fn chunks(&self, slot: usize, size: u64) -> &Chunks {
         self.buffers[slot].get_or_init(|| {
-            let n = ((size + (1 << self.shift) - 1) >> self.shift) as usize + 1;
-            Cells { writes: zeroed(n), reads: zeroed(n) }
+            let cells = size.div_ceil(1 << self.shift) + 1;
+            (0..cells.div_ceil(1 << CHUNK)).map(|_| OnceLock::new()).collect()
         })
     }
 
@@ -96,23 +103,31 @@ impl GlobalShadow {
         write: bool,
         atomic: bool,
     ) -> Option<(u64, Other)> {
-        let cells = self.cells(slot, size);
+        let chunks = self.chunks(slot, size);
         let new = (block + 1) << 32 | (pc as u64) << 2 | atomic as u64;
         let own = |record: u64| record == 0 || record >> 32 == block + 1;
         let fine = |record: u64| own(record) || atomic && record & 1 != 0 || self.ordered(record, block, view);
-        let (first, end) = ((at >> self.shift) as usize, ((at + bytes - 1) >> self.shift) as usize + 1);
-        for (cell, (writer, reader)) in (first..).zip(cells.writes[first..end].iter().zip(&cells.reads[first..end])) {
-            let earlier = if write { writer.swap(new, Relaxed) } else { writer.load(Relaxed) };
-            let read = reader.load(Relaxed);
-            if !fine(earlier) {
-                return Some(((cell as u64) << self.shift, seen(earlier, true)));
+        let (mut cell, end) = ((at >> self.shift) as usize, ((at + bytes - 1) >> self.shift) as usize + 1);
+        while cell < end {
+            let cells =
+                chunks[cell >> CHUNK].get_or_init(|| Cells { writes: zeroed(1 << CHUNK), reads: zeroed(1 << CHUNK) });
+            let stop = end.min(((cell >> CHUNK) + 1) << CHUNK);
+            let within = |cell: usize| cell & ((1 << CHUNK) - 1);
+            let run = within(cell)..within(stop - 1) + 1;
+            for (at, (writer, reader)) in (cell..).zip(cells.writes[run.clone()].iter().zip(&cells.reads[run])) {
+                let earlier = if write { writer.swap(new, Relaxed) } else { writer.load(Relaxed) };
+                let read = reader.load(Relaxed);
+                if !fine(earlier) {
+                    return Some(((at as u64) << self.shift, seen(earlier, true)));
+                }
+                if !write {
+                    let record = if own(read) { new } else { MANY << 32 | new & 0xffff_ffff & (read | !1) };
+                    reader.store(record, Relaxed);
+                } else if !fine(read) {
+                    return Some(((at as u64) << self.shift, seen(read, false)));
+                }
             }
-            if !write {
-                let record = if own(read) { new } else { MANY << 32 | new & 0xffff_ffff & (read | !1) };
-                reader.store(record, Relaxed);
-            } else if !fine(read) {
-                return Some(((cell as u64) << self.shift, seen(read, false)));
-            }
+            cell = stop;
         }
         None
     }
