@@ -2,19 +2,19 @@
 //
 // computes   fwd: mean = sum x / D; rstd = 1 / sqrt(sum (x - mean)^2 / D + eps); y = (x - mean) rstd weight + bias
 //            bwd: n = (x - mean) rstd; g = dy weight; dx = rstd (g - sum g / D - n sum(g n) / D);
-//                 dweight += sum over rows of dy n; dbias += sum over rows of dy
+//                 dweight += sum over rows of dy n; dbias += sum over rows of dy. bwd_dx_add: that is added to dx
 // pointers   x, y, dy, dx (rows, D) of T; weight, bias, dweight, dbias (D), mean, rstd (rows), partial (blocks, 2, D)
 //            of f32. All 16-byte aligned; D a multiple of 4, at most 1024. Whole sectors where D is one of 16.
 // arithmetic f32; the variance from centred values, so that a large mean costs no digits; y and dx rounded once
 // owners     fwd: a warp a row. bwd_dx: a warp every (4 blocks)-th row, and the block its row of `partial`.
 //            bwd_reduce: a lane a column, the eight warps of its block every eighth row of `partial`.
-// outputs    y, mean, rstd, dx, partial are set; dweight and dbias are added to. Every sum has one order: the result
+// outputs    y, mean, rstd, dx, partial are set, but dx of bwd_dx_add, dweight and dbias are added to. Every sum has one order: the result
 //            is the same bits on every run, and on every card, as the grid does not depend on the card.
 // launch     fwd: blocks of 128, ceil(rows / 4) of them. bwd_dx: blocks of 128, any number of them.
 //            bwd_reduce: blocks of 256, ceil(2 D / 32) of them. No dynamic shared memory.
 // resources  static shared memory: bwd_dx 8 KiB, bwd_reduce 1 KiB; registers in RESOURCES.md
-// cost       fwd 8 FLOPs an element and 2 sizeof(T) bytes; bwd 15 FLOPs an element and 3 sizeof(T) bytes, and
-//            16 blocks D bytes for `partial`, written and read once. Bound by memory on every card.
+// cost       fwd 8 FLOPs an element and 2 sizeof(T) bytes; bwd 15 FLOPs an element and 3 sizeof(T) bytes (4 where
+//            dx is added to), and 16 blocks D bytes for `partial`, written and read once. Bound by memory on every card.
 #include "common.cuh"
 
 namespace layer_norm {
@@ -85,9 +85,17 @@ DEVICE float4 normalised(float4 v, float m, float r) {
 
 DEVICE float4 times(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }
 
-template <typename T>
+// What dx starts from.
+template <typename T> struct Set {
+    DEVICE float4 operator()(const T *) const { return make_float4(0.0f, 0.0f, 0.0f, 0.0f); }
+};
+template <typename T> struct Add {
+    DEVICE float4 operator()(const T *dx) const { return Four<T>::load(dx).widened(); }
+};
+
+template <typename T, typename Start>
 DEVICE void backward_dx(const T *dy, const T *x, const float *weight, const float *mean, const float *rstd, T *dx,
-                        float *partial, uint32_t rows, uint32_t d) {
+                        float *partial, uint32_t rows, uint32_t d, Start start_from) {
     // The parameters' gradients of the rows that this warp saw.
     float4 dweight[GROUPS], dbias[GROUPS];
 #pragma unroll
@@ -120,9 +128,10 @@ DEVICE void backward_dx(const T *dy, const T *x, const float *weight, const floa
             if (column(i) < d) {
                 const float4 n = normalised(xs[i].widened(), m, r);
                 const float4 g = times(dys[i].widened(), load4(weight + column(i)));
-                *reinterpret_cast<Four<T> *>(dx + start + column(i)) = Four<T>::narrowed(
-                    make_float4(r * (g.x - mean_g - n.x * mean_gn), r * (g.y - mean_g - n.y * mean_gn),
-                                r * (g.z - mean_g - n.z * mean_gn), r * (g.w - mean_g - n.w * mean_gn)));
+                float4 total = start_from(dx + start + column(i));
+                add4(total, make_float4(r * (g.x - mean_g - n.x * mean_gn), r * (g.y - mean_g - n.y * mean_gn),
+                                        r * (g.z - mean_g - n.z * mean_gn), r * (g.w - mean_g - n.w * mean_gn)));
+                *reinterpret_cast<Four<T> *>(dx + start + column(i)) = Four<T>::narrowed(total);
             }
         }
     }
@@ -183,17 +192,21 @@ extern "C" __global__ void __launch_bounds__(REDUCE_WARPS *WARP)
     }
 }
 
+#define BACKWARD_DX(NAME, T, Start)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(WARPS *WARP)                                                          \
+        NAME(const T *dy, const T *x, const float *weight, const float *mean, const float *rstd, T *dx,                \
+             float *partial, uint32_t rows, uint32_t d) {                                                              \
+        backward_dx(dy, x, weight, mean, rstd, dx, partial, rows, d, Start<T>{});                                      \
+    }
+
 #define ENTRIES(T)                                                                                                     \
     extern "C" __global__ void __launch_bounds__(WARPS *WARP)                                                          \
         layer_norm_fwd_##T(const T *x, const float *weight, const float *bias, T *y, float *mean,    \
                            float *rstd, uint32_t rows, uint32_t d, float eps) {                                        \
         forward(x, weight, bias, y, mean, rstd, rows, d, eps);                                                         \
     }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(WARPS *WARP)                                                          \
-        layer_norm_bwd_dx_##T(const T *dy, const T *x, const float *weight, const float *mean,       \
-                              const float *rstd, T *dx, float *partial, uint32_t rows, uint32_t d) {          \
-        backward_dx(dy, x, weight, mean, rstd, dx, partial, rows, d);                                                  \
-    }
+    BACKWARD_DX(layer_norm_bwd_dx_##T, T, Set)                                                                         \
+    BACKWARD_DX(layer_norm_bwd_dx_add_##T, T, Add)
 
 ENTRIES(f16)
 ENTRIES(f32)

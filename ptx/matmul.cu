@@ -47,7 +47,7 @@ template <typename V> struct Residual {
     }
 };
 
-template <typename Next> struct Bias {
+template <typename Next> struct Bias : Rowwise {
     const float *bias;
     Next next;
     float b[8];
@@ -76,7 +76,7 @@ DEVICE void forward(const V *x, const V *weight, const float *bias, V *y, unsign
     Along<SIDE> load_x(x, tile.x * SIDE, m, k), load_weight(weight, tile.y * SIDE, n, k);
     Sums<SIDE> sums = {};
     accumulate<V>(sums, shared, load_x, load_weight, (k + DEPTH - 1) / DEPTH);
-    store(sums, shared, tile.x * SIDE, tile.y * SIDE, y, m, n, Bias<Next>{bias, next});
+    store(sums, shared, tile.x * SIDE, tile.y * SIDE, y, m, n, Bias<Next>{{}, bias, next});
 }
 
 } // namespace matmul

@@ -300,7 +300,8 @@ template <typename V> DEVICE void store8(V *to, const float (&v)[8], unsigned co
 // Stores a warp's sums into y (m, n), whose first row and column these are, as values of V. Fragments hold two
 // neighbours a lane, a store of whole sectors wants eight: strips of 16 rows pass through 2 KiB of shared memory that
 // are the warp's own. An epilogue is told the eight columns of its lane by `start`, then with `apply` changes eight
-// neighbours before they are stored; `at` is their place in y, `count` of them exist.
+// neighbours before they are stored; `at` is their place in y, `count` of them exist. At every 32 rows of the warp, `pause`
+// follows, and in the end `finish` with the warp's first row and the lane's first column.
 template <typename V, unsigned SIDE, typename Epilogue>
 DEVICE void store(const Sums<SIDE> &sums, char *shared, unsigned first_row, unsigned first_column, V *y, unsigned m,
                   unsigned n, Epilogue epilogue) {
@@ -342,8 +343,18 @@ DEVICE void store(const Sums<SIDE> &sums, char *shared, unsigned first_row, unsi
             }
         }
         __syncwarp();
+        if (i % 2 == 1) {
+            epilogue.pause();
+        }
     }
+    epilogue.finish(shared, first_row, column, count, m, n);
 }
+
+// An epilogue that keeps nothing from row to row.
+struct Rowwise {
+    DEVICE void pause() {}
+    DEVICE void finish(char *, unsigned, unsigned, unsigned, unsigned, unsigned) const {}
+};
 
 // The tile of a block among those of its product. Blocks that run together share operands in the L2 cache: they walk
 // eight tiles down before one across.

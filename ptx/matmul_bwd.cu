@@ -1,13 +1,15 @@
 // The way back through the linear layer on the matrix units: the gradients of its input and of its weight.
 //
-// computes   dx: dx = g W. dx_gelu: dx = (g W) gelu'(pre), for an input that was gelu(pre): the gradient of pre.
+// computes   dx: dx = g W. dx_gelu: dx = (g W) gelu'(pre), for an input that was gelu(pre): the gradient of pre; and
+//            partial[p] = the sum over rows 64 p to 64 p + 63 of that dx before it is rounded.
 //            dweight: out[part] = g^T x over the rows of that part; part p has the rows p * part_rows up to the next
-// pointers   g (M, N), weight (N, K), x, pre, dx (M, K) of T, out (parts, N, K) of f32, by rows, 16-byte aligned. Any M;
-//            N and K multiples of 8; part_rows a multiple of 32, and no part without rows.
+// pointers   g (M, N), weight (N, K), x, pre, dx (M, K) of T, out (parts, N, K), partial (ceil(M / 64), K) of f32, by
+//            rows, 16-byte aligned; dx may be pre. Any M; N and K multiples of 8; part_rows a multiple of 32, and no part without rows.
 // arithmetic products of 16-bit values, summed in f32 by the matrix units; gelu' in f32; dx rounded once
 // owners     a block owns a tile of dx, or of one part of out; a warp 32 columns of it. Each sum runs over N, or over
-//            the part's rows, in one order: same input and parts, same bits.
-// outputs    dx and out are set. With one part out may be dW; else matmul_bwd_dweight_reduce of ptx/matmul_scalar.cu
+//            the part's rows, in one order: same input and parts, same bits. Sums of dx's rows are made of 32 and 32 of
+//            them, whatever the tile.
+// outputs    dx, partial and out are set. With one part out may be dW; else matmul_bwd_dweight_reduce of ptx/matmul_scalar.cu
 //            sums the parts.
 // launch     dx: ceil(M / tile) ceil(K / tile) blocks in x; dweight: parts ceil(N / tile) ceil(K / tile). Blocks of 256
 //            threads for tiles of 128 x 128, of 128 threads for tiles of 64 x 64 (`tile64`). No dynamic shared memory.
@@ -19,20 +21,76 @@
 
 namespace matmul {
 
-struct Nothing {
+struct Nothing : Rowwise {
     DEVICE void start(unsigned, unsigned) {}
     DEVICE void apply(float (&)[8], size_t, unsigned, bool) const {}
 };
 
-template <typename V> struct GeluSlope {
+// Also sums the columns over the 64 rows that two warps of a small tile, or one of a large one, have.
+template <unsigned SIDE, typename V> struct GeluSlope {
     const V *pre;
-    DEVICE void start(unsigned, unsigned) {}
-    DEVICE void apply(float (&v)[8], size_t at, unsigned count, bool whole) const {
+    float *partial;
+    // Of the 32 rows so far, and of those before them.
+    float sums[8], before[8];
+    DEVICE void start(unsigned, unsigned) {
+#pragma unroll
+        for (unsigned i = 0; i < 8; ++i) {
+            sums[i] = before[i] = 0.0f;
+        }
+    }
+    DEVICE void apply(float (&v)[8], size_t at, unsigned count, bool whole) {
         float p[8];
         load8(p, pre + at, count, whole);
 #pragma unroll
         for (unsigned i = 0; i < 8; ++i) {
             v[i] *= gelu_slope(p[i]);
+            sums[i] += v[i];
+        }
+    }
+    // The lanes of a column are four apart.
+    DEVICE void pause() {
+#pragma unroll
+        for (unsigned i = 0; i < 8; ++i) {
+#pragma unroll
+            for (unsigned distance = WARP / 2; distance >= 4; distance /= 2) {
+                sums[i] += __shfl_xor_sync(ALL_LANES, sums[i], distance);
+            }
+            before[i] += sums[i];
+            sums[i] = 0.0f;
+        }
+    }
+    DEVICE void finish(char *shared, unsigned first_row, unsigned column, unsigned count, unsigned m, unsigned k) {
+        const unsigned lane = threadIdx.x % WARP;
+        bool writes = lane < 4;
+        if (SIDE == 64) {
+            // The lower half of the rows belongs to another warp, which hands its sums over.
+            float *handed = reinterpret_cast<float *>(shared) + warp_column();
+            const bool lower = warp_row<SIDE>() > 0;
+            __syncthreads();
+            if (lower && writes) {
+#pragma unroll
+                for (unsigned i = 0; i < 8; ++i) {
+                    handed[lane * 8 + i] = before[i];
+                }
+            }
+            __syncthreads();
+            writes = writes && !lower;
+            if (writes) {
+#pragma unroll
+                for (unsigned i = 0; i < 8; ++i) {
+                    before[i] += handed[lane * 8 + i];
+                }
+            }
+        }
+        if (writes && first_row < m) {
+            float *to = partial + size_t(first_row / 64) * k + column;
+#pragma unroll
+            for (unsigned i = 0; i < 8; i += 4) {
+                if (i < count) {
+                    st_global_v4(to + i, make_uint4(__float_as_uint(before[i]), __float_as_uint(before[i + 1]),
+                                                    __float_as_uint(before[i + 2]), __float_as_uint(before[i + 3])));
+                }
+            }
         }
     }
 };
@@ -94,9 +152,9 @@ using namespace matmul;
     ENTRY(matmul_bwd_dx##TILE##_##T, SIDE)(const T *g, const T *weight, T *dx, uint32_t m, uint32_t n, uint32_t k) {   \
         backward_dx<SIDE>(g, weight, dx, m, n, k, Nothing{});                                                          \
     }                                                                                                                  \
-    ENTRY(matmul_bwd_dx_gelu##TILE##_##T, SIDE)(const T *g, const T *weight, const T *pre, T *dx, uint32_t m,          \
-                                                uint32_t n, uint32_t k) {                                              \
-        backward_dx<SIDE>(g, weight, dx, m, n, k, GeluSlope<T>{pre});                                                  \
+    ENTRY(matmul_bwd_dx_gelu##TILE##_##T, SIDE)(const T *g, const T *weight, const T *pre, T *dx, float *partial,      \
+                                                uint32_t m, uint32_t n, uint32_t k) {                                  \
+        backward_dx<SIDE>(g, weight, dx, m, n, k, GeluSlope<SIDE, T>{pre, partial});                               \
     }                                                                                                                  \
     ENTRY(matmul_bwd_dweight##TILE##_##T, SIDE)(const T *g, const T *x, float *out, uint32_t m, uint32_t n,            \
                                                 uint32_t k, uint32_t part_rows) {                                      \

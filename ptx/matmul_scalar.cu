@@ -3,11 +3,10 @@
 //
 // computes   fwd_bias, fwd_bias_gelu, fwd_bias_residual: as ptx/matmul.cu. bwd_dx, bwd_dx_gelu, bwd_dweight: as
 //            ptx/matmul_bwd.cu. bwd_dbias: partial[part] = sum of g's rows in that part; part p has the rows
-//            p * part_rows up to the next. bwd_dbias_gelu: g = dy gelu'(pre), and the same of that g before it is
-//            rounded. dweight_reduce, dbias_reduce: out = (or +=) the sum over partial's rows
-// pointers   x, pre of dx_gelu, dx (M, K), weight (N, K), g, dy, y, residual, pre (M, N) of T; bias (N), out of dweight
+//            p * part_rows up to the next. dweight_reduce, dbias_reduce: out = (or +=) the sum over partial's rows
+// pointers   x, pre of dx_gelu, dx (M, K), weight (N, K), g, y, residual, pre (M, N) of T; bias (N), out of dweight
 //            (parts, N, K), partial (parts, N) or (parts, len), out of reduce (len) of f32; by rows, 16-byte aligned.
-//            Any M, N and K; no part without rows. g may be dy.
+//            Any M, N and K; no part without rows. dx may be pre.
 // arithmetic f32; what is stored as T is rounded once
 // owners     products: a block a tile of 64 x 64, a thread 4 x 4 of it; dbias: a block 128 columns of a part, its warps
 //            every eighth row; reduce: dweight a thread four elements, dbias a lane an element, its block's warps every
@@ -18,7 +17,7 @@
 //            dynamic shared memory.
 // resources  static shared memory: products 8.5 KiB, dbias 4 KiB, dbias_reduce 1 KiB; registers in RESOURCES.md
 // cost       products 2 M N K FLOPs, each operand read once for 64 rows or columns of the output; the others bound by
-//            memory: dbias sizeof(T) M N bytes (three times that with GELU), reduce 4 (parts + 1) len
+//            memory: dbias sizeof(T) M N bytes, reduce 4 (parts + 1) len
 #include "gelu.cuh"
 
 namespace scalar {
@@ -98,16 +97,22 @@ DEVICE void product(unsigned block, const Left &left, const Right &right, unsign
             }
         }
     }
+    put.finish(sums, a, first_row, first_column, m, n);
 }
 
+// What needs nothing of the whole tile.
+struct Single {
+    DEVICE void finish(float (&)[EACH][EACH], Stage &, unsigned, unsigned, unsigned, unsigned) const {}
+};
+
 // What becomes of a sum: its place in the output, and its column.
-template <typename T> struct Bias {
+template <typename T> struct Bias : Single {
     const float *bias;
     T *y;
     DEVICE void operator()(float sum, size_t at, unsigned column) const { y[at] = narrow<T>(sum + bias[column]); }
 };
 
-template <typename T> struct BiasGelu {
+template <typename T> struct BiasGelu : Single {
     const float *bias;
     T *pre, *y;
     DEVICE void operator()(float sum, size_t at, unsigned column) const {
@@ -116,7 +121,7 @@ template <typename T> struct BiasGelu {
     }
 };
 
-template <typename T> struct BiasResidual {
+template <typename T> struct BiasResidual : Single {
     const float *bias;
     const T *residual;
     T *y;
@@ -125,7 +130,7 @@ template <typename T> struct BiasResidual {
     }
 };
 
-template <typename T> struct Store {
+template <typename T> struct Store : Single {
     T *out;
     DEVICE void operator()(float sum, size_t at, unsigned) const { out[at] = narrow<T>(sum); }
 };
@@ -133,7 +138,35 @@ template <typename T> struct Store {
 template <typename T> struct GeluSlope {
     const T *pre;
     T *dx;
-    DEVICE void operator()(float sum, size_t at, unsigned) const { dx[at] = narrow<T>(sum * gelu_slope(widen(pre[at]))); }
+    float *partial;
+    // The sum becomes the gradient, for `finish`.
+    DEVICE void operator()(float &sum, size_t at, unsigned) const {
+        sum *= gelu_slope(widen(pre[at]));
+        dx[at] = narrow<T>(sum);
+    }
+    // Sums the columns over the tile's rows: each thread its own four, then a thread a column those of all, in order.
+    DEVICE void finish(float (&sums)[EACH][EACH], Stage &stage, unsigned first_row, unsigned first_column, unsigned m,
+                       unsigned n) const {
+        const unsigned row = threadIdx.x / ACROSS, column = threadIdx.x % ACROSS;
+#pragma unroll
+        for (unsigned j = 0; j < EACH; ++j) {
+            float sum = 0.0f;
+#pragma unroll
+            for (unsigned i = 0; i < EACH; ++i) {
+                sum += first_row + row * EACH + i < m ? sums[i][j] : 0.0f;
+            }
+            stage[row][column + j * ACROSS] = sum;
+        }
+        __syncthreads();
+        if (threadIdx.x < SIDE && first_column + threadIdx.x < n) {
+            float sum = 0.0f;
+#pragma unroll
+            for (unsigned i = 0; i < DEPTH; ++i) {
+                sum += stage[i][threadIdx.x];
+            }
+            partial[size_t(first_row / SIDE) * n + first_column + threadIdx.x] = sum;
+        }
+    }
 };
 
 template <typename T, typename Put>
@@ -152,43 +185,13 @@ DEVICE void backward_dweight(const T *g, const T *x, float *out, unsigned m, uns
     const unsigned tiles = ((n + SIDE - 1) / SIDE) * ((k + SIDE - 1) / SIDE), part = blockIdx.x / tiles;
     const unsigned begin = part * part_rows, end = begin + min(m - begin, part_rows);
     product(blockIdx.x % tiles, Across<T>{g, n}, Across<T>{x, k}, n, k, begin, end,
-            Store<float>{out + size_t(part) * n * k});
+            Store<float>{{}, out + size_t(part) * n * k});
 }
 
 constexpr unsigned COLUMNS = 4 * WARP;
 
-template <typename T> DEVICE void store4(T *to, Four<T> v) { st_global_v2(to, v.words); }
-template <> DEVICE void store4<float>(float *to, Four<float> v) {
-    st_global_v4(to, make_uint4(__float_as_uint(v.words.x), __float_as_uint(v.words.y), __float_as_uint(v.words.z),
-                                __float_as_uint(v.words.w)));
-}
-
-// The rows that are summed: as they are, or made here.
-template <typename T> struct Rows {
-    const T *g;
-    DEVICE float one(size_t at) const { return widen(g[at]); }
-    DEVICE float4 four(size_t at) const { return Four<T>::load(g + at).widened(); }
-};
-
-template <typename T> struct GeluRows {
-    const T *dy, *pre;
-    T *g;
-    DEVICE float one(size_t at) const {
-        const float v = widen(dy[at]) * gelu_slope(widen(pre[at]));
-        g[at] = narrow<T>(v);
-        return v;
-    }
-    DEVICE float4 four(size_t at) const {
-        const float4 y = Four<T>::load(dy + at).widened(), p = Four<T>::load(pre + at).widened();
-        const float4 v =
-            make_float4(y.x * gelu_slope(p.x), y.y * gelu_slope(p.y), y.z * gelu_slope(p.z), y.w * gelu_slope(p.w));
-        store4(g + at, Four<T>::narrowed(v));
-        return v;
-    }
-};
-
-template <typename Source>
-DEVICE void backward_dbias(const Source &source, float *partial, unsigned m, unsigned n, unsigned part_rows) {
+template <typename T>
+DEVICE void backward_dbias(const T *g, float *partial, unsigned m, unsigned n, unsigned part_rows) {
     __shared__ __align__(16) float sums[WARPS][COLUMNS];
     const unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, groups = (n + COLUMNS - 1) / COLUMNS;
     const unsigned part = blockIdx.x / groups, first = blockIdx.x % groups * COLUMNS;
@@ -197,7 +200,7 @@ DEVICE void backward_dbias(const Source &source, float *partial, unsigned m, uns
         float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         if (first + lane * 4 < n) {
             for (unsigned row = begin + warp; row < end; row += WARPS) {
-                const float4 v = source.four(size_t(row) * n + first + lane * 4);
+                const float4 v = Four<T>::load(g + size_t(row) * n + first + lane * 4).widened();
                 sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
             }
         }
@@ -208,7 +211,7 @@ DEVICE void backward_dbias(const Source &source, float *partial, unsigned m, uns
             float sum = 0.0f;
             if (first + column < n) {
                 for (unsigned row = begin + warp; row < end; row += WARPS) {
-                    sum += source.one(size_t(row) * n + first + column);
+                    sum += widen(g[size_t(row) * n + first + column]);
                 }
             }
             sums[warp][column] = sum;
@@ -300,33 +303,29 @@ ENTRY(matmul_bwd_dbias_reduce_add_f32)(const float *partial, float *out, uint32_
 #define ENTRIES(T)                                                                                                     \
     ENTRY(matmul_fwd_bias_scalar_##T)(const T *x, const T *weight, const float *bias, T *y, uint32_t m, uint32_t n,    \
                                       uint32_t k) {                                                                    \
-        forward(x, weight, m, n, k, Bias<T>{bias, y});                                                                 \
+        forward(x, weight, m, n, k, Bias<T>{{}, bias, y});                                                             \
     }                                                                                                                  \
     ENTRY(matmul_fwd_bias_gelu_scalar_##T)(const T *x, const T *weight, const float *bias, T *pre, T *y, uint32_t m,   \
                                            uint32_t n, uint32_t k) {                                                   \
-        forward(x, weight, m, n, k, BiasGelu<T>{bias, pre, y});                                                        \
+        forward(x, weight, m, n, k, BiasGelu<T>{{}, bias, pre, y});                                                    \
     }                                                                                                                  \
     ENTRY(matmul_fwd_bias_residual_scalar_##T)(const T *x, const T *weight, const float *bias, const T *residual,      \
                                                T *y, uint32_t m, uint32_t n, uint32_t k) {                             \
-        forward(x, weight, m, n, k, BiasResidual<T>{bias, residual, y});                                               \
+        forward(x, weight, m, n, k, BiasResidual<T>{{}, bias, residual, y});                                           \
     }                                                                                                                  \
     ENTRY(matmul_bwd_dx_scalar_##T)(const T *g, const T *weight, T *dx, uint32_t m, uint32_t n, uint32_t k) {          \
-        backward_dx(g, weight, m, n, k, Store<T>{dx});                                                                 \
+        backward_dx(g, weight, m, n, k, Store<T>{{}, dx});                                                             \
     }                                                                                                                  \
-    ENTRY(matmul_bwd_dx_gelu_scalar_##T)(const T *g, const T *weight, const T *pre, T *dx, uint32_t m, uint32_t n,     \
-                                         uint32_t k) {                                                                 \
-        backward_dx(g, weight, m, n, k, GeluSlope<T>{pre, dx});                                                        \
+    ENTRY(matmul_bwd_dx_gelu_scalar_##T)(const T *g, const T *weight, const T *pre, T *dx, float *partial, uint32_t m, \
+                                         uint32_t n, uint32_t k) {                                                     \
+        backward_dx(g, weight, m, n, k, GeluSlope<T>{pre, dx, partial});                                               \
     }                                                                                                                  \
     ENTRY(matmul_bwd_dweight_scalar_##T)(const T *g, const T *x, float *out, uint32_t m, uint32_t n, uint32_t k,       \
                                          uint32_t part_rows) {                                                         \
         backward_dweight(g, x, out, m, n, k, part_rows);                                                               \
     }                                                                                                                  \
     ENTRY(matmul_bwd_dbias_##T)(const T *g, float *partial, uint32_t m, uint32_t n, uint32_t part_rows) {              \
-        backward_dbias(Rows<T>{g}, partial, m, n, part_rows);                                                          \
-    }                                                                                                                  \
-    ENTRY(matmul_bwd_dbias_gelu_##T)(const T *dy, const T *pre, T *g, float *partial, uint32_t m, uint32_t n,          \
-                                     uint32_t part_rows) {                                                             \
-        backward_dbias(GeluRows<T>{dy, pre, g}, partial, m, n, part_rows);                                             \
+        backward_dbias(g, partial, m, n, part_rows);                                                                   \
     }
 
 ENTRIES(f16)

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use dynavit::device::cuda::{Entry, SHARED_UNASKED, elements};
-use dynavit::ops::{adamw, assemble, attention, cross_entropy, gather, layer_norm, matmul, patchify};
+use dynavit::ops::{adamw, assemble, attention, cross_entropy, gather, layer_norm, matmul, patchify, saliency};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -21,6 +21,7 @@ const OPS: &[(&str, &[Entry])] = &[
     ("matmul_bwd", matmul::cuda::BACKWARD),
     ("matmul_scalar", matmul::cuda::SCALAR),
     ("patchify", patchify::cuda::ENTRIES),
+    ("saliency", saliency::cuda::ENTRIES),
     ("tensor", elements::ENTRIES),
 ];
 

@@ -49,4 +49,5 @@ def main():
     serve(f"torch {torch.__version__} {precision}", train if mode == "train" else infer)
 
 
-main()
+if __name__ == "__main__":
+    main()

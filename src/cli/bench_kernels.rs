@@ -83,10 +83,7 @@ pub fn table(kernels: &[KernelTime]) -> Result<()> {
     let launches: u64 = kernels.iter().map(|kernel| kernel.launches).sum();
     print::line(&format!("{launches} launches a step, {total:.3} ms in kernels"))?;
     let width = kernels.iter().map(|kernel| kernel.name.len()).max().unwrap_or(0);
-    print::line(&format!(
-        "{:width$} launches        ms   part   TFLOP/s    GB/s  of bound  moved/given",
-        "kernel"
-    ))?;
+    print::line(&format!("{:width$} launches        ms   part   TFLOP/s    GB/s  of bound  moved/given", "kernel"))?;
     for kernel in kernels {
         let KernelTime { name, launches, milliseconds, flops, bytes, moved_bytes, share_of_bound } = kernel;
         let seconds = milliseconds / 1e3;

@@ -4,6 +4,7 @@
 use super::{LAYER_NORM_EPS, Vit};
 use crate::error::Result;
 use crate::ops::matmul::{self, Epilogue};
+use crate::ops::mlp::{self, Layers};
 use crate::ops::{attention, gather, layer_norm};
 use crate::tape::{Tape, Var};
 use std::sync::Arc;
@@ -45,9 +46,8 @@ impl Vit {
         let x = matmul::forward(tape.as_deref_mut(), mixed, &weight, &bias, Epilogue::BiasResidual(x))?;
         let normal =
             layer_norm::forward(tape.as_deref_mut(), &x, &p("norm2.weight"), &p("norm2.bias"), LAYER_NORM_EPS)?;
-        let (weight, bias) = (p("mlp.fc1.weight"), p("mlp.fc1.bias"));
-        let hidden = matmul::forward(tape.as_deref_mut(), &normal, &weight, &bias, Epilogue::BiasGelu)?;
-        let (weight, bias) = (p("mlp.fc2.weight"), p("mlp.fc2.bias"));
-        matmul::forward(tape, &hidden, &weight, &bias, Epilogue::BiasResidual(&x))
+        let (weight1, bias1) = (&p("mlp.fc1.weight"), &p("mlp.fc1.bias"));
+        let (weight2, bias2) = (&p("mlp.fc2.weight"), &p("mlp.fc2.bias"));
+        mlp::forward(tape, &normal, Layers { weight1, bias1, weight2, bias2 }, Some(&x))
     }
 }

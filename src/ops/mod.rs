@@ -3,7 +3,9 @@
 //! | op | forward | gradient to |
 //! |---|---|---|
 //! | patchify | images (B,C,h,w), kept (B,k) -> (B,k,C*P*P) | nothing: pixels carry none |
-//! | matmul | x W^T + b, then nothing, GELU or + residual | x, W, b, residual |
+//! | saliency | images (B,h,w,3) -> scores (B,N) -> kept (B,k), on cards; the CPU's are in `prune` | nothing |
+//! | matmul | x W^T + b, then nothing or + residual | x, W, b, residual |
+//! | mlp | gelu(x W1^T + b1) W2^T + b2, then nothing or + residual | x, both W and b, residual |
 //! | assemble | [CLS], tokens and position rows -> (B,1+k,D) | tokens, cls, positions |
 //! | layer_norm | rows of D | x, weight, bias |
 //! | attention | softmax(Q K^T / sqrt(Dh)) V per head | q, k, v |
@@ -24,10 +26,12 @@ pub mod gelu;
 pub mod grad_norm;
 pub mod layer_norm;
 pub mod matmul;
+pub mod mlp;
 pub mod patchify;
 pub mod ptx;
 pub mod real;
 pub mod residual;
+pub mod saliency;
 pub mod softmax;
 #[cfg(test)]
 pub mod testing;

@@ -15,6 +15,7 @@ pub static MATMUL: Ptx = embedded!("matmul");
 pub static MATMUL_BWD: Ptx = embedded!("matmul_bwd");
 pub static MATMUL_SCALAR: Ptx = embedded!("matmul_scalar");
 pub static PATCHIFY: Ptx = embedded!("patchify");
+pub static SALIENCY: Ptx = embedded!("saliency");
 
 /// All of them, and that of plain values.
 pub static ALL: &[&Ptx] = &[
@@ -30,6 +31,7 @@ pub static ALL: &[&Ptx] = &[
     &MATMUL_BWD,
     &MATMUL_SCALAR,
     &PATCHIFY,
+    &SALIENCY,
     &elements::PTX,
 ];
 

@@ -3,10 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
+mod card;
 mod keep;
 mod scorers;
 mod select;
 
+pub use card::select_on_card;
 pub use keep::Keep;
 pub use select::{scores, select, top_k};
 

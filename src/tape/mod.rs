@@ -217,6 +217,14 @@ impl Grads<'_> {
         Ok(())
     }
 
+    /// What others have given to an activation so far, held by nobody else. Whoever takes it gives back the sum with `add`.
+    pub fn take(&mut self, slot: Slot) -> Result<Option<Tensor>> {
+        match slot {
+            Slot::Node(node) => self.nodes[node].take().map(Tensor::into_unique).transpose(),
+            Slot::None | Slot::Param { .. } => Ok(None),
+        }
+    }
+
     /// Lets `add` add to a parameter's gradient in place. `slot` must be a parameter, which `emit` sees to.
     pub fn param_add(&mut self, slot: Slot, add: impl FnOnce(&mut [f32])) {
         self.param_put(slot, |sum, write| {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::support::*;
+use dynavit::device::cpu::gemm::Write;
 use dynavit::device::cuda::{Arena, Gpu, Half, Values};
 use dynavit::ops::layer_norm;
 
@@ -17,23 +18,29 @@ pub fn check(gpu: &Gpu, half: Half) {
         let card = |slice| Values::Half(half, slice);
         let x_values = card(x_card);
         layer_norm::cuda::forward(gpu, x_values, weight_card, bias_card, 1e-6, card(y), mean, rstd).unwrap();
-        let (dx, partial) =
-            (arena.alloc(n).unwrap(), arena.alloc(layer_norm::cuda::partial_len(rows, d).unwrap()).unwrap());
-        let (dweight, dbias) = (arena.zeros(d).unwrap(), arena.zeros(d).unwrap());
         let dy_card = arena.upload(&dy).unwrap();
-        layer_norm::cuda::backward(
-            gpu,
-            card(dy_card),
-            x_values,
-            weight_card,
-            mean,
-            rstd,
-            card(dx),
-            partial,
-            dweight,
-            dbias,
-        )
-        .unwrap();
+        let others = bits(half, &values(n, 11));
+        let backward = |dx, write| {
+            let partial = arena.alloc(layer_norm::cuda::partial_len(rows, d).unwrap()).unwrap();
+            let (dweight, dbias) = (arena.zeros(d).unwrap(), arena.zeros(d).unwrap());
+            layer_norm::cuda::backward(
+                gpu,
+                card(dy_card),
+                x_values,
+                weight_card,
+                mean,
+                rstd,
+                card(dx),
+                write,
+                partial,
+                dweight,
+                dbias,
+            )
+            .unwrap();
+            (dx, dweight, dbias)
+        };
+        let (sum, _, _) = backward(arena.upload(&others).unwrap(), Write::Add);
+        let (dx, dweight, dbias) = backward(arena.alloc(n).unwrap(), Write::Set);
         let (x, dy, weight, bias) = (wide(half, &x), wide(half, &dy), f64s(&weight), f64s(&bias));
         let what = format!("layer norm {half:?} {rows} x {d}");
         // Values below 1 about a mean near 0 normalise to below 4; the statistics of a row are sums of d of them. The factors
@@ -45,6 +52,10 @@ pub fn check(gpu: &Gpu, half: Half) {
         let (edx, edweight, edbias) = layer_norm::reference::backward(&x, &weight, &dy, 1e-6);
         let got = wide(half, &gpu.stream().download(dx).unwrap());
         close(&format!("dx of {what}"), &got, &edx, |i| unit(half) * edx[i].abs() + 32.0 * few);
+        let others = wide(half, &others);
+        let expected: Vec<f64> = edx.iter().zip(&others).map(|(dx, other)| dx + other).collect();
+        let got = wide(half, &gpu.stream().download(sum).unwrap());
+        close(&format!("dx added in {what}"), &got, &expected, |i| unit(half) * expected[i].abs() + 32.0 * few + UNIT);
         for (name, slice, expected) in [("dweight", dweight, edweight), ("dbias", dbias, edbias)] {
             let got = f64s(&gpu.stream().download(slice).unwrap());
             close(&format!("{name} of {what}"), &got, &expected, |_| 8.0 * rows as f64 * (few + rows as f64 * UNIT));

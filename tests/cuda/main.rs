@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod attentions;
+mod bytes;
 mod layer_norms;
 mod products;
 mod support;
@@ -42,6 +43,7 @@ fn ops_on_the_card_match_their_references() {
         products::check(&gpu, half);
         attentions::check(&gpu, half);
         layer_norms::check(&gpu, half);
+        bytes::check(&gpu, half);
         called.extend(gpu.called());
     }
     attentions::check_f32(&gpu);

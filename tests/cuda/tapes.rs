@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::support::*;
-use dynavit::device::cuda::Gpu;
+use dynavit::device::cuda::{Gpu, Store};
 use dynavit::error::Result;
 use dynavit::ops::{assemble, cross_entropy, gather, layer_norm, patchify, residual};
 use dynavit::rng::{Purpose, Stream};
@@ -121,6 +121,24 @@ pub fn check(gpu: &Arc<Gpu>) {
                 terms: rows.max(32),
             },
         );
+        // The gradient of a residual is there before that of the layer norm, which adds to it. In f32, where what is stored
+        // between the ops is rounded as their sums are.
+        if gpu.compute() == Store::F32 {
+            compare(
+                gpu,
+                Case {
+                    what: format!("layer norm {rows} x {d} and a residual"),
+                    inputs: vec![vec![rows, d], vec![d], vec![d]],
+                    activations: 1,
+                    run: &|tape, v| {
+                        let twice = residual::forward(Some(tape), &v[0], &v[0])?;
+                        let normal = layer_norm::forward(Some(tape), &twice, &v[1], &v[2], 1e-6)?;
+                        residual::forward(Some(tape), &twice, &normal)
+                    },
+                    terms: rows.max(32),
+                },
+            );
+        }
     }
     for (b, classes) in [(1, 1), (1, 2), (3, 5), (7, 31), (33, 100), (4, 33), (5, 200), (130, 7)] {
         for smoothing in [0.0, 0.1] {

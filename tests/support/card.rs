@@ -199,7 +199,11 @@ impl Rig {
             args.push(self.stored(&values(m * k, 6)));
         }
         let dx = self.blank(self.stored.width() * m * k);
-        args.extend([dx, count(m), count(n), count(k)]);
+        args.push(dx);
+        if entry.contains("gelu") {
+            args.push(self.blank(4 * matmul::cuda::gelu_partial_len(matmul::cuda::Sizes { m, n, k })));
+        }
+        args.extend([m, n, k].map(count));
         self.launch(entry, matmul::cuda::Sizes { m, n, k }.backward_dx(tile).unwrap(), &args)?;
         self.read(self.stored, dx, m * k)
     }
@@ -215,16 +219,12 @@ impl Rig {
         Ok((0..n * k).map(|i| parts.iter().skip(i).step_by(n * k).sum()).collect())
     }
 
-    /// The sums of the columns of dy by parts, then over them; of dy gelu'(pre) where the entry has it.
+    /// The sums of the columns of dy by parts, then over them.
     pub fn matmul_dbias(&self, entry: &str, m: usize, n: usize) -> MatmulResult {
         let count = |n: usize| Value::Count(n as u32);
         let (shape, parts) = matmul::cuda::Sizes { m, n, k: 1 }.backward_dbias().unwrap();
         let partial = self.blank(4 * parts.count * n);
-        let mut args = vec![self.stored(&values(m * n, 5))];
-        if entry.contains("gelu") {
-            args.extend([self.stored(&values(m * n, 6)), self.blank(self.stored.width() * m * n)]);
-        }
-        args.extend([partial, count(m), count(n), count(parts.rows)]);
+        let args = [self.stored(&values(m * n, 5)), partial, count(m), count(n), count(parts.rows)];
         self.launch(entry, shape, &args)?;
         let dbias = self.f32(&vec![1.0; n]);
         let shape = matmul::cuda::Sizes { m, n, k: 1 }.dbias_reduce().unwrap();

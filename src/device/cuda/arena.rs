@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 /// Every buffer begins at a multiple of this, which serves the widest loads.
 const ALIGNMENT: u64 = 256;
 
-/// A number that kernels know: f32, f16 and bf16 as their bits, bytes, words.
+/// A number that kernels know: f32, f64, f16 and bf16 as their bits, bytes, words.
 pub trait Element: DeviceCopy + Default + private::Sealed {}
 
 mod private {
@@ -24,7 +24,7 @@ macro_rules! elements {
         impl Element for $t {}
     )*};
 }
-elements!(f32 u16 u8 u32 i32);
+elements!(f32 f64 u16 u8 u32 i32);
 
 /// Memory of a card. Buffers live until the arena is cleared or dropped.
 ///

@@ -1,8 +1,8 @@
 //! What ran on the card and for how long: events around each launch.
 #![allow(unsafe_code)]
 
-use super::launch::{Arg, Entry};
 use super::check;
+use super::launch::{Arg, Entry};
 use crate::error::Result;
 use cust::sys::{self, CUevent, CUstream};
 use std::ptr;

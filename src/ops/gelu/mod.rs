@@ -25,19 +25,9 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var) -> Result<Var> {
     let mut y = x.value.like(x.shape())?;
     match x.value.device() {
         Device::Cpu => cpu::forward(x.value.data(), y.data_mut()),
-        Device::Cuda => return Err(Error::shape("gelu", "on a card it is part of matmul")),
+        Device::Cuda => return Err(Error::shape("gelu", "on a card it is part of mlp")),
     }
     emit(tape, "gelu", y, &[x], &[], |_| GeluBackward { x: x.value.clone(), dx: x.slot })
-}
-
-/// dy * gelu'(x), for ops that fuse it; in the memory of dy when nobody else holds that.
-pub(super) fn gradient(x: &Tensor, dy: Tensor) -> Result<Tensor> {
-    let mut dx = dy.into_unique()?;
-    match x.device() {
-        Device::Cpu => cpu::backward(x.data(), dx.data_mut()),
-        Device::Cuda => return Err(Error::shape("gelu", "on a card it is part of matmul")),
-    }
-    Ok(dx)
 }
 
 impl Backward for GeluBackward {
@@ -46,7 +36,9 @@ impl Backward for GeluBackward {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        grads.add(self.dx, gradient(&self.x, dy)?)
+        let mut dx = dy.into_unique()?;
+        cpu::backward(self.x.data(), dx.data_mut());
+        grads.add(self.dx, dx)
     }
 }
 

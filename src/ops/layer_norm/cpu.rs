@@ -1,6 +1,7 @@
 //! Layer norm on the CPU: rows over threads, weight and bias gradients through ordered partial sums.
 #![forbid(unsafe_code)]
 
+use crate::device::cpu::gemm::Write;
 use crate::device::cpu::vector::{self, Moments};
 use rayon::prelude::*;
 
@@ -30,6 +31,7 @@ pub fn backward(
     rstd: &[f32],
     dy: &[f32],
     dx: &mut [f32],
+    write: Write,
 ) -> (Vec<f32>, Vec<f32>) {
     let d = weight.len();
     let operands = x.par_chunks(ROWS * d).zip(dy.par_chunks(ROWS * d));
@@ -37,14 +39,20 @@ pub fn backward(
     let tasks = dx.par_chunks_mut(ROWS * d).zip(operands).zip(statistics);
     let partial: Vec<(Vec<f32>, Vec<f32>)> = tasks
         .map(|((dx, (x, dy)), (mean, rstd))| {
-            let (mut dweight, mut dbias, mut g) = (vec![0.0; d], vec![0.0; d], vec![0.0; d]);
+            let (mut dweight, mut dbias, mut g, mut row_dx) = (vec![0.0; d], vec![0.0; d], vec![0.0; d], vec![0.0; d]);
             let rows = dx.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(dy.chunks_exact(d));
             for (i, ((dx, x), dy)) in rows.enumerate() {
                 let row = Moments { mean: mean[i], rstd: rstd[i] };
                 vector::normalise_backward(x, dy, row, weight, &mut dweight, &mut dbias, &mut g);
                 let a = vector::sum(&g) / d as f32;
                 let b = vector::dot_deviation(&g, x, row.mean) * row.rstd * row.rstd / d as f32;
-                vector::centre(&g, x, row, a, b, dx);
+                match write {
+                    Write::Set => vector::centre(&g, x, row, a, b, dx),
+                    Write::Add => {
+                        vector::centre(&g, x, row, a, b, &mut row_dx);
+                        vector::add(dx, &row_dx);
+                    }
+                }
             }
             (dweight, dbias)
         })

@@ -1,6 +1,7 @@
 //! How the kernels of ptx/layer_norm.cu are called: their arguments and their grids.
 #![allow(unsafe_code)]
 
+use crate::device::cpu::gemm::Write;
 use crate::device::cuda::{Entry, Geometry, Gpu, Kind, Slice, Values, counts, lengths};
 use crate::error::{Error, Result};
 use crate::ops::ptx;
@@ -40,6 +41,9 @@ pub const ENTRIES: &[Entry] = &[
     Entry { name: "layer_norm_bwd_dx_f16", args: BACKWARD_DX, since: 75 },
     Entry { name: "layer_norm_bwd_dx_f32", args: BACKWARD_DX, since: 75 },
     Entry { name: "layer_norm_bwd_dx_bf16", args: BACKWARD_DX, since: 80 },
+    Entry { name: "layer_norm_bwd_dx_add_f16", args: BACKWARD_DX, since: 75 },
+    Entry { name: "layer_norm_bwd_dx_add_f32", args: BACKWARD_DX, since: 75 },
+    Entry { name: "layer_norm_bwd_dx_add_bf16", args: BACKWARD_DX, since: 80 },
     Entry { name: "layer_norm_bwd_reduce_f32", args: BACKWARD_REDUCE, since: 75 },
 ];
 
@@ -120,7 +124,7 @@ pub fn forward(
     unsafe { gpu.stream().launch(&kernel, geometry, &args) }
 }
 
-/// dx is set, dweight and dbias are added to, as the op's backward; `partial` has `partial_len` elements.
+/// dx is set or added to as `write` says, dweight and dbias are added to, as the op's backward; `partial` has `partial_len` elements.
 #[allow(clippy::too_many_arguments, reason = "the kernels' operands")]
 pub fn backward(
     gpu: &Gpu,
@@ -130,6 +134,7 @@ pub fn backward(
     mean: Slice<f32>,
     rstd: Slice<f32>,
     dx: Values,
+    write: Write,
     partial: Slice<f32>,
     dweight: Slice<f32>,
     dbias: Slice<f32>,
@@ -151,7 +156,8 @@ pub fn backward(
     )?;
     let (first, second) = (backward_dx_shape(rows, d)?, backward_reduce_shape(d)?);
     let [blocks, rows, d] = counts("layer_norm", [first.grid[0] as usize, rows, d])?;
-    let entry = Entry::named(ENTRIES, &format!("layer_norm_bwd_dx_{}", x.store().name()));
+    let add = if write == Write::Add { "_add" } else { "" };
+    let entry = Entry::named(ENTRIES, &format!("layer_norm_bwd_dx{add}_{}", x.store().name()));
     let kernel = gpu.kernel(&ptx::LAYER_NORM, entry)?;
     let args = [
         dy.into(),

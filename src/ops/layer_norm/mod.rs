@@ -77,7 +77,10 @@ impl Backward for LayerNormBackward {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        let mut dx = self.x.like(self.x.shape())?;
+        let (mut dx, write) = match grads.take(self.dx)? {
+            Some(others) => (others, Write::Add),
+            None => (self.x.like(self.x.shape())?, Write::Set),
+        };
         match self.x.device() {
             Device::Cpu => {
                 let (dweight, dbias) = cpu::backward(
@@ -87,6 +90,7 @@ impl Backward for LayerNormBackward {
                     self.rstd.data(),
                     dy.data(),
                     dx.data_mut(),
+                    write,
                 );
                 grads.param_add(self.dweight, |sum| vector::add(sum, &dweight));
                 grads.param_add(self.dbias, |sum| vector::add(sum, &dbias));
@@ -108,6 +112,7 @@ impl Backward for LayerNormBackward {
                     self.mean.floats(),
                     self.rstd.floats(),
                     dx.values(),
+                    write,
                     partial.floats(),
                     sums[0].0,
                     sums[1].0,

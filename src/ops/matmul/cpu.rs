@@ -53,6 +53,15 @@ pub fn backward_dx(dy: &[f32], weight: &[f32], dx: &mut [f32], n: usize, k: usiz
     par_gemm(dx, &mut [], Mat::new(dy, m, n), &Panels::new(Mat::new(weight, n, k)), Write::Set, &|_| {});
 }
 
+/// dx (rows, n_in) = dy (rows, n_out) W gelu'(pre), for an input that was gelu(pre).
+pub fn backward_dx_gelu(dy: &[f32], weight: &[f32], pre: &[f32], dx: &mut [f32], n: usize, k: usize) {
+    let m = dy.len() / n;
+    par_gemm(dx, &mut [], Mat::new(dy, m, n), &Panels::new(Mat::new(weight, n, k)), Write::Set, &|s| {
+        let start = s.row * k + s.column;
+        vector::gelu_backward(&pre[start..start + s.values.len()], s.values);
+    });
+}
+
 /// dW (n_out, n_in) (+)= dy^T x.
 pub fn backward_dweight(dy: &[f32], x: &[f32], dweight: &mut [f32], write: Write, n: usize, k: usize) {
     let m = dy.len() / n;

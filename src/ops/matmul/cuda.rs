@@ -28,11 +28,11 @@ pub enum Fused<'a> {
     },
 }
 
-/// The way back through a GELU: g (m, n) = dy gelu'(pre), of the same type. g may be dy.
+/// The way back through a GELU before the layer: its input (m, k), and `gelu_partial_len` f32 for sums of the gradient.
 #[derive(Clone, Copy)]
 pub struct GeluBackward<'a> {
     pub pre: Values<'a>,
-    pub g: Values<'a>,
+    pub partial: Slice<'a, f32>,
 }
 
 /// The file of a tile's kernels: the scalar ones share one.
@@ -96,27 +96,43 @@ pub fn forward(gpu: &Gpu, x: Values, weight: Values, bias: Slice<f32>, fused: Fu
     unsafe { launch(gpu, source(tile, (&ptx::MATMUL, ENTRIES)), &name, geometry, &args) }
 }
 
-/// dx (m, k) = g (m, n) weight, times gelu'(pre) where there is a `pre` (m, k): then x was gelu(pre), and dx is the
-/// gradient of pre. All of one type.
-pub fn backward_dx(gpu: &Gpu, sizes: Sizes, g: Values, weight: Values, pre: Option<Values>, dx: Values) -> Result<()> {
+/// Length in f32 of the sums that a product for dx with GELU leaves: (ceil(m / 64), k).
+pub fn gelu_partial_len(sizes: Sizes) -> usize {
+    sizes.m.div_ceil(64).saturating_mul(sizes.k)
+}
+
+/// dx (m, k) = g (m, n) weight. With `gelu` x was gelu(pre) and dx is the gradient of pre, which may be in its memory:
+/// times gelu'(pre), with the sums of its rows, 64 at a time, in `partial`. All of one type but `partial`.
+pub fn backward_dx(
+    gpu: &Gpu,
+    sizes: Sizes,
+    g: Values,
+    weight: Values,
+    gelu: Option<GeluBackward>,
+    dx: Values,
+) -> Result<()> {
     let Sizes { m, n, k } = sizes;
     let [m32, n32, k32] = counts("matmul", [m, n, k])?;
-    let store = Values::common("matmul", &[g, weight, dx, pre.unwrap_or(dx)])?;
+    let pre = gelu.map_or(dx, |gelu| gelu.pre);
+    let store = Values::common("matmul", &[g, weight, dx, pre])?;
+    let partial = gelu.map_or(0, |_| gelu_partial_len(sizes));
     lengths(
         "matmul",
         &[
             ("g", g.len(), m * n),
             ("weight", weight.len(), n * k),
             ("dx", dx.len(), m * k),
-            ("pre", pre.unwrap_or(dx).len(), m * k),
+            ("pre", pre.len(), m * k),
+            ("partial", gelu.map_or(0, |gelu| gelu.partial.len()), partial),
         ],
     )?;
     let tile = tile(gpu, store, sizes.suits_backward(), (m, k), 1)?;
-    let mut args: Vec<Arg> = vec![g.into(), weight.into()];
-    args.extend(pre.map(Arg::from));
-    args.extend::<[Arg; 4]>([dx.into(), m32.into(), n32.into(), k32.into()]);
-    let gelu = if pre.is_some() { "_gelu" } else { "" };
-    let name = format!("matmul_bwd_dx{gelu}{}_{}", tile.suffix(), store.name());
+    let (name, mut args): (_, Vec<Arg>) = match gelu {
+        None => ("", vec![g.into(), weight.into(), dx.into()]),
+        Some(gelu) => ("_gelu", vec![g.into(), weight.into(), pre.into(), dx.into(), gelu.partial.into()]),
+    };
+    args.extend([m32, n32, k32].map(Arg::from));
+    let name = format!("matmul_bwd_dx{name}{}_{}", tile.suffix(), store.name());
     // SAFETY: the buffers have the lengths of the kernel's contract, checked above; the kernel masks what its tiles hold
     // beyond m and k.
     unsafe { launch(gpu, source(tile, (&ptx::MATMUL_BWD, BACKWARD)), &name, sizes.backward_dx(tile)?, &args) }
@@ -186,43 +202,30 @@ pub fn dbias_len(m: usize, n: usize) -> usize {
     Parts::of_dbias(m).count.saturating_mul(n)
 }
 
-/// dbias (n) in f32 = or += the sum of the rows of dy (m, n), `workspace` of `dbias_len` elements. With `gelu`, dy is
-/// first taken back through it, in the same pass: what is summed is g, before it is rounded to its type.
-pub fn backward_dbias(
-    gpu: &Gpu,
-    dy: Values,
-    gelu: Option<GeluBackward>,
-    workspace: Slice<f32>,
-    dbias: Slice<f32>,
-    write: Write,
-) -> Result<()> {
+/// dbias (n) in f32 = or += the sum of the rows of g (m, n), `workspace` of `dbias_len` elements.
+pub fn backward_dbias(gpu: &Gpu, g: Values, workspace: Slice<f32>, dbias: Slice<f32>, write: Write) -> Result<()> {
     let n = dbias.len();
-    let m = dy.len().checked_div(n).unwrap_or(0);
-    let (pre, g) = gelu.map_or((dy, dy), |gelu| (gelu.pre, gelu.g));
-    let store = Values::common("matmul", &[dy, pre, g])?;
-    lengths(
-        "matmul",
-        &[
-            ("dy", dy.len(), m * n),
-            ("pre", pre.len(), m * n),
-            ("g", g.len(), m * n),
-            ("workspace", workspace.len(), dbias_len(m, n)),
-        ],
-    )?;
-    let sizes = Sizes { m, n, k: 1 };
-    let (geometry, parts) = sizes.backward_dbias()?;
-    let [m, n, count, rows] = counts("matmul", [m, n, parts.count, parts.rows])?;
-    let (name, mut args): (_, Vec<Arg>) = match gelu {
-        None => ("dbias", vec![dy.into()]),
-        Some(_) => ("dbias_gelu", vec![dy.into(), pre.into(), g.into()]),
-    };
-    args.extend::<[Arg; 4]>([workspace.into(), m.into(), n.into(), rows.into()]);
-    let file: (&'static Ptx, &'static [Entry]) = (&ptx::MATMUL_SCALAR, SCALAR);
-    // SAFETY: the buffers have the lengths of the kernel's contract, checked above; a thread reads a value of dy before
-    // it writes that of g.
-    unsafe { launch(gpu, file, &format!("matmul_bwd_{name}_{}", store.name()), geometry, &args)? };
-    let args: [Arg; 4] = [workspace.into(), dbias.into(), count.into(), n.into()];
+    let m = g.len().checked_div(n).unwrap_or(0);
+    lengths("matmul", &[("g", g.len(), m * n), ("workspace", workspace.len(), dbias_len(m, n))])?;
+    let (geometry, parts) = Sizes { m, n, k: 1 }.backward_dbias()?;
+    let [m, n, rows] = counts("matmul", [m, n, parts.rows])?;
+    let args: [Arg; 5] = [g.into(), workspace.into(), m.into(), n.into(), rows.into()];
+    let name = format!("matmul_bwd_dbias_{}", g.store().name());
+    // SAFETY: the buffers have the lengths of the kernel's contract, checked above.
+    unsafe { launch(gpu, (&ptx::MATMUL_SCALAR, SCALAR), &name, geometry, &args)? };
+    reduce_dbias(gpu, workspace, dbias, write)
+}
+
+/// dbias (n) in f32 = or += the sum of the rows of `partial` (parts, n).
+pub fn reduce_dbias(gpu: &Gpu, partial: Slice<f32>, dbias: Slice<f32>, write: Write) -> Result<()> {
+    let n = dbias.len();
+    let parts = partial.len().checked_div(n).unwrap_or(0);
+    lengths("matmul", &[("partial", partial.len(), parts * n)])?;
+    let geometry = Sizes { m: parts, n, k: 1 }.dbias_reduce()?;
+    let [parts, n] = counts("matmul", [parts, n])?;
+    let args: [Arg; 4] = [partial.into(), dbias.into(), parts.into(), n.into()];
     let name = format!("matmul_bwd_dbias_reduce_{}", ending(write));
-    // SAFETY: as above; the launch before it in the stream has written the workspace.
-    unsafe { launch(gpu, file, &name, sizes.dbias_reduce()?, &args) }
+    // SAFETY: the buffers have the lengths of the kernel's contract, checked above; what fills `partial` stands before
+    // this in the stream.
+    unsafe { launch(gpu, (&ptx::MATMUL_SCALAR, SCALAR), &name, geometry, &args) }
 }

@@ -1,8 +1,8 @@
-//! The linear layer with fused epilogues, as torch's `linear` followed by nothing, GELU, or a residual sum.
+//! The linear layer with fused epilogues, as torch's `linear` followed by nothing or a residual sum.
 //!
-//! - computes: y = x W^T + b; or gelu(x W^T + b); or x W^T + b + r
-//! - derivative: with g = dy (for GELU dy gelu'(pre)): dx = g W, dW += g^T x, db += sum of g's rows, dr = dy
-//! - saves: x, W; with GELU also the pre-activation
+//! - computes: y = x W^T + b; or x W^T + b + r
+//! - derivative: dx = dy W, dW += dy^T x, db += sum of dy's rows, dr = dy
+//! - saves: x, W
 //! - shapes: x (..., n_in), W (n_out, n_in), b (n_out), r and y (..., n_out)
 //! - cost: 2 rows n_in n_out FLOPs forward, twice that backward; 4 (rows n_in + n_in n_out + rows n_out) bytes forward
 #![deny(unsafe_code)]
@@ -11,21 +11,18 @@ pub mod cpu;
 pub mod cuda;
 pub mod reference;
 
-use super::gelu;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
 use cpu::Finish;
-use cuda::Fused;
+use cuda::{Fused, GeluBackward, Sizes};
 
 /// What follows the product and the bias.
 #[derive(Clone, Copy)]
 pub enum Epilogue<'a> {
     /// Nothing.
     Bias,
-    /// GELU; the pre-activation is kept for the way back.
-    BiasGelu,
     /// A residual of the output's shape is added.
     BiasResidual(&'a Var),
 }
@@ -33,8 +30,6 @@ pub enum Epilogue<'a> {
 struct MatmulBackward {
     x: Tensor,
     weight: Tensor,
-    /// The value before GELU, when there was one.
-    pre: Option<Tensor>,
     dx: Slot,
     dweight: Slot,
     dbias: Slot,
@@ -43,6 +38,38 @@ struct MatmulBackward {
 
 /// The linear layer. `weight` may be of any rank whose first dimension is n_out; the rest is n_in.
 pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, epilogue: Epilogue) -> Result<Var> {
+    let (after, residual) = match epilogue {
+        Epilogue::Bias => (After::Nothing, None),
+        Epilogue::BiasResidual(r) => (After::Residual(&r.value), Some(r)),
+    };
+    let (y, _) = product(&x.value, weight, bias, after, tape.is_some())?;
+    let inputs: Vec<&Var> = std::iter::once(x).chain(residual).collect();
+    emit(tape, "matmul", y, &inputs, &[weight, bias], |_| MatmulBackward {
+        x: x.value.clone(),
+        weight: weight.compute().clone(),
+        dx: x.slot,
+        dweight: weight.slot,
+        dbias: bias.slot,
+        dresidual: residual.map_or(Slot::None, |r| r.slot),
+    })
+}
+
+/// What is done to a product and its bias before they are stored.
+#[derive(Clone, Copy)]
+pub(super) enum After<'a> {
+    Nothing,
+    Residual(&'a Tensor),
+    Gelu,
+}
+
+/// x W^T + b and what comes after. When `training`, a GELU's input comes beside it.
+pub(super) fn product(
+    x: &Tensor,
+    weight: &Var,
+    bias: &Var,
+    after: After,
+    training: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
     let k = *x.shape().last().unwrap_or(&0);
     let n = *weight.shape().first().unwrap_or(&0);
     let mut shape = x.shape().to_vec();
@@ -52,105 +79,128 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, epilo
         let (w, b) = (weight.shape(), bias.shape());
         return Err(Error::shape("matmul", format!("x {:?} with weight {w:?}, bias {b:?}", x.shape())));
     }
-    let residual = match epilogue {
-        Epilogue::BiasResidual(r) if r.shape() != shape => {
-            return Err(Error::shape("matmul", format!("residual {:?} for an output of {shape:?}", r.shape())));
-        }
-        Epilogue::BiasResidual(r) => Some(r),
-        Epilogue::Bias | Epilogue::BiasGelu => None,
-    };
-    let mut y = x.value.like(&shape)?;
-    // The way back from GELU needs its input: with a tape both are written, and without one GELU works in place.
-    let mut pre =
-        (tape.is_some() && matches!(epilogue, Epilogue::BiasGelu)).then(|| x.value.like(&shape)).transpose()?;
-    match x.value.device() {
+    if let After::Residual(r) = after
+        && r.shape() != shape
+    {
+        return Err(Error::shape("matmul", format!("residual {:?} for an output of {shape:?}", r.shape())));
+    }
+    let mut y = x.like(&shape)?;
+    let gelu = matches!(after, After::Gelu);
+    match x.device() {
         Device::Cpu => {
-            let panels = weight.panels(tape.is_some(), || cpu::panels(weight.value.data(), n, k));
-            let (first, finish) = match (epilogue, &mut pre) {
-                (Epilogue::BiasGelu, Some(pre)) => (pre.data_mut(), Finish::GeluBeside(y.data_mut())),
-                (Epilogue::BiasGelu, None) => (y.data_mut(), Finish::Gelu),
-                (Epilogue::BiasResidual(r), _) => (y.data_mut(), Finish::Residual(r.value.data())),
-                (Epilogue::Bias, _) => (y.data_mut(), Finish::Nothing),
+            let panels = weight.panels(training, || cpu::panels(weight.value.data(), n, k));
+            // Without a way back GELU works in place.
+            let mut pre = (gelu && training).then(|| x.like(&shape)).transpose()?;
+            let (first, finish) = match (after, &mut pre) {
+                (After::Gelu, Some(pre)) => (pre.data_mut(), Finish::GeluBeside(y.data_mut())),
+                (After::Gelu, None) => (y.data_mut(), Finish::Gelu),
+                (After::Residual(r), _) => (y.data_mut(), Finish::Residual(r.data())),
+                (After::Nothing, _) => (y.data_mut(), Finish::Nothing),
             };
-            cpu::forward(x.value.data(), &panels, bias.value.data(), finish, first, k);
+            cpu::forward(x.data(), &panels, bias.value.data(), finish, first, k);
+            Ok((y, pre))
         }
         Device::Cuda => {
-            let kept = match (epilogue, &pre) {
-                // The kernel keeps the pre-activation whether or not anybody wants it.
-                (Epilogue::BiasGelu, None) => Some(y.like(&shape)?),
-                _ => pre.clone(),
-            };
-            let fused = match (epilogue, &kept) {
-                (Epilogue::BiasResidual(r), _) => Fused::BiasResidual { residual: r.value.values() },
-                (Epilogue::BiasGelu, Some(pre)) => Fused::BiasGelu { pre: pre.values() },
+            // The kernel keeps the pre-activation whether or not anybody wants it.
+            let pre = gelu.then(|| x.like(&shape)).transpose()?;
+            let fused = match (after, &pre) {
+                (After::Residual(r), _) => Fused::BiasResidual { residual: r.values() },
+                (_, Some(pre)) => Fused::BiasGelu { pre: pre.values() },
                 _ => Fused::Bias,
             };
             let (weight, bias) = (weight.compute().values(), bias.value.floats());
-            cuda::forward(x.value.gpu(), x.value.values(), weight, bias, fused, y.values())?;
+            cuda::forward(x.gpu(), x.values(), weight, bias, fused, y.values())?;
+            Ok((y, pre))
         }
     }
-    let inputs: Vec<&Var> = std::iter::once(x).chain(residual).collect();
-    emit(tape, "matmul", y, &inputs, &[weight, bias], |_| MatmulBackward {
-        x: x.value.clone(),
-        weight: weight.compute().clone(),
-        pre,
-        dx: x.slot,
-        dweight: weight.slot,
-        dbias: bias.slot,
-        dresidual: residual.map_or(Slot::None, |r| r.slot),
-    })
+}
+
+/// (m, n, k) of the layer that made g (..., n) with weights of n rows.
+fn sizes(g: &Tensor, weight: &Tensor) -> Sizes {
+    let n = weight.shape()[0];
+    Sizes { m: g.len() / n, n, k: weight.len() / n }
+}
+
+/// Gives g W, in the shape of x, to x's slot.
+pub(super) fn input_gradient(g: &Tensor, weight: &Tensor, x: &Tensor, dx: Slot, grads: &mut Grads) -> Result<()> {
+    if !grads.wanted(dx) {
+        return Ok(());
+    }
+    let mut gradient = x.like(x.shape())?;
+    let sizes = sizes(g, weight);
+    match g.device() {
+        Device::Cpu => cpu::backward_dx(g.data(), weight.data(), gradient.data_mut(), sizes.n, sizes.k),
+        Device::Cuda => cuda::backward_dx(g.gpu(), sizes, g.values(), weight.values(), None, gradient.values())?,
+    }
+    grads.add(dx, gradient)
+}
+
+/// The gradient of `pre`, whose GELU was the layer's input: (g W) gelu'(pre), whose rows' sum goes to `dbias`.
+pub(super) fn gelu_gradient(
+    g: &Tensor,
+    weight: &Tensor,
+    pre: &Tensor,
+    dbias: Slot,
+    grads: &mut Grads,
+) -> Result<Tensor> {
+    let mut gradient = pre.like(pre.shape())?;
+    let sizes = sizes(g, weight);
+    match g.device() {
+        Device::Cpu => {
+            cpu::backward_dx_gelu(g.data(), weight.data(), pre.data(), gradient.data_mut(), sizes.n, sizes.k);
+            grads.param_add(dbias, |sum| cpu::backward_dbias_add(gradient.data(), sum));
+        }
+        Device::Cuda => {
+            let gpu = g.gpu();
+            let partial = g.like_f32(&[cuda::gelu_partial_len(sizes)])?;
+            let gelu = GeluBackward { pre: pre.values(), partial: partial.floats() };
+            cuda::backward_dx(gpu, sizes, g.values(), weight.values(), Some(gelu), gradient.values())?;
+            let [(dbias, write)] = grads.param_slices([dbias])?;
+            cuda::reduce_dbias(gpu, partial.floats(), dbias, write)?;
+        }
+    }
+    Ok(gradient)
+}
+
+/// Adds the sum of g's rows to a bias's gradient.
+pub(super) fn bias_gradient(g: &Tensor, dbias: Slot, grads: &mut Grads) -> Result<()> {
+    match g.device() {
+        Device::Cpu => grads.param_add(dbias, |sum| cpu::backward_dbias_add(g.data(), sum)),
+        Device::Cuda => {
+            let [(dbias, write)] = grads.param_slices([dbias])?;
+            let workspace = g.like_f32(&[cuda::dbias_len(g.len() / dbias.len(), dbias.len())])?;
+            cuda::backward_dbias(g.gpu(), g.values(), workspace.floats(), dbias, write)?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds g^T x to a weight's gradient.
+pub(super) fn weight_gradient(g: &Tensor, x: &Tensor, weight: &Tensor, dweight: Slot, grads: &mut Grads) -> Result<()> {
+    let sizes = sizes(g, weight);
+    match g.device() {
+        Device::Cpu => grads.param_put(dweight, |sum, write| {
+            cpu::backward_dweight(g.data(), x.data(), sum, write, sizes.n, sizes.k);
+        }),
+        Device::Cuda => {
+            let [(dweight, write)] = grads.param_slices([dweight])?;
+            let workspace = g.like_f32(&[cuda::dweight_len(sizes, write)])?;
+            cuda::backward_dweight(g.gpu(), sizes, g.values(), x.values(), workspace.floats(), dweight, write)?;
+        }
+    }
+    Ok(())
 }
 
 impl Backward for MatmulBackward {
     fn op(&self) -> &'static str {
-        if self.pre.is_some() { "matmul+gelu" } else { "matmul" }
+        "matmul"
     }
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        let (n, k) = (self.weight.shape()[0], self.weight.len() / self.weight.shape()[0]);
-        match self.x.device() {
-            Device::Cuda => {
-                let dy = self.backward_on_card(dy, grads, n, k)?;
-                grads.add(self.dresidual, dy)
-            }
-            Device::Cpu => {
-                let dy = match &self.pre {
-                    Some(pre) => gelu::gradient(pre, dy)?,
-                    None => dy,
-                };
-                let (x, g) = (self.x.data(), dy.data());
-                if grads.wanted(self.dx) {
-                    let mut dx = Tensor::scratch(self.x.shape());
-                    cpu::backward_dx(g, self.weight.data(), dx.data_mut(), n, k);
-                    grads.add(self.dx, dx)?;
-                }
-                grads.param_put(self.dweight, |sum, write| cpu::backward_dweight(g, x, sum, write, n, k));
-                grads.param_add(self.dbias, |sum| cpu::backward_dbias_add(g, sum));
-                grads.add(self.dresidual, dy)
-            }
-        }
-    }
-}
-
-impl MatmulBackward {
-    /// The gradients on a card. Returns the gradient before the epilogue.
-    fn backward_on_card(&self, dy: Tensor, grads: &mut Grads, n: usize, k: usize) -> Result<Tensor> {
-        let (gpu, m) = (self.x.gpu(), self.x.len() / k);
-        let sizes = cuda::Sizes { m, n, k };
-        let g = if self.pre.is_some() { dy.like(dy.shape())? } else { dy.clone() };
-        let gelu = self.pre.as_ref().map(|pre| cuda::GeluBackward { pre: pre.values(), g: g.values() });
-        let workspace = self.x.like_f32(&[cuda::dbias_len(m, n)])?;
-        let [(dbias, write)] = grads.param_slices([self.dbias])?;
-        cuda::backward_dbias(gpu, dy.values(), gelu, workspace.floats(), dbias, write)?;
-        if grads.wanted(self.dx) {
-            let dx = self.x.like(self.x.shape())?;
-            cuda::backward_dx(gpu, sizes, g.values(), self.weight.values(), None, dx.values())?;
-            grads.add(self.dx, dx)?;
-        }
-        let [(dweight, write)] = grads.param_slices([self.dweight])?;
-        let workspace = self.x.like_f32(&[cuda::dweight_len(sizes, write)])?;
-        cuda::backward_dweight(gpu, sizes, g.values(), self.x.values(), workspace.floats(), dweight, write)?;
-        Ok(g)
+        bias_gradient(&dy, self.dbias, grads)?;
+        input_gradient(&dy, &self.weight, &self.x, self.dx, grads)?;
+        weight_gradient(&dy, &self.x, &self.weight, self.dweight, grads)?;
+        grads.add(self.dresidual, dy)
     }
 }
 
@@ -163,7 +213,6 @@ mod tests {
     #[derive(Clone, Copy)]
     enum Kind {
         Bias,
-        Gelu,
         Residual,
     }
 
@@ -173,12 +222,11 @@ mod tests {
         fn run<R: Real>(&self, inputs: &[Vec<R>], dy: &[R]) -> (Vec<R>, Vec<Vec<R>>) {
             let Linear(kind, n, k) = *self;
             let pre = reference::forward(&inputs[0], &inputs[1], &inputs[2], k);
-            let (y, g) = match kind {
-                Kind::Bias => (pre, dy.to_vec()),
-                Kind::Gelu => (gelu::reference::forward(&pre), gelu::reference::backward(&pre, dy)),
-                Kind::Residual => (pre.iter().zip(&inputs[3]).map(|(&y, &r)| y + r).collect(), dy.to_vec()),
+            let y = match kind {
+                Kind::Bias => pre,
+                Kind::Residual => pre.iter().zip(&inputs[3]).map(|(&y, &r)| y + r).collect(),
             };
-            let (dx, dweight, dbias) = reference::backward(&inputs[0], &inputs[1], &g, n, k);
+            let (dx, dweight, dbias) = reference::backward(&inputs[0], &inputs[1], dy, n, k);
             let mut gradients = vec![dx, dweight, dbias];
             if let Kind::Residual = kind {
                 gradients.push(dy.to_vec());
@@ -199,7 +247,6 @@ mod tests {
         let op = |tape: Option<&mut Tape>, v: &[Var]| {
             let epilogue = match kind {
                 Kind::Bias => Epilogue::Bias,
-                Kind::Gelu => Epilogue::BiasGelu,
                 Kind::Residual => Epilogue::BiasResidual(&v[3]),
             };
             forward(tape, &v[0], &v[1], &v[2], epilogue)
@@ -212,7 +259,7 @@ mod tests {
         for (i, m) in AWKWARD.into_iter().enumerate() {
             for (j, n) in AWKWARD.into_iter().enumerate() {
                 let k = AWKWARD[(i + 2 * j) % AWKWARD.len()];
-                for kind in [Kind::Bias, Kind::Gelu, Kind::Residual] {
+                for kind in [Kind::Bias, Kind::Residual] {
                     check_case(m, n, k, kind);
                 }
             }

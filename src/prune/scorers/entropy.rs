@@ -19,8 +19,11 @@ pub fn score(grid: &Grid, rgb: &[u8], bins: usize) -> Vec<f64> {
 }
 
 fn entropy(histogram: &[u32], pixels: usize) -> f64 {
-    histogram.iter().filter(|&&count| count > 0).fold(0.0, |sum, &count| {
-        let p = f64::from(count) / pixels as f64;
-        sum - p * libm::log2(p)
-    })
+    histogram.iter().filter(|&&count| count > 0).fold(0.0, |sum, &count| sum - term(count, pixels))
+}
+
+/// p log2 p of a bin with `count` of the patch's pixels; 0 for none.
+pub fn term(count: u32, pixels: usize) -> f64 {
+    let p = f64::from(count) / pixels as f64;
+    if count == 0 { 0.0 } else { p * libm::log2(p) }
 }

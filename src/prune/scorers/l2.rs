@@ -15,9 +15,14 @@ pub fn normalized(grid: &Grid, image: &[f32]) -> Vec<f64> {
     sums
 }
 
+/// The square of each level / 255, the quotient in f32.
+pub fn raw_squares() -> [f64; 256] {
+    std::array::from_fn(|level| f64::from(level as f32 / 255.0).powi(2))
+}
+
 /// Over RGB / 255 in f32: `rgb` is (h, w, 3), the result (N,).
 pub fn raw(grid: &Grid, rgb: &[u8]) -> Vec<f64> {
-    let squares: [f64; 256] = std::array::from_fn(|level| f64::from(level as f32 / 255.0).powi(2));
+    let squares = raw_squares();
     let mut sums = vec![0.0; grid.patches()];
     for channel in 0..3 {
         for_each_pixel(grid, |n, pixel| sums[n] += squares[usize::from(rgb[3 * pixel + channel])]);

@@ -14,10 +14,9 @@ const BIAS: Args = args!("x" "weight" "bias" "y"; "m" "n" "k");
 const BIAS_GELU: Args = args!("x" "weight" "bias" "pre" "y"; "m" "n" "k");
 const BIAS_RESIDUAL: Args = args!("x" "weight" "bias" "residual" "y"; "m" "n" "k");
 const DX: Args = args!("g" "weight" "dx"; "m" "n" "k");
-const DX_GELU: Args = args!("g" "weight" "pre" "dx"; "m" "n" "k");
+const DX_GELU: Args = args!("g" "weight" "pre" "dx" "partial"; "m" "n" "k");
 const DWEIGHT: Args = args!("g" "x" "out"; "m" "n" "k" "part_rows");
 const DBIAS: Args = args!("g" "partial"; "m" "n" "part_rows");
-const DBIAS_GELU: Args = args!("dy" "pre" "g" "partial"; "m" "n" "part_rows");
 const REDUCE: Args = args!("partial" "out"; "parts" "len");
 
 /// A table: each name with its arguments, for the types after it; bf16 from sm_80 on.
@@ -65,7 +64,6 @@ pub const SCALAR: &[Entry] = table! {
     "matmul_bwd_dx_gelu_scalar" DX_GELU: f16 f32 bf16;
     "matmul_bwd_dweight_scalar" DWEIGHT: f16 f32 bf16;
     "matmul_bwd_dbias" DBIAS: f16 f32 bf16;
-    "matmul_bwd_dbias_gelu" DBIAS_GELU: f16 f32 bf16;
     "matmul_bwd_dweight_reduce_set" REDUCE: f32;
     "matmul_bwd_dweight_reduce_add" REDUCE: f32;
     "matmul_bwd_dbias_reduce_set" REDUCE: f32;

@@ -1,0 +1,125 @@
+//! The block's two linear layers with GELU between them, as timm's `Mlp`, and the residual sum behind.
+//!
+//! One op, since the way back through the second layer's input and through GELU is one product with an epilogue.
+//!
+//! - computes: y = gelu(x W1^T + b1) W2^T + b2, + r where there is a residual
+//! - derivative: with pre = x W1^T + b1 and g = (dy W2) gelu'(pre): dx = g W1, dW1 += g^T x, db1 += sum of g's rows,
+//!   dW2 += dy^T gelu(pre), db2 += sum of dy's rows, dr = dy
+//! - saves: x, pre, gelu(pre), W1, W2
+//! - shapes: x (..., n_in), W1 (F, n_in), b1 (F), W2 (n_out, F), b2 (n_out), r and y (..., n_out)
+//! - cost: 2 rows F (n_in + n_out) FLOPs forward, twice that backward
+#![forbid(unsafe_code)]
+
+pub mod reference;
+
+use super::matmul::{After, bias_gradient, gelu_gradient, input_gradient, product, weight_gradient};
+use crate::error::Result;
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
+use crate::tensor::Tensor;
+
+/// The parameters of the two layers.
+#[derive(Clone, Copy)]
+pub struct Layers<'a> {
+    pub weight1: &'a Var,
+    pub bias1: &'a Var,
+    pub weight2: &'a Var,
+    pub bias2: &'a Var,
+}
+
+struct MlpBackward {
+    x: Tensor,
+    pre: Tensor,
+    hidden: Tensor,
+    weights: [Tensor; 2],
+    dx: Slot,
+    dweights: [Slot; 2],
+    dbiases: [Slot; 2],
+    dresidual: Slot,
+}
+
+/// The two layers on x. An error when the shapes do not fit.
+pub fn forward(tape: Option<&mut Tape>, x: &Var, layers: Layers, residual: Option<&Var>) -> Result<Var> {
+    let Layers { weight1, bias1, weight2, bias2 } = layers;
+    let training = tape.is_some();
+    let (hidden, pre) = product(&x.value, weight1, bias1, After::Gelu, training)?;
+    let after = residual.map_or(After::Nothing, |r| After::Residual(&r.value));
+    let (y, _) = product(&hidden, weight2, bias2, after, training)?;
+    let inputs: Vec<&Var> = std::iter::once(x).chain(residual).collect();
+    emit(tape, "mlp", y, &inputs, &[weight1, bias1, weight2, bias2], |_| MlpBackward {
+        x: x.value.clone(),
+        pre: pre.expect("a product that trains keeps the input of its GELU"),
+        hidden,
+        weights: [weight1.compute().clone(), weight2.compute().clone()],
+        dx: x.slot,
+        dweights: [weight1.slot, weight2.slot],
+        dbiases: [bias1.slot, bias2.slot],
+        dresidual: residual.map_or(Slot::None, |r| r.slot),
+    })
+}
+
+impl Backward for MlpBackward {
+    fn op(&self) -> &'static str {
+        "mlp"
+    }
+
+    fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
+        let MlpBackward { x, pre, hidden, weights: [weight1, weight2], dx, dweights, dbiases, dresidual } = *self;
+        bias_gradient(&dy, dbiases[1], grads)?;
+        weight_gradient(&dy, &hidden, &weight2, dweights[1], grads)?;
+        drop(hidden);
+        let g = gelu_gradient(&dy, &weight2, &pre, dbiases[0], grads)?;
+        drop(pre);
+        input_gradient(&g, &weight1, &x, dx, grads)?;
+        weight_gradient(&g, &x, &weight1, dweights[0], grads)?;
+        grads.add(dresidual, dy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::real::Real;
+    use crate::ops::testing::{AWKWARD, Definition, Input, check, values};
+
+    struct Mlp {
+        n: usize,
+        residual: bool,
+    }
+
+    impl Definition for Mlp {
+        fn run<R: Real>(&self, inputs: &[Vec<R>], dy: &[R]) -> (Vec<R>, Vec<Vec<R>>) {
+            let [x, w1, b1, w2, b2] = [0, 1, 2, 3, 4].map(|i| inputs[i].as_slice());
+            let mut y = reference::forward(x, [w1, w2], [b1, b2]);
+            let mut gradients = reference::backward(x, [w1, w2], b1, dy, self.n);
+            if self.residual {
+                y = y.iter().zip(&inputs[5]).map(|(&y, &r)| y + r).collect();
+                gradients.push(dy.to_vec());
+            }
+            (y, gradients)
+        }
+    }
+
+    #[test]
+    fn matches_its_reference() {
+        for (i, m) in AWKWARD.into_iter().enumerate() {
+            for residual in [false, true] {
+                let [k, f, n] = [1, 2, 3].map(|step| AWKWARD[(i + step) % AWKWARD.len()]);
+                let mut inputs: Vec<Input> = vec![
+                    (vec![m, k], values(m * k, 1, 1.0)),
+                    (vec![f, k], values(f * k, 2, 1.0)),
+                    (vec![f], values(f, 3, 1.0)),
+                    (vec![n, f], values(n * f, 4, 0.5)),
+                    (vec![n], values(n, 5, 1.0)),
+                ];
+                if residual {
+                    inputs.push((vec![m, n], values(m * n, 6, 2.0)));
+                }
+                let op = |tape: Option<&mut Tape>, v: &[Var]| {
+                    let layers = Layers { weight1: &v[1], bias1: &v[2], weight2: &v[3], bias2: &v[4] };
+                    forward(tape, &v[0], layers, v.get(5))
+                };
+                check(&format!("mlp {m} x {k}, {f}, {n}"), &inputs, &Mlp { n, residual }, op);
+            }
+        }
+    }
+}
