@@ -11,6 +11,7 @@ use super::span::{Span, Spans};
 use super::warp::{Copy, Warp};
 use crate::FaultKind;
 use crate::check::{Checked, Problem};
+use crate::counters::{passes, sectors};
 use crate::inst::{CpBytes, Inst};
 use crate::memory::shadow::{By, Touch};
 use crate::memory::slots::{Buffer, describe};
@@ -61,9 +62,12 @@ fn note(
         }
     }
     if env.counters {
-        block.tally.shared(warp.pc, Spans::new(&to, mask, size as u32));
+        block.tally.shared(warp.pc, passes(Spans::new(&to, mask, size as u32)));
         let reading = bits(|lane| copy.bytes[lane] != 0) & mask;
-        block.tally.global(warp.pc, Spans::new(&from, reading, size as u32), false);
+        if reading != 0 {
+            let spans = Spans::new(&from, reading, size as u32);
+            block.tally.global(warp.pc, size as u32 * reading.count_ones(), sectors(spans), false);
+        }
     }
     let by = By { pc: warp.pc, warp: warp.id, touch: Touch::Async };
     for lane in each(mask) {

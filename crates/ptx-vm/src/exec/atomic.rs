@@ -12,6 +12,7 @@ use super::span::{Span, Spans};
 use super::warp::Warp;
 use crate::FaultKind;
 use crate::check::{Checked, Problem};
+use crate::counters::{passes, sectors};
 use crate::inst::{Atom, AtomOp, AtomType, Inst, Reg};
 use crate::memory::shadow::{By, Touch};
 use crate::parse::ast::Space;
@@ -107,7 +108,7 @@ pub fn atomic(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: 
 fn in_shared(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &Atom, at: &V64, mask: u32) -> Checked {
     let bytes = atom.access.width as u32;
     if env.counters {
-        block.tally.shared(warp.pc, Spans::new(at, mask, bytes));
+        block.tally.shared(warp.pc, passes(Spans::new(at, mask, bytes)));
     }
     for lane in each(mask) {
         let offset = shared_at(block, at[lane], bytes, lane, "changes")?;
@@ -133,7 +134,7 @@ fn in_shared(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &
 fn in_global(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &Atom, at: &V64, mask: u32) -> Checked {
     let bytes = atom.access.width as u32;
     if env.counters {
-        block.tally.global(warp.pc, Spans::new(at, mask, bytes), true);
+        block.tally.global(warp.pc, bytes * mask.count_ones(), sectors(Spans::new(at, mask, bytes)), true);
     }
     if let Some(shadow) = &env.global_shadow {
         shadow.atomic(block.index, &mut block.view);

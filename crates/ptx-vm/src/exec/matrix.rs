@@ -9,6 +9,7 @@ use super::span::Spans;
 use super::warp::Warp;
 use crate::FaultKind;
 use crate::check::{Checked, Problem};
+use crate::counters::passes;
 use crate::inst::{Access, Inst, Reg};
 use crate::memory::shadow::{By, Touch};
 use crate::memory::window;
@@ -55,7 +56,7 @@ pub fn load(
     if env.counters {
         path.run(
             #[inline(always)]
-            || block.tally.shared(warp.pc, Spans::new(&at, used, 16)),
+            || block.tally.shared(warp.pc, passes(Spans::new(&at, used, 16))),
         );
     }
     path.run(
@@ -165,7 +166,7 @@ pub fn store(
     if env.counters {
         path.run(
             #[inline(always)]
-            || block.tally.shared(warp.pc, Spans::new(&at, used, 16)),
+            || block.tally.shared(warp.pc, passes(Spans::new(&at, used, 16))),
         );
     }
     let by = By { pc: warp.pc, warp: warp.id, touch: Touch::Plain };

@@ -163,11 +163,11 @@ fn interpret(path: impl Path, env: &Env, block: &mut Block, warp: &mut Warp) -> 
                 carry(warp, inst, mask, *subtract, *carry_in, *carry_out);
             }
             Op::Special(special) => read_special(env, block, warp, inst, *special, mask),
-            Op::Ld(access) => memory::load(path, env, block, warp, inst, access, mask)?,
+            Op::Ld(access) => memory::reach::<false>(path, env, block, warp, inst, access, mask)?,
             Op::LdParam { offset, width, count, fill } => {
                 memory::load_param(env, warp, inst, mask, (*offset, *width, *count, *fill))?;
             }
-            Op::St(access) => memory::store(path, env, block, warp, inst, access, mask)?,
+            Op::St(access) => memory::reach::<true>(path, env, block, warp, inst, access, mask)?,
             Op::Atom(atom) => atomic::atomic(env, block, warp, inst, atom, mask)?,
             Op::CpAsync { size, bytes, offset_to, offset_from } => {
                 async_copy::issue(path, env, block, warp, inst, mask, (*size, *bytes, *offset_to, *offset_from))?;
