@@ -61,11 +61,12 @@ const QUANTUM: u32 = 20_000;
 /// Runs a warp until it waits or ends.
 pub fn run(env: &Env, block: &mut Block, warp: &mut Warp) -> Checked<Stop> {
     match WidePath::find() {
-        Some(path) => interpret(path, env, block, warp),
+        Some(path) => path.run(#[inline(always)] || interpret(path, env, block, warp)),
         None => interpret(Plain, env, block, warp),
     }
 }
 
+#[inline(always)]
 fn interpret(path: impl Path, env: &Env, block: &mut Block, warp: &mut Warp) -> Checked<Stop> {
     let code = env.program.code.as_slice();
     let mut budget = QUANTUM;
