@@ -76,6 +76,7 @@ fn title(kind: FaultKind) -> &'static str {
         FaultKind::Divergence => "divergence",
         FaultKind::MissingWait => "missing wait",
         FaultKind::Deadlock => "deadlock",
+        FaultKind::TooLong => "too long",
         FaultKind::LaunchLimits => "launch refused",
         FaultKind::OutOfMemory => "out of memory",
         FaultKind::Unsupported => "unsupported",

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::check::{Names, refused};
 use crate::exec::Env;
@@ -119,6 +119,8 @@ pub fn run(
         checks: options.checks,
         counters: options.counters,
         seed: options.seed,
+        max_instructions: options.max_instructions.unwrap_or(u64::MAX),
+        executed: AtomicU64::new(0),
         global_shadow: watch.then(|| GlobalShadow::new(slots.len(), global_cell, blocks)),
         cell,
         partial_barriers,

@@ -46,6 +46,9 @@ pub struct Options {
     pub counters: bool,
     /// Shuffles the order of blocks and of warps.
     pub seed: u64,
+    /// Warp instructions that a launch may execute, about: it is looked at where a warp branches back, waits or ends.
+    /// More of them are a fault, so that an endless loop ends.
+    pub max_instructions: Option<u64>,
 }
 
 /// Grid, block and dynamic shared memory of a launch.
@@ -75,6 +78,8 @@ pub enum FaultKind {
     Divergence,
     MissingWait,
     Deadlock,
+    /// More instructions than `Options::max_instructions` allows.
+    TooLong,
     LaunchLimits,
     OutOfMemory,
     Unsupported,
@@ -161,7 +166,7 @@ impl Limits {
 impl Default for Options {
     /// All checks and counters, without the watch over races between blocks.
     fn default() -> Self {
-        Self { checks: true, global_races: false, counters: true, seed: 0 }
+        Self { checks: true, global_races: false, counters: true, seed: 0, max_instructions: None }
     }
 }
 

@@ -18,7 +18,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
             "st" => self.store(inst, m)?,
             "atom" | "red" => self.atomic(inst, m)?,
             "cp" => self.cp_async(inst, m)?,
-            "prefetch" | "prefetchu" | "discard" | "applypriority" => {
+            "prefetch" | "prefetchu" | "applypriority" => {
                 m.take_prefixed(&CACHE);
                 m.one_of(&["global", "local"]);
                 m.one_of(&["L1", "L2"]);
@@ -66,7 +66,9 @@ impl<'a, 'u> Decoder<'a, 'u> {
     fn access(&self, m: &mut Mods<'a>) -> Result<(Access, Ty, bool), Bad> {
         let (strong, ordering) = self.semantics(m);
         let space = self.space(m);
-        m.take("nc");
+        if m.root != "st" {
+            m.take("nc");
+        }
         let hint = self.cache(m);
         let count = match m.one_of(&["v2", "v4"]) {
             Some("v2") => 2,

@@ -61,6 +61,9 @@ impl<'a, 'u> Decoder<'a, 'u> {
         };
         m.need("row")?;
         m.need("col")?;
+        if !inst.opcode.contains(".row.col.") {
+            return self.bad("`mma` takes its first matrix by rows and its second by columns");
+        }
         let (d_ty, a_ty, b_ty, c_ty) = (m.ty()?, m.ty()?, m.ty()?, m.ty()?);
         let bf16 = a_ty == Ty::Bf16;
         let known = a_ty == b_ty
