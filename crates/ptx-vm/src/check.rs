@@ -73,6 +73,7 @@ fn title(kind: FaultKind) -> &'static str {
         FaultKind::Uninitialised => "uninitialised",
         FaultKind::SharedRace => "shared-memory race",
         FaultKind::GlobalRace => "race between blocks",
+        FaultKind::NotConstant => "not constant",
         FaultKind::Divergence => "divergence",
         FaultKind::MissingWait => "missing wait",
         FaultKind::Deadlock => "deadlock",

@@ -40,7 +40,7 @@ pub struct Limits {
 pub struct Options {
     /// Off: only what is needed to execute safely (bounds, alignment); for timing the difference.
     pub checks: bool,
-    /// Whether global memory is watched for races between blocks.
+    /// Whether global memory is watched for races between blocks, and for writes to what `.nc` loads read.
     pub global_races: bool,
     /// Whether counters are kept.
     pub counters: bool,
@@ -75,6 +75,8 @@ pub enum FaultKind {
     Uninitialised,
     SharedRace,
     GlobalRace,
+    /// Memory that a kernel reads with `.nc` and writes.
+    NotConstant,
     Divergence,
     MissingWait,
     Deadlock,

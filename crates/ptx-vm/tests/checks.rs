@@ -350,6 +350,24 @@ fn blocks_race_in_global_memory() {
 }
 
 #[test]
+fn what_is_read_as_constant_is_not_written() {
+    let watched = || card_with(Options { global_races: true, ..Options::default() });
+    let place = "mov.u32 %r2, %ctaid.x;\nmad.lo.u32 %r2, %r2, 32, %r1;\nmad.wide.u32 %rd2, %r2, 4, %rd1;\n";
+    let [read, write] = ["ld.global.nc.f32 %f1, [%rd2];\n", "st.global.f32 [%rd2], %f2;\n"];
+    for blocks in [1, 4] {
+        // In place, each thread its own element: right with a plain load, and a broken promise with this one.
+        let plain = format!("{place}{}{write}", read.replace(".nc", ""));
+        run_on(watched(), &plain, blocks, 32).unwrap();
+        for body in [format!("{place}{read}{write}"), format!("{place}{write}{read}")] {
+            let fault = run_on(watched(), &body, blocks, 32).unwrap_err();
+            assert_eq!(fault.kind, FaultKind::NotConstant, "{fault}");
+            assert!(fault.message.contains("ld.global.nc.f32") && fault.message.contains("st.global.f32"), "{fault}");
+        }
+        run_on(watched(), &format!("{place}{read}add.u64 %rd2, %rd2, 2048;\n{write}"), blocks, 32).unwrap();
+    }
+}
+
+#[test]
 fn launches_that_a_card_refuses() {
     let card = card();
     let head = "// resources block_sum sm_80 registers=255 shared=512 spill=0\n";

@@ -171,6 +171,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
                     fill: crate::inst::Fill::Zero,
                     strong: false,
                     ordering: false,
+                    constant: false,
                     offset: at as i32,
                 };
                 self.push(Op::St(access), &[], &[Reg::NONE, zero]);

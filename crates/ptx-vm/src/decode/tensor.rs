@@ -111,7 +111,8 @@ impl<'a, 'u> Decoder<'a, 'u> {
         let (at, values) = if load { (1, 0) } else { (0, 1) };
         let space = if shared { Space::Shared } else { Space::Generic };
         let (base, offset, space) = self.address(&inst.operands[at], space)?;
-        let access = Access { space, width: 16, count: 1, fill: Fill::Zero, strong: false, ordering: false, offset };
+        let (fill, strong, ordering, constant) = (Fill::Zero, false, false, false);
+        let access = Access { space, width: 16, count: 1, fill, strong, ordering, constant, offset };
         if load {
             let fragment = self.results(&inst.operands[values], Ty::B32, count)?;
             let count = count as u8;

@@ -13,6 +13,7 @@ use crate::FaultKind;
 use crate::check::{Checked, Problem};
 use crate::counters::{passes, sectors};
 use crate::inst::{CpBytes, Inst};
+use crate::memory::global_shadow::How;
 use crate::memory::shadow::{By, Touch};
 use crate::memory::slots::{Buffer, describe};
 use crate::simd::Path;
@@ -201,7 +202,7 @@ fn read_source<'l>(env: &Env<'l>, block: &mut Block, copy: &Copy, span: &Span) -
         );
         return Err(Problem::new(FaultKind::Uninitialised, lane, what));
     }
-    watch(env, block, (buffer, from), span, copy.pc, (false, false))?;
+    watch(env, block, (buffer, from), span, copy.pc, How::Read { atomic: false, constant: false })?;
     Ok((buffer, from))
 }
 

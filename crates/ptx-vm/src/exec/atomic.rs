@@ -14,6 +14,7 @@ use crate::FaultKind;
 use crate::check::{Checked, Problem};
 use crate::counters::{passes, sectors};
 use crate::inst::{Atom, AtomOp, AtomType, Inst, Reg};
+use crate::memory::global_shadow::How;
 use crate::memory::shadow::{By, Touch};
 use crate::parse::ast::Space;
 
@@ -147,7 +148,7 @@ fn in_global(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &
             let what = format!("changes {bytes} bytes at {address:#x} (offset {offset}) that were never written");
             return Err(Problem::new(FaultKind::Uninitialised, lane, what));
         }
-        watch(env, block, (buffer, offset), &span, warp.pc, (true, true))?;
+        watch(env, block, (buffer, offset), &span, warp.pc, How::Write { atomic: true })?;
         let (b, c) = (operand(warp, inst.s[1], lane), operand(warp, inst.s[2], lane));
         let old = if bytes == 8 {
             let _held = buffer.wide.lock().unwrap_or_else(|e| e.into_inner());

@@ -11,6 +11,7 @@ use super::{fill, is_words, misaligned, put, stored, value_of};
 use crate::FaultKind;
 use crate::check::{Checked, Other, Problem};
 use crate::inst::{Access, Inst};
+use crate::memory::global_shadow::How;
 use crate::memory::slots::{Buffer, Slots, describe};
 
 /// The allocation that holds a span, and where in it the span begins.
@@ -50,25 +51,22 @@ fn unwritten(buffer: &Buffer, span: &Span, from: u64, first: u64) -> Box<Problem
 
 /// Touches global memory, from offset `from` of the buffer on, in the shadow of races between blocks.
 #[inline(always)]
-pub fn watch(
-    env: &Env,
-    block: &mut Block,
-    (buffer, from): (&Buffer, u64),
-    span: &Span,
-    pc: u32,
-    (write, atomic): (bool, bool),
-) -> Checked {
+pub fn watch(env: &Env, block: &mut Block, (buffer, from): (&Buffer, u64), span: &Span, pc: u32, how: How) -> Checked {
     let Some(shadow) = &env.global_shadow else { return Ok(()) };
     let slot = ((buffer.base >> 32) - crate::memory::slots::FIRST) as usize;
     let by = (pc, block.index, &block.view);
-    let Some((first, other)) = shadow.touch(slot, buffer.size, (from, span.bytes()), by, write, atomic) else {
+    let Some((first, other)) = shadow.touch(slot, buffer.size, (from, span.bytes()), by, how) else {
         return Ok(());
     };
     let lane = span.lane_of(first.saturating_sub(from));
     let at = from + span.offset_of(lane);
-    let doing = if write { "writes" } else { "reads" };
+    let doing = if matches!(how, How::Write { .. }) { "writes" } else { "reads" };
+    let (kind, why) = match other.constant {
+        true => (FaultKind::NotConstant, "read as constant (`.nc`) and written by the same launch"),
+        false => (FaultKind::GlobalRace, "another block's access is not ordered with it"),
+    };
     let what = format!(
-        "{doing} {} bytes at {:#x} (offset {at} of an allocation of {} bytes): another block's access is not ordered with it",
+        "{doing} {} bytes at {:#x} (offset {at} of an allocation of {} bytes): {why}",
         span.each,
         buffer.base + at,
         buffer.size
@@ -79,7 +77,7 @@ pub fn watch(
         _ => "read",
     };
     let other = Other { pc: other.pc, how, warp: None, lane: None, block: other.block, between_blocks: true };
-    Err(Box::new(Problem { kind: FaultKind::GlobalRace, what, lane: Some(lane as u32), other: Some(other) }))
+    Err(Box::new(Problem { kind, what, lane: Some(lane as u32), other: Some(other) }))
 }
 
 /// Eight at a time, since loads of atomics do not become vector code.
@@ -111,7 +109,9 @@ pub fn reach<const WRITE: bool>(
     {
         return Err(unwritten(buffer, &span, from, first));
     }
-    watch(env, block, (buffer, from), &span, warp.pc, (WRITE, access.strong))?;
+    let (atomic, constant) = (access.strong, access.constant);
+    let how = if WRITE { How::Write { atomic } } else { How::Read { atomic, constant } };
+    watch(env, block, (buffer, from), &span, warp.pc, how)?;
     if WRITE {
         store(buffer, from, warp, inst, access, &span);
     } else {
