@@ -67,7 +67,7 @@ impl VirtualCard {
             shared_per_block_optin,
             memory: 2 << 30,
         };
-        VirtualCard { limits, options: Options { checks: true, global_races: true, counters: true, seed: 0 } }
+        VirtualCard { limits, options: Options { global_races: true, ..Options::default() } }
     }
 }
 

@@ -1,5 +1,6 @@
 //! How fast the virtual card is on one core: warp instructions a second of a scalar kernel, multiply-adds a second of
-//! the tensor-core product that dynavit ships. All checks are on; each result is proved before it is timed.
+//! the tensor-core product that dynavit ships. All checks but that for races between blocks are on, then that one too;
+//! each result is proved before it is timed.
 //!
 //! `cargo run --release -p ptx-vm --example speed [RUNS [scalar|product]]`
 #![forbid(unsafe_code)]

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::exec::lanes::each;
-use crate::exec::span::Spans;
+use crate::exec::span::{Span, Spans};
 use crate::inst::{Op, Program};
 use crate::{Counters, LineCounters};
 
@@ -39,6 +39,13 @@ pub fn passes(spans: Spans) -> (u64, u64) {
         }
     }
     (taken, least)
+}
+
+/// The same for a span of the whole warp: its words lie in all banks once, or are one word.
+#[inline(always)]
+pub fn passes_of_one(span: &Span) -> (u64, u64) {
+    let parts = (span.each as u64 / 4).max(1);
+    (parts, parts)
 }
 
 #[inline(always)]
@@ -103,6 +110,13 @@ pub fn sectors(spans: Spans) -> (u64, u64) {
     (sectors, (distinct * spans.each as u64).div_ceil(32))
 }
 
+/// The same for one span.
+#[inline(always)]
+pub fn sectors_of_one(span: &Span) -> (u64, u64) {
+    let touched = span.at.wrapping_add(span.bytes() - 1) / 32 - span.at / 32 + 1;
+    (touched, span.bytes().div_ceil(32))
+}
+
 /// The same for addresses that do not rise from lane to lane.
 #[cold]
 fn sectors_of_all(spans: Spans) -> (u64, u64) {
@@ -129,10 +143,9 @@ impl Tally {
         }
     }
 
-    /// A request to shared memory.
+    /// A request to shared memory: what `passes` says of it.
     #[inline(always)]
-    pub fn shared(&mut self, pc: u32, spans: Spans) {
-        let (taken, least) = passes(spans);
+    pub fn shared(&mut self, pc: u32, (taken, least): (u64, u64)) {
         self.requests += 1;
         self.conflicts += taken - least;
         let line = &mut self.lines[pc as usize];
@@ -140,15 +153,11 @@ impl Tally {
         line.excess_passes += taken - least;
     }
 
-    /// A request to global memory.
+    /// A request to global memory: the bytes that lanes ask for, and what `sectors` says of it.
     #[inline(always)]
-    pub fn global(&mut self, pc: u32, spans: Spans, write: bool) {
-        if spans.mask == 0 {
-            return;
-        }
-        let (touched, least) = sectors(spans);
+    pub fn global(&mut self, pc: u32, bytes: u32, (touched, least): (u64, u64), write: bool) {
         let side = if write { &mut self.write } else { &mut self.read };
-        side.0 += spans.each as u64 * spans.mask.count_ones() as u64;
+        side.0 += bytes as u64;
         side.1 += touched;
         let line = &mut self.lines[pc as usize];
         line.requests += 1;

@@ -275,6 +275,8 @@ pub struct Access {
     pub strong: bool,
     /// `.acquire` or `.release`.
     pub ordering: bool,
+    /// `.nc`: the memory does not change while the kernel runs.
+    pub constant: bool,
     pub offset: i32,
 }
 

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::check::{Names, refused};
 use crate::exec::Env;
@@ -66,12 +66,14 @@ pub fn check(limits: &Limits, kernel: &Kernel, shape: &LaunchShape, params: usiz
     Ok(())
 }
 
-/// The smallest access to shared and to global memory, and whether a barrier may be for some of the warps.
-fn survey(program: &Program) -> (u32, u32, bool) {
-    let (mut shared, mut global, mut partial) = (16, 16, false);
+/// The smallest access to shared and to global memory, whether a barrier may be for some of the warps, and whether
+/// memory is read as constant.
+fn survey(program: &Program) -> (u32, u32, bool, bool) {
+    let (mut shared, mut global, mut partial, mut constant) = (16, 16, false, false);
     for inst in &program.code {
         let mut access = |a: &Access| {
             let bytes = a.width as u32 * a.count as u32;
+            constant |= a.constant;
             if matches!(a.space, Space::Shared | Space::Generic) {
                 shared = shared.min(bytes);
             }
@@ -90,7 +92,7 @@ fn survey(program: &Program) -> (u32, u32, bool) {
             _ => {}
         }
     }
-    (shared, global, partial)
+    (shared, global, partial, constant)
 }
 
 /// Runs a checked launch and adds what it did to `total`.
@@ -105,8 +107,8 @@ pub fn run(
 ) -> Result<(), Fault> {
     let program: &Program = &kernel.program;
     let blocks = shape.grid.iter().map(|n| *n as u64).product::<u64>();
-    let (cell, global_cell, partial_barriers) = survey(program);
-    let watch = options.checks && options.global_races && blocks > 1;
+    let (cell, global_cell, partial_barriers, constant) = survey(program);
+    let watch = options.checks && options.global_races && (blocks > 1 || constant);
     let env = Env {
         program,
         params,
@@ -119,6 +121,8 @@ pub fn run(
         checks: options.checks,
         counters: options.counters,
         seed: options.seed,
+        max_instructions: options.max_instructions.unwrap_or(u64::MAX),
+        executed: AtomicU64::new(0),
         global_shadow: watch.then(|| GlobalShadow::new(slots.len(), global_cell, blocks)),
         cell,
         partial_barriers,

@@ -40,12 +40,15 @@ pub struct Limits {
 pub struct Options {
     /// Off: only what is needed to execute safely (bounds, alignment); for timing the difference.
     pub checks: bool,
-    /// Whether global memory is watched for races between blocks.
+    /// Whether global memory is watched for races between blocks, and for writes to what `.nc` loads read.
     pub global_races: bool,
     /// Whether counters are kept.
     pub counters: bool,
     /// Shuffles the order of blocks and of warps.
     pub seed: u64,
+    /// Warp instructions that a launch may execute, about: it is looked at where a warp branches back, waits or ends.
+    /// More of them are a fault, so that an endless loop ends.
+    pub max_instructions: Option<u64>,
 }
 
 /// Grid, block and dynamic shared memory of a launch.
@@ -72,9 +75,13 @@ pub enum FaultKind {
     Uninitialised,
     SharedRace,
     GlobalRace,
+    /// Memory that a kernel reads with `.nc` and writes.
+    NotConstant,
     Divergence,
     MissingWait,
     Deadlock,
+    /// More instructions than `Options::max_instructions` allows.
+    TooLong,
     LaunchLimits,
     OutOfMemory,
     Unsupported,
@@ -161,7 +168,7 @@ impl Limits {
 impl Default for Options {
     /// All checks and counters, without the watch over races between blocks.
     fn default() -> Self {
-        Self { checks: true, global_races: false, counters: true, seed: 0 }
+        Self { checks: true, global_races: false, counters: true, seed: 0, max_instructions: None }
     }
 }
 

@@ -230,6 +230,76 @@ fn divergence_where_lanes_must_meet() {
 }
 
 #[test]
+fn barriers_that_are_not_aligned_take_lanes_from_anywhere() {
+    let two = |a: &str, b: &str, after: &str| {
+        format!(
+            "setp.lt.u32 %p1, %r1, 16;\n{STORE}@%p1 bra A;\n{a};\nbra E;\nA:\n{b};\nE:\n{NEXT}ld.shared.u32 %r6, [%r5];\n{after}"
+        )
+    };
+    let [plain, one] = ["barrier.sync 0", "barrier.sync 1"];
+    assert_eq!(kind(&two(plain, plain, ""), 64), None);
+    assert_eq!(kind(&two("barrier.sync 0, 64", "barrier.sync 0, 64", ""), 64), None);
+    assert_eq!(kind(&two("barrier.sync 0, 64", "barrier.sync 0, 32", ""), 64), Some(FaultKind::Divergence));
+    assert_eq!(kind(&two(plain, one, ""), 64), Some(FaultKind::Divergence));
+    assert_eq!(kind(&two(plain, "bar.sync 0", ""), 64), Some(FaultKind::Divergence));
+    assert!(kind(&two("", "", ""), 64).is_some());
+    assert_eq!(kind(&two(plain, plain, "@%p1 st.shared.u32 [%r4], 1;"), 64), Some(FaultKind::SharedRace));
+    // Lanes that ended count as arrived here, and do not at a barrier of whole warps.
+    let ended =
+        |sync: &str| format!("{STORE}setp.eq.u32 %p1, %r1, 63;\n@%p1 bra E;\n{sync} 0;\nld.shared.u32 %r6, [s];\nE:");
+    assert_eq!(kind(&ended("barrier.sync"), 64), None);
+    assert_eq!(kind(&ended("bar.sync"), 64), Some(FaultKind::Divergence));
+    let count = |body: &str| fails(body, 32).message;
+    assert!(count("barrier.sync 0, 48;").contains("not a multiple of 32"));
+    assert!(count("barrier.sync 0, 64;").contains("not a multiple of 32 from 32 to 32"));
+    let red = "barrier.red.popc.u32 %r7, 0, %p1";
+    let fault = fails(&two(red, red, ""), 64);
+    assert_eq!(fault.kind, FaultKind::Unsupported);
+    assert!(fault.message.contains("test.ptx:") && fault.message.contains("barrier.red.popc"), "{fault}");
+}
+
+#[test]
+fn local_memory_is_written_before_it_is_read() {
+    let frame = ".local .align 8 .b8 l[16];\n";
+    assert_eq!(kind(&format!("{frame}ld.local.u32 %r2, [l];"), 1), Some(FaultKind::Uninitialised));
+    let half = format!("{frame}st.local.u32 [l], %r1;\nld.local.u64 %rd2, [l];");
+    let fault = fails(&half, 33);
+    assert_eq!(fault.kind, FaultKind::Uninitialised);
+    assert!(fault.message.contains("offset 4 was never written"), "{fault}");
+    assert_eq!(kind(&format!("{frame}st.local.v2.u32 [l+8], {{%r1, %r1}};\nld.local.u64 %rd2, [l+8];"), 33), None);
+    // Each thread has its own: what the others wrote is not this one's.
+    let one = "setp.eq.u32 %p1, %r1, 3;\n@%p1 st.local.u8 [l+5], 1;\n";
+    assert_eq!(kind(&format!("{frame}{one}@%p1 ld.local.u8 %r2, [l+5];"), 32), None);
+    assert_eq!(kind(&format!("{frame}{one}ld.local.u8 %r2, [l+5];"), 32), Some(FaultKind::Uninitialised));
+    // A block does not see what an earlier one left.
+    let first = "mov.u32 %r2, %ctaid.x;\nsetp.eq.u32 %p1, %r2, 0;\n@%p1 st.local.u32 [l], %r1;\n";
+    let left = run_on(card(), &format!("{frame}{first}ld.local.u32 %r3, [l];"), 4, 32);
+    assert_eq!(left.expect_err("a finding").kind, FaultKind::Uninitialised);
+    let unchecked = card_with(Options { checks: false, ..Options::default() });
+    run_on(unchecked, &format!("{frame}ld.local.u32 %r2, [l];"), 1, 1).unwrap();
+}
+
+#[test]
+fn an_endless_loop_ends_at_the_limit() {
+    let limited = |n| card_with(Options { max_instructions: Some(n), ..Options::default() });
+    for body in [
+        "L: bra L;",
+        "L: setp.lt.u32 %p1, %r1, 7;\n@%p1 bra L;\nbra L;",
+        "L: mov.u32 %r2, 0;\nbrx.idx %r2, T;\nT: .branchtargets L;",
+        "L: bar.sync 0;\nbra L;",
+        "L: ld.volatile.global.u32 %r2, [%rd1];\nsetp.eq.u32 %p1, %r2, 0;\n@%p1 bra L;",
+    ] {
+        let fault = run_on(limited(100_000), body, 3, 64).expect_err(body);
+        assert_eq!(fault.kind, FaultKind::TooLong, "{body}: {fault}");
+        assert!(fault.message.contains("100000 warp instructions") && fault.message.contains("test.ptx:"), "{fault}");
+    }
+    let loop_of = |n: u32| format!("mov.u32 %r2, 0;\nL: add.u32 %r2, %r2, 1;\nsetp.lt.u32 %p1, %r2, {n};\n@%p1 bra L;");
+    let executed = 3 + 3 * 1000 + 1;
+    run_on(limited(executed), &loop_of(1000), 1, 32).unwrap();
+    assert_eq!(run_on(limited(executed - 1), &loop_of(1000), 1, 32).unwrap_err().kind, FaultKind::TooLong);
+}
+
+#[test]
 fn spinning_lanes_let_others_work() {
     // Lane 0 waits for a flag that lane 1 sets later in the text.
     let words = run(
@@ -277,6 +347,24 @@ fn blocks_race_in_global_memory() {
                 membar.gl;\nld.global.u32 %r4, [%rd1+64];\nld.global.u32 %r5, [%rd1+68];\nE:";
     run_on(watched(), &last.replace("FENCE", "membar.gl;"), 8, 1).unwrap();
     assert_eq!(run_on(watched(), &last.replace("FENCE", ""), 8, 1).unwrap_err().kind, FaultKind::GlobalRace);
+}
+
+#[test]
+fn what_is_read_as_constant_is_not_written() {
+    let watched = || card_with(Options { global_races: true, ..Options::default() });
+    let place = "mov.u32 %r2, %ctaid.x;\nmad.lo.u32 %r2, %r2, 32, %r1;\nmad.wide.u32 %rd2, %r2, 4, %rd1;\n";
+    let [read, write] = ["ld.global.nc.f32 %f1, [%rd2];\n", "st.global.f32 [%rd2], %f2;\n"];
+    for blocks in [1, 4] {
+        // In place, each thread its own element: right with a plain load, and a broken promise with this one.
+        let plain = format!("{place}{}{write}", read.replace(".nc", ""));
+        run_on(watched(), &plain, blocks, 32).unwrap();
+        for body in [format!("{place}{read}{write}"), format!("{place}{write}{read}")] {
+            let fault = run_on(watched(), &body, blocks, 32).unwrap_err();
+            assert_eq!(fault.kind, FaultKind::NotConstant, "{fault}");
+            assert!(fault.message.contains("ld.global.nc.f32") && fault.message.contains("st.global.f32"), "{fault}");
+        }
+        run_on(watched(), &format!("{place}{read}add.u64 %rd2, %rd2, 2048;\n{write}"), blocks, 32).unwrap();
+    }
 }
 
 #[test]

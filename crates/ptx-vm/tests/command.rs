@@ -40,6 +40,19 @@ fn a_finding_ends_with_one() {
 }
 
 #[test]
+fn a_limit_ends_a_run() {
+    let mut call = AXPY.to_vec();
+    call.extend(["buf:f32:1000", "--arg", "u32:1000", "--grid", "4", "--max-instructions"]);
+    call.push("640");
+    assert_eq!(ptx_vm(&call).0, 0);
+    call.pop();
+    call.push("300");
+    let (code, out, _) = ptx_vm(&call);
+    assert_eq!(code, 1);
+    assert!(out.contains("too long: the launch has executed more than 300 warp instructions"), "{out}");
+}
+
+#[test]
 fn check_lists_kernels() {
     let (code, out, _) = ptx_vm(&["check", SAMPLES]);
     assert_eq!(code, 0);

@@ -175,3 +175,50 @@ fn kernels_outlive_their_gpu_and_captures_hold_no_copies_of_the_hosts_memory() {
     drop(gpu);
     assert!(kernel.registers().unwrap() > 0);
 }
+
+/// Two launches, the second of which leaves its buffers, and the wait: their outcomes. The card is lost afterwards.
+fn good_then_bad() -> [Result<(), String>; 3] {
+    static BAD: Entry = Entry { name: "astray", args: ENTRY.args, since: 75 };
+    let text: &str = SCALE.replace("scale", "astray").leak();
+    let ptx: &Ptx = Box::leak(Box::new(Ptx { name: "astray", sm75: text, sm80: text }));
+    let gpu = gpu();
+    let (good, bad) = (gpu.kernel(&PTX, &ENTRY).unwrap(), gpu.kernel(ptx, &BAD).unwrap());
+    let arena = Arena::new(&gpu, 1 << 10).unwrap();
+    let x = arena.upload(&[1.0_f32; 256]).unwrap();
+    let args = |n: u32| [x.into(), x.into(), 1.0_f32.into(), n.into()];
+    let text = |outcome: crate::error::Result<()>| outcome.map_err(|error| error.to_string());
+    // SAFETY: x holds 256 elements; the second launch is for more, which the virtual card refuses to touch.
+    unsafe {
+        let first = gpu.stream().launch(&good, line(8, 32, 0), &args(256));
+        let second = gpu.stream().launch(&bad, line(16, 32, 0), &args(512));
+        [first, second, gpu.stream().synchronise()].map(text)
+    }
+}
+
+#[test]
+fn with_dynavit_cuda_sync_a_fault_names_its_kernel() {
+    // A fault ends the card of its process, and the variable is read when the card is opened: each case has a process.
+    const INSIDE: &str = "DYNAVIT_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_some() {
+        let [first, second, waited] = good_then_bad();
+        assert_eq!(first, Ok(()));
+        if std::env::var("DYNAVIT_CUDA_SYNC").is_ok_and(|value| value == "1") {
+            let error = second.unwrap_err();
+            assert!(error.starts_with("astray grid 16x1x1 block 32x1x1") && error.contains("out of bounds"), "{error}");
+        } else {
+            assert_eq!(second, Ok(()), "nothing is known yet");
+            let error = waited.unwrap_err();
+            assert!(error.starts_with("stream, at some launch before (DYNAVIT_CUDA_SYNC=1 tells which)"), "{error}");
+        }
+        return;
+    }
+    for value in ["1", "0"] {
+        let outcome = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "device::cuda::tests::with_dynavit_cuda_sync_a_fault_names_its_kernel"])
+            .envs([(INSIDE, "1"), ("DYNAVIT_CUDA_SYNC", value)])
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&outcome.stdout);
+        assert!(outcome.status.success() && told.contains("1 passed"), "DYNAVIT_CUDA_SYNC={value}: {told}");
+    }
+}

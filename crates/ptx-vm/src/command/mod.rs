@@ -69,6 +69,9 @@ pub struct Run {
     /// Shuffles the order of blocks and warps
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
+    /// End with a finding after about N warp instructions, so that an endless loop ends
+    #[arg(long, value_name = "N")]
+    max_instructions: Option<u64>,
     /// Capability of the card, as 80 for sm_80 [default: the file's own target]
     #[arg(long, value_name = "NN")]
     sm: Option<u32>,
@@ -139,7 +142,13 @@ fn pick(module: &Module, entry: Option<&str>) -> Result<Arc<Kernel>, Trouble> {
 }
 
 fn launch(run: Run) -> Result<(), Trouble> {
-    let options = Options { checks: !run.no_checks, global_races: run.races, counters: true, seed: run.seed };
+    let options = Options {
+        checks: !run.no_checks,
+        global_races: run.races,
+        counters: true,
+        seed: run.seed,
+        max_instructions: run.max_instructions,
+    };
     let (card, module) = load(&run.file, run.sm, options)?;
     let kernel = pick(&module, run.entry.as_deref())?;
     let params = kernel.params();

@@ -27,18 +27,25 @@ impl<'a, 'u> Decoder<'a, 'u> {
                 self.lane(inst, ty, &[ty, ty, ty], f, ty.bits())?;
             }
             "dp4a" => {
-                let (a, b) = (m.ty()?, m.ty()?);
+                let (a, b) = self.dot_types(m)?;
                 self.lane(inst, Ty::B32, &[Ty::B32; 3], scalar::dp4a, a.signed() as u32 | (b.signed() as u32) << 1)?;
             }
             "dp2a" => {
                 let high = m.need_one(&["lo", "hi"])? == "hi";
-                let (a, b) = (m.ty()?, m.ty()?);
+                let (a, b) = self.dot_types(m)?;
                 let x = a.signed() as u32 | (b.signed() as u32) << 1 | (high as u32) << 2;
                 self.lane(inst, Ty::B32, &[Ty::B32; 3], scalar::dp2a, x)?;
             }
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    fn dot_types(&self, m: &mut Mods<'a>) -> Result<(Ty, Ty), Bad> {
+        match (m.ty()?, m.ty()?) {
+            (a @ (Ty::U32 | Ty::S32), b @ (Ty::U32 | Ty::S32)) => Ok((a, b)),
+            _ => Err(m.wrong_type()),
+        }
     }
 
     /// A rare instruction: one function of a lane, its sources of these types.
@@ -116,13 +123,14 @@ impl<'a, 'u> Decoder<'a, 'u> {
             _ => (Bin32::RemU, Int64::RemU),
         };
         match ty {
-            Ty::U16 | Ty::S16 => self.binary16(ty, pick.0, d, s[0], s[1]),
-            Ty::U32 | Ty::S32 if relu => {
+            Ty::S32 if relu => {
                 let t = self.temporary(32);
                 self.push(Op::Bin32(pick.0), &[t], &s);
                 let zero = self.constant(0, false);
                 self.push(Op::Bin32(Bin32::MaxS), &[d], &[t, zero]);
             }
+            _ if relu => return Err(m.wrong_type()),
+            Ty::U16 | Ty::S16 => self.binary16(ty, pick.0, d, s[0], s[1]),
             Ty::U32 | Ty::S32 => self.push(Op::Bin32(pick.0), &[d], &s),
             Ty::U64 | Ty::S64 => self.push(Op::Int64(pick.1), &[d], &s),
             _ => return Err(m.wrong_type()),
@@ -186,7 +194,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
         let c = self.src(&inst.operands[3], to, Exact)?;
         match (part, ty) {
             _ if carry || saturate => {
-                if ty.bits() < 32 {
+                if ty.bits() < 32 || saturate && ty != Ty::S32 {
                     return Err(m.wrong_type());
                 }
                 let t = self.temporary(ty.bits());

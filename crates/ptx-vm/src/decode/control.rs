@@ -62,7 +62,11 @@ impl<'a, 'u> Decoder<'a, 'u> {
                 self.push(Op::Fence(scope != "cta"), &[], &[]);
             }
             "nanosleep" => {
-                m.ty()?;
+                if m.ty()? != Ty::U32 {
+                    return Err(m.wrong_type());
+                }
+                self.need_operands(inst, &[1])?;
+                self.src(&inst.operands[0], Ty::U32, Exact)?;
                 self.push(Op::Nop, &[], &[]);
             }
             "pmevent" => self.push(Op::Nop, &[], &[]),
@@ -167,6 +171,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
                     fill: crate::inst::Fill::Zero,
                     strong: false,
                     ordering: false,
+                    constant: false,
                     offset: at as i32,
                 };
                 self.push(Op::St(access), &[], &[Reg::NONE, zero]);

@@ -61,12 +61,18 @@ impl<'a, 'u> Decoder<'a, 'u> {
         }
         let round = m.one_of(&["rn", "rz", "rm", "rp", "rni", "rzi", "rmi", "rpi", "rna"]);
         let ftz = m.take("ftz");
-        let sat = m.take("sat") || m.take("satfinite");
+        let sat = m.take("sat");
+        if m.take("satfinite") {
+            return self.bad("`.satfinite` is not supported");
+        }
         let relu = m.take("relu");
         if m.take("tf32") {
             let from = m.ty()?;
             if from != Ty::F32 {
                 return Err(m.wrong_type());
+            }
+            if ftz || sat || relu || !matches!(round, Some("rna" | "rn")) {
+                return self.bad("a conversion to tf32 has `.rna` or `.rn`, and nothing else is supported");
             }
             return self.lane(inst, Ty::B32, &[from], convert::tf32, (round == Some("rna")) as u32);
         }
@@ -200,12 +206,12 @@ impl<'a, 'u> Decoder<'a, 'u> {
         sat: bool,
         relu: bool,
     ) -> Result<(), Bad> {
-        if from != Ty::F32 || !matches!(round, Some("rn" | "rz")) {
+        if from != Ty::F32 || sat || !matches!(round, Some("rn" | "rz")) {
             return Err(m.wrong_type());
         }
         let s = self.sources(inst, from, 2)?;
         let d = self.dst(&inst.operands[0], to, Exact)?;
-        if round == Some("rn") && !sat && !relu {
+        if round == Some("rn") && !relu {
             let op = if to == Ty::F16x2 { Bin32::F16x2FromF32 } else { Bin32::Bf16x2FromF32 };
             self.push(Op::Bin32(op), &[d], &s);
             return Ok(());
@@ -221,9 +227,6 @@ impl<'a, 'u> Decoder<'a, 'u> {
             ftz: false,
             relu,
         };
-        if sat {
-            return self.bad("`.satfinite` is not supported for this conversion");
-        }
         self.push(Op::Lane(convert::convert, spec.word()), &[high], &s[..1]);
         self.push(Op::Lane(convert::convert, spec.word()), &[low], &s[1..]);
         self.push(Op::Bin32(Bin32::Pack16), &[d], &[low, high]);

@@ -19,6 +19,19 @@ pub(super) fn mode_of(word: Option<&str>) -> u32 {
     }
 }
 
+/// The operation as the functions of a lane number it, which round in any direction.
+fn with_rounding(root: &str) -> u32 {
+    match root {
+        "add" => scalar::ADD,
+        "sub" => scalar::SUB,
+        "mul" => scalar::MUL,
+        "fma" | "mad" => scalar::FMA,
+        "div" => scalar::DIV,
+        "sqrt" => scalar::SQRT,
+        _ => scalar::RCP,
+    }
+}
+
 impl<'a, 'u> Decoder<'a, 'u> {
     pub(super) fn float(&mut self, inst: &Instruction<'a>, m: &mut Mods<'a>) -> Result<bool, Bad> {
         let Some(ty) = m.peek_ty().filter(|ty| ty.float()) else { return Ok(false) };
@@ -84,15 +97,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
         let d = self.dst(&inst.operands[0], ty, Exact)?;
         let mode = mode_of(word);
         if (sat || mode != rounding::NEAREST) && root != "copysign" {
-            let op = match root {
-                "add" => scalar::ADD,
-                "sub" => scalar::SUB,
-                "mul" => scalar::MUL,
-                "fma" | "mad" => scalar::FMA,
-                "div" => scalar::DIV,
-                "sqrt" => scalar::SQRT,
-                _ => scalar::RCP,
-            };
+            let op = with_rounding(root);
             self.push(Op::Lane(scalar::float32, op | mode << 8 | (ftz as u32) << 12 | (sat as u32) << 13), &[d], &s);
             return Ok(());
         }
@@ -175,15 +180,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
             self.push(Op::Double(op), &[d], &s);
             return Ok(());
         }
-        let op = match root {
-            "add" => scalar::ADD,
-            "sub" => scalar::SUB,
-            "mul" => scalar::MUL,
-            "fma" | "mad" => scalar::FMA,
-            "div" => scalar::DIV,
-            "sqrt" => scalar::SQRT,
-            _ => scalar::RCP,
-        };
+        let op = with_rounding(root);
         self.push(Op::Lane(scalar::float64, op | mode << 8), &[d], &s);
         Ok(())
     }

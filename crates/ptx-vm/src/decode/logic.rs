@@ -9,6 +9,9 @@ use crate::inst::{Bin32, Bool, Cmp, CmpType, Int64, Op, Reg, Tri32, Un32, Wide};
 use crate::parse::Bad;
 use crate::parse::ast::{Instruction, Operand, Ty};
 
+/// How and with which predicate, perhaps negated, the result of a comparison is combined.
+type Combined = Option<(Bool, Reg, bool)>;
+
 impl<'a, 'u> Decoder<'a, 'u> {
     pub(super) fn logic(&mut self, inst: &Instruction<'a>, m: &mut Mods<'a>) -> Result<bool, Bad> {
         match m.root {
@@ -388,7 +391,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
         d: &[Reg],
         a: Reg,
         b: Reg,
-        c: Option<(Bool, Reg, bool)>,
+        c: Combined,
     ) -> Result<(), Bad> {
         let float_only = !matches!(cmp, Cmp::Eq | Cmp::Ne | Cmp::Lt | Cmp::Le | Cmp::Gt | Cmp::Ge);
         if float_only && !ty.float() {
@@ -414,20 +417,21 @@ impl<'a, 'u> Decoder<'a, 'u> {
         Ok(())
     }
 
+    /// The two operands of a comparison, and the predicate that its result is combined with.
+    fn compared(&mut self, inst: &Instruction<'a>, ty: Ty, combine: Option<Bool>) -> Result<(Reg, Reg, Combined), Bad> {
+        let a = self.src(&inst.operands[1], ty, Exact)?;
+        let b = self.src(&inst.operands[2], ty, Exact)?;
+        let Some(op) = combine else { return Ok((a, b, None)) };
+        let (reg, negated) = self.predicate(&inst.operands[3])?;
+        Ok((a, b, Some((op, reg, negated))))
+    }
+
     fn setp(&mut self, inst: &Instruction<'a>, m: &mut Mods<'a>) -> Result<(), Bad> {
         let (cmp, combine, ftz) = self.comparison(m)?;
         let ty = m.ty()?;
         self.need_operands(inst, &[if combine.is_some() { 4 } else { 3 }])?;
         let (p, q) = self.pair(&inst.operands[0], Ty::Pred, Ty::Pred)?;
-        let a = self.src(&inst.operands[1], ty, Exact)?;
-        let b = self.src(&inst.operands[2], ty, Exact)?;
-        let c = match combine {
-            None => None,
-            Some(op) => {
-                let (reg, negated) = self.predicate(&inst.operands[3])?;
-                Some((op, reg, negated))
-            }
-        };
+        let (a, b, c) = self.compared(inst, ty, combine)?;
         if matches!(ty, Ty::F16x2 | Ty::Bf16x2) {
             // Two comparisons: the lower halves give `p`, the upper ones `q`.
             let half = if ty == Ty::F16x2 { Ty::F16 } else { Ty::Bf16 };
@@ -452,15 +456,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
         self.need_operands(inst, &[if combine.is_some() { 4 } else { 3 }])?;
         let packed = matches!(ty, Ty::F16x2 | Ty::Bf16x2);
         let d = self.dst(&inst.operands[0], to, Exact)?;
-        let a = self.src(&inst.operands[1], ty, Exact)?;
-        let b = self.src(&inst.operands[2], ty, Exact)?;
-        let c = match combine {
-            None => None,
-            Some(op) => {
-                let (reg, negated) = self.predicate(&inst.operands[3])?;
-                Some((op, reg, negated))
-            }
-        };
+        let (a, b, c) = self.compared(inst, ty, combine)?;
         let one = match to {
             Ty::F32 => 0x3f80_0000,
             Ty::F16 | Ty::F16x2 => 0x3c00,

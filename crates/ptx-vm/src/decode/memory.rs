@@ -18,7 +18,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
             "st" => self.store(inst, m)?,
             "atom" | "red" => self.atomic(inst, m)?,
             "cp" => self.cp_async(inst, m)?,
-            "prefetch" | "prefetchu" | "discard" | "applypriority" => {
+            "prefetch" | "prefetchu" | "applypriority" => {
                 m.take_prefixed(&CACHE);
                 m.one_of(&["global", "local"]);
                 m.one_of(&["L1", "L2"]);
@@ -66,7 +66,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
     fn access(&self, m: &mut Mods<'a>) -> Result<(Access, Ty, bool), Bad> {
         let (strong, ordering) = self.semantics(m);
         let space = self.space(m);
-        m.take("nc");
+        let constant = m.root != "st" && m.take("nc");
         let hint = self.cache(m);
         let count = match m.one_of(&["v2", "v4"]) {
             Some("v2") => 2,
@@ -78,7 +78,7 @@ impl<'a, 'u> Decoder<'a, 'u> {
             return Err(m.wrong_type());
         }
         let fill = if ty.signed() { Fill::Sign } else { Fill::Zero };
-        let access = Access { space, width: ty.bytes() as u8, count, fill, strong, ordering, offset: 0 };
+        let access = Access { space, width: ty.bytes() as u8, count, fill, strong, ordering, constant, offset: 0 };
         Ok((access, ty, hint))
     }
 
@@ -205,8 +205,8 @@ impl<'a, 'u> Decoder<'a, 'u> {
         for operand in &inst.operands[at + 1..at + 1 + values] {
             s.push(self.src(operand, ty, Exact)?);
         }
-        let access =
-            Access { space, width: ty.bytes() as u8, count: 1, fill: Fill::Zero, strong: true, ordering, offset };
+        let (width, fill) = (ty.bytes() as u8, Fill::Zero);
+        let access = Access { space, width, count: 1, fill, strong: true, ordering, constant: false, offset };
         self.push(Op::Atom(Atom { access, op, ty: kind }), &[d], &s);
         Ok(())
     }

@@ -343,6 +343,9 @@ impl<'a, 'u> Decoder<'a, 'u> {
         if self.unit.target < needed {
             return self.bad(format!("`{}` needs sm_{needed}, the file is for sm_{}", inst.opcode, self.unit.target));
         }
+        if inst.opcode.contains("::cluster") {
+            return self.bad(format!("`{}`: clusters of blocks are not supported", inst.opcode));
+        }
         let before = self.code.len();
         let mut mods = Mods::new(inst.opcode, inst.line);
         let known = self.arith(inst, &mut mods)?

@@ -244,7 +244,7 @@ fn special(name: &str) -> Option<(Special, u32)> {
         "%lanemask_le" => (Special::LaneMaskLe, 32),
         "%lanemask_gt" => (Special::LaneMaskGt, 32),
         "%lanemask_ge" => (Special::LaneMaskGe, 32),
-        "%clock" | "%clock_hi" | "%globaltimer_lo" | "%globaltimer_hi" => (Special::Clock, 32),
+        "%clock" | "%globaltimer_lo" => (Special::Clock, 32),
         "%clock64" | "%globaltimer" => (Special::Clock, 64),
         "%dynamic_smem_size" => (Special::DynamicShared, 32),
         "%total_smem_size" => (Special::TotalShared, 32),

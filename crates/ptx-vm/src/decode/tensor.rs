@@ -61,6 +61,9 @@ impl<'a, 'u> Decoder<'a, 'u> {
         };
         m.need("row")?;
         m.need("col")?;
+        if !inst.opcode.contains(".row.col.") {
+            return self.bad("`mma` takes its first matrix by rows and its second by columns");
+        }
         let (d_ty, a_ty, b_ty, c_ty) = (m.ty()?, m.ty()?, m.ty()?, m.ty()?);
         let bf16 = a_ty == Ty::Bf16;
         let known = a_ty == b_ty
@@ -108,7 +111,8 @@ impl<'a, 'u> Decoder<'a, 'u> {
         let (at, values) = if load { (1, 0) } else { (0, 1) };
         let space = if shared { Space::Shared } else { Space::Generic };
         let (base, offset, space) = self.address(&inst.operands[at], space)?;
-        let access = Access { space, width: 16, count: 1, fill: Fill::Zero, strong: false, ordering: false, offset };
+        let (fill, strong, ordering, constant) = (Fill::Zero, false, false, false);
+        let access = Access { space, width: 16, count: 1, fill, strong, ordering, constant, offset };
         if load {
             let fragment = self.results(&inst.operands[values], Ty::B32, count)?;
             let count = count as u8;

@@ -11,7 +11,9 @@ use super::span::{Span, Spans};
 use super::warp::{Copy, Warp};
 use crate::FaultKind;
 use crate::check::{Checked, Problem};
+use crate::counters::{passes, sectors};
 use crate::inst::{CpBytes, Inst};
+use crate::memory::global_shadow::How;
 use crate::memory::shadow::{By, Touch};
 use crate::memory::slots::{Buffer, describe};
 use crate::simd::Path;
@@ -61,9 +63,12 @@ fn note(
         }
     }
     if env.counters {
-        block.tally.shared(warp.pc, Spans::new(&to, mask, size as u32));
+        block.tally.shared(warp.pc, passes(Spans::new(&to, mask, size as u32)));
         let reading = bits(|lane| copy.bytes[lane] != 0) & mask;
-        block.tally.global(warp.pc, Spans::new(&from, reading, size as u32), false);
+        if reading != 0 {
+            let spans = Spans::new(&from, reading, size as u32);
+            block.tally.global(warp.pc, size as u32 * reading.count_ones(), sectors(spans), false);
+        }
     }
     let by = By { pc: warp.pc, warp: warp.id, touch: Touch::Async };
     for lane in each(mask) {
@@ -197,7 +202,7 @@ fn read_source<'l>(env: &Env<'l>, block: &mut Block, copy: &Copy, span: &Span) -
         );
         return Err(Problem::new(FaultKind::Uninitialised, lane, what));
     }
-    watch(env, block, (buffer, from), span, copy.pc, (false, false))?;
+    watch(env, block, (buffer, from), span, copy.pc, How::Read { atomic: false, constant: false })?;
     Ok((buffer, from))
 }
 

@@ -12,7 +12,9 @@ use super::span::{Span, Spans};
 use super::warp::Warp;
 use crate::FaultKind;
 use crate::check::{Checked, Problem};
+use crate::counters::{passes, sectors};
 use crate::inst::{Atom, AtomOp, AtomType, Inst, Reg};
+use crate::memory::global_shadow::How;
 use crate::memory::shadow::{By, Touch};
 use crate::parse::ast::Space;
 
@@ -107,7 +109,7 @@ pub fn atomic(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: 
 fn in_shared(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &Atom, at: &V64, mask: u32) -> Checked {
     let bytes = atom.access.width as u32;
     if env.counters {
-        block.tally.shared(warp.pc, Spans::new(at, mask, bytes));
+        block.tally.shared(warp.pc, passes(Spans::new(at, mask, bytes)));
     }
     for lane in each(mask) {
         let offset = shared_at(block, at[lane], bytes, lane, "changes")?;
@@ -133,7 +135,7 @@ fn in_shared(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &
 fn in_global(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &Atom, at: &V64, mask: u32) -> Checked {
     let bytes = atom.access.width as u32;
     if env.counters {
-        block.tally.global(warp.pc, Spans::new(at, mask, bytes), true);
+        block.tally.global(warp.pc, bytes * mask.count_ones(), sectors(Spans::new(at, mask, bytes)), true);
     }
     if let Some(shadow) = &env.global_shadow {
         shadow.atomic(block.index, &mut block.view);
@@ -146,7 +148,7 @@ fn in_global(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, atom: &
             let what = format!("changes {bytes} bytes at {address:#x} (offset {offset}) that were never written");
             return Err(Problem::new(FaultKind::Uninitialised, lane, what));
         }
-        watch(env, block, (buffer, offset), &span, warp.pc, (true, true))?;
+        watch(env, block, (buffer, offset), &span, warp.pc, How::Write { atomic: true })?;
         let (b, c) = (operand(warp, inst.s[1], lane), operand(warp, inst.s[2], lane));
         let old = if bytes == 8 {
             let _held = buffer.wide.lock().unwrap_or_else(|e| e.into_inner());

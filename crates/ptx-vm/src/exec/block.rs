@@ -43,6 +43,9 @@ pub struct Block {
     pub tally: Tally,
     pub view: View,
     pub clock: u64,
+    /// Instructions that the warp has executed in this turn, and may.
+    pub steps: u64,
+    pub allowed: u64,
     barriers: Vec<Barrier>,
     /// Warps that a barrier let go, with what a reduction gave each.
     released: Vec<(u32, Reg, BarKind, u32)>,
@@ -80,6 +83,8 @@ impl Block {
             tally: Tally::new(instructions),
             view: View::default(),
             clock: 0,
+            steps: 0,
+            allowed: u64::MAX,
             barriers: vec![Barrier::default(); 16],
             released: Vec::new(),
         }
@@ -141,7 +146,8 @@ impl Block {
     /// A warp comes to a barrier; true if it must wait.
     pub fn arrive(&mut self, env: &Env, warp: &mut Warp, inst: &Inst, bar: &Bar, mask: u32) -> Checked<bool> {
         let lane = super::first(mask);
-        if warp.live != warp.lanes {
+        // Lanes that ended count as arrived where the instruction is not `.aligned`, as the PTX ISA has it.
+        if bar.aligned && warp.live != warp.lanes {
             let what = format!(
                 "lanes {:#010x} of the warp ended before this barrier (at line {})",
                 warp.lanes & !warp.live,

@@ -49,15 +49,9 @@ pub fn set<T: Copy>(out: &mut [T; 32], mask: u32, f: impl Fn(usize) -> T) {
 /// A bit for every lane in which the test holds.
 #[inline(always)]
 pub fn bits(f: impl Fn(usize) -> bool) -> u32 {
-    let mut flags = [0u8; 32];
-    for (i, flag) in flags.iter_mut().enumerate() {
-        *flag = f(i) as u8;
-    }
     let mut bits = 0;
-    for (k, eight) in flags.as_chunks().0.iter().enumerate() {
-        // The product moves the lowest bit of byte i to bit 56 + i.
-        let gathered = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-        bits |= (gathered as u32) << (8 * k);
+    for i in 0..32 {
+        bits |= if f(i) { 1 << i } else { 0 };
     }
     bits
 }

@@ -9,6 +9,7 @@ use super::span::Spans;
 use super::warp::Warp;
 use crate::FaultKind;
 use crate::check::{Checked, Problem};
+use crate::counters::passes;
 use crate::inst::{Access, Inst, Reg};
 use crate::memory::shadow::{By, Touch};
 use crate::memory::window;
@@ -31,8 +32,30 @@ fn rows(warp: &Warp, base: Reg, access: &Access, used: u32) -> Checked<V64> {
     Ok(at)
 }
 
-fn lanes_of(count: u8) -> u32 {
-    if count == 4 { u32::MAX } else { (1 << (8 * count)) - 1 }
+/// Where the rows lie that the lanes name, their request counted.
+fn counted_rows(
+    path: impl Path,
+    env: &Env,
+    block: &mut Block,
+    warp: &Warp,
+    base: Reg,
+    count: u8,
+    access: &Access,
+) -> Checked<V64> {
+    let used = if count == 4 { u32::MAX } else { (1 << (8 * count)) - 1 };
+    if used & !warp.lanes != 0 {
+        return Err(Problem::warp(FaultKind::Divergence, "the warp has too few threads to name the rows".into()));
+    }
+    path.run(
+        #[inline(always)]
+        || {
+            let at = rows(warp, base, access, used)?;
+            if env.counters {
+                block.tally.shared(warp.pc, passes(Spans::new(&at, used, 16)));
+            }
+            Ok(at)
+        },
+    )
 }
 
 pub fn load(
@@ -44,20 +67,7 @@ pub fn load(
     (count, transposed): (u8, bool),
     access: &Access,
 ) -> Checked {
-    let used = lanes_of(count) & warp.lanes;
-    if used != lanes_of(count) {
-        return Err(Problem::warp(FaultKind::Divergence, "the warp has too few threads to name the rows".into()));
-    }
-    let at = path.run(
-        #[inline(always)]
-        || rows(warp, inst.s[0], access, used),
-    )?;
-    if env.counters {
-        path.run(
-            #[inline(always)]
-            || block.tally.shared(warp.pc, Spans::new(&at, used, 16)),
-        );
-    }
+    let at = counted_rows(path, env, block, warp, inst.s[0], count, access)?;
     path.run(
         #[inline(always)]
         || load_rows(env, block, warp, inst, count, transposed, &at),
@@ -154,20 +164,7 @@ pub fn store(
     (count, transposed): (u8, bool),
     access: &Access,
 ) -> Checked {
-    let used = lanes_of(count) & warp.lanes;
-    if used != lanes_of(count) {
-        return Err(Problem::warp(FaultKind::Divergence, "the warp has too few threads to name the rows".into()));
-    }
-    let at = path.run(
-        #[inline(always)]
-        || rows(warp, inst.s[0], access, used),
-    )?;
-    if env.counters {
-        path.run(
-            #[inline(always)]
-            || block.tally.shared(warp.pc, Spans::new(&at, used, 16)),
-        );
-    }
+    let at = counted_rows(path, env, block, warp, inst.s[0], count, access)?;
     let by = By { pc: warp.pc, warp: warp.id, touch: Touch::Plain };
     for i in 0..count as usize {
         let reg = if i < 3 { inst.s[i + 1] } else { inst.more.as_ref().map_or(Reg::NONE, |m| m[0]) };

@@ -6,7 +6,7 @@ use super::warp::Warp;
 use super::{Env, first};
 use crate::FaultKind;
 use crate::check::{Checked, Problem};
-use crate::inst::{Inst, Redux, Reg, Shfl, Vote};
+use crate::inst::{Bar, BarKind, Inst, Op, Redux, Reg, Shfl, Vote};
 
 fn shown(mask: u32) -> String {
     format!("{mask:#010x}")
@@ -43,15 +43,55 @@ pub fn together(warp: &mut Warp, mask: u32, need: u32) -> Checked<bool> {
     wait(warp, mask, need)
 }
 
-#[cold]
-fn wait(warp: &mut Warp, mask: u32, need: u32) -> Checked<bool> {
+/// The guard keeps lanes of this very group away: they go on and the rest waits.
+fn let_go(warp: &mut Warp, mask: u32) {
     if mask != warp.mask {
-        // The guard keeps lanes of this very group away: they go on and the rest waits.
         let rest = warp.mask & !mask;
         let pc = warp.pc + 1;
         warp.mask = mask;
         warp.join_group(super::warp::Group { pc, mask: rest, parked: false });
     }
+}
+
+/// Whether every lane that has not ended has come to this barrier, which is not `.aligned`: they may come to it at
+/// different instructions. If not, those that are here wait.
+pub fn at_barrier(env: &Env, warp: &mut Warp, inst: &Inst, bar: &Bar, mask: u32) -> Checked<bool> {
+    if mask == warp.live {
+        return Ok(true);
+    }
+    let_go(warp, mask);
+    let waiting = |group: &super::warp::Group| match &env.program.code[group.pc as usize] {
+        there @ Inst { op: Op::Bar(bar), .. } if group.parked && !bar.aligned => Some((there, bar)),
+        _ => None,
+    };
+    if !warp.groups.iter().all(|group| waiting(group).is_some()) {
+        return wait(warp, mask, warp.live);
+    }
+    let named = |inst: &Inst, lane: usize| {
+        [inst.s[0], inst.s[1]].map(|reg| (!reg.is_none()).then(|| warp.r32[reg.index()][lane]))
+    };
+    let here = named(inst, first(mask));
+    for group in &warp.groups {
+        let Some((there, other)) = waiting(group) else { continue };
+        if *other != *bar || each(group.mask).any(|lane| named(there, lane) != here) {
+            let what = format!("lanes {} wait for another barrier of the block", shown(group.mask));
+            return Err(Problem::warp(FaultKind::Divergence, what));
+        }
+        if !matches!(bar.kind, BarKind::Sync | BarKind::Arrive) {
+            let what = "a reduction to which the lanes of a warp come at different instructions".into();
+            return Err(Problem::warp(FaultKind::Unsupported, what));
+        }
+    }
+    for group in std::mem::take(&mut warp.groups) {
+        warp.join_group(super::warp::Group { pc: group.pc + 1, mask: group.mask, parked: false });
+    }
+    warp.look_ahead();
+    Ok(true)
+}
+
+#[cold]
+fn wait(warp: &mut Warp, mask: u32, need: u32) -> Checked<bool> {
+    let_go(warp, mask);
     if need & !warp.live != 0 {
         return Err(stuck(warp, need, mask));
     }

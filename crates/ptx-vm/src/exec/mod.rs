@@ -17,6 +17,8 @@ pub mod scalar;
 pub mod span;
 pub mod warp;
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use crate::FaultKind;
 use crate::check::{Checked, Problem};
 use crate::inst::{Class, Float, Inst, LaneFn, Op, Program, Special};
@@ -40,6 +42,9 @@ pub struct Env<'l> {
     pub checks: bool,
     pub counters: bool,
     pub seed: u64,
+    /// Warp instructions that the launch may execute, and those that it has.
+    pub max_instructions: u64,
+    pub executed: AtomicU64,
     pub global_shadow: Option<GlobalShadow>,
     /// Smallest access of shared memory, and whether barriers may be for some of the warps.
     pub cell: u32,
@@ -60,12 +65,24 @@ const QUANTUM: u32 = 20_000;
 
 /// Runs a warp until it waits or ends.
 pub fn run(env: &Env, block: &mut Block, warp: &mut Warp) -> Checked<Stop> {
-    match WidePath::find() {
-        Some(path) => interpret(path, env, block, warp),
+    block.steps = 0;
+    block.allowed = env.max_instructions.saturating_sub(env.executed.load(Relaxed));
+    let stop = match WidePath::find() {
+        Some(path) => path.run(
+            #[inline(always)]
+            || interpret(path, env, block, warp),
+        ),
         None => interpret(Plain, env, block, warp),
+    };
+    env.executed.fetch_add(block.steps, Relaxed);
+    if block.steps > block.allowed && stop.is_ok() {
+        let what = format!("the launch has executed more than {} warp instructions", env.max_instructions);
+        return Err(Problem::warp(FaultKind::TooLong, what));
     }
+    stop
 }
 
+#[inline(always)]
 fn interpret(path: impl Path, env: &Env, block: &mut Block, warp: &mut Warp) -> Checked<Stop> {
     let code = env.program.code.as_slice();
     let mut budget = QUANTUM;
@@ -76,6 +93,7 @@ fn interpret(path: impl Path, env: &Env, block: &mut Block, warp: &mut Warp) -> 
         let pc = warp.pc as usize;
         let inst = &code[pc];
         block.tally.counts[pc] += 1;
+        block.steps += 1;
         let mut mask = warp.mask;
         if !inst.guard.is_none() {
             let guard = warp.p[inst.guard.index()];
@@ -163,11 +181,11 @@ fn interpret(path: impl Path, env: &Env, block: &mut Block, warp: &mut Warp) -> 
                 carry(warp, inst, mask, *subtract, *carry_in, *carry_out);
             }
             Op::Special(special) => read_special(env, block, warp, inst, *special, mask),
-            Op::Ld(access) => memory::load(path, env, block, warp, inst, access, mask)?,
+            Op::Ld(access) => memory::reach::<false>(path, env, block, warp, inst, access, mask)?,
             Op::LdParam { offset, width, count, fill } => {
                 memory::load_param(env, warp, inst, mask, (*offset, *width, *count, *fill))?;
             }
-            Op::St(access) => memory::store(path, env, block, warp, inst, access, mask)?,
+            Op::St(access) => memory::reach::<true>(path, env, block, warp, inst, access, mask)?,
             Op::Atom(atom) => atomic::atomic(env, block, warp, inst, atom, mask)?,
             Op::CpAsync { size, bytes, offset_to, offset_from } => {
                 async_copy::issue(path, env, block, warp, inst, mask, (*size, *bytes, *offset_to, *offset_from))?;
@@ -175,27 +193,27 @@ fn interpret(path: impl Path, env: &Env, block: &mut Block, warp: &mut Warp) -> 
             Op::CpCommit => async_copy::commit(warp, mask),
             Op::CpWait(left) => async_copy::wait(path, env, block, warp, mask, *left)?,
             Op::Bra(to) => {
-                let from = warp.pc;
+                let back = *to <= warp.pc;
                 if mask == warp.mask {
                     warp.pc = *to;
-                    if *to <= from {
-                        if !warp.groups.is_empty() {
-                            warp.turn();
-                        }
-                        budget -= 1;
-                        if budget == 0 {
-                            return Ok(Stop::Turn);
-                        }
+                    if back && !warp.groups.is_empty() {
+                        warp.turn();
                     }
                 } else {
                     warp.split(mask, *to);
+                }
+                if back {
+                    budget -= 1;
+                    if budget == 0 || block.steps > block.allowed {
+                        return Ok(Stop::Turn);
+                    }
                 }
                 continue;
             }
             Op::Brx(targets) => {
                 indexed_branch(warp, inst, mask, targets)?;
                 budget -= 1;
-                if budget == 0 {
+                if budget == 0 || block.steps > block.allowed {
                     return Ok(Stop::Turn);
                 }
                 continue;
@@ -220,7 +238,11 @@ fn interpret(path: impl Path, env: &Env, block: &mut Block, warp: &mut Warp) -> 
             }
             Op::Trap => return Err(Problem::new(FaultKind::Trap, first(mask), "the kernel executed trap".into())),
             Op::Bar(bar) => {
-                if !meet::together(warp, mask, warp.live)? {
+                let all_here = match bar.aligned {
+                    true => meet::together(warp, mask, warp.live)?,
+                    false => meet::at_barrier(env, warp, inst, bar, mask)?,
+                };
+                if !all_here {
                     continue;
                 }
                 if block.arrive(env, warp, inst, bar, mask)? {

@@ -50,6 +50,8 @@ pub struct Warp {
     pub next: u32,
     pub state: State,
     pub local: Vec<u8>,
+    /// For each byte of a thread's frame the lanes that wrote theirs.
+    pub local_written: Vec<u32>,
     pub copies: Vec<Copy>,
     /// Groups of copies that each lane committed.
     pub committed: [u32; 32],
@@ -74,6 +76,7 @@ impl Warp {
             next: u32::MAX,
             state: State::Ready,
             local: Vec::new(),
+            local_written: Vec::new(),
             copies: Vec::new(),
             committed: [0; 32],
             turns: 0,
@@ -104,6 +107,8 @@ impl Warp {
         self.p.resize(program.count_pred, 0);
         self.local.clear();
         self.local.resize(program.local_bytes as usize * 32, 0);
+        self.local_written.clear();
+        self.local_written.resize(program.local_bytes as usize, 0);
     }
 
     #[inline(always)]

@@ -2,12 +2,14 @@
 //!
 //! Blocks are unordered unless one publishes (a fence that reaches beyond the block, then an atomic) and the other
 //! takes note (an atomic, after which it reads). Which atomic is not looked at, so a wrong pairing is not seen.
+//!
+//! What `.nc` loads read may not change while the kernel runs, whoever writes it and in whatever order.
 #![forbid(unsafe_code)]
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Packed record: block + 1 in the upper 32 bits, then instruction (20), kind (2). Zero: nobody.
+/// Packed record: block + 1 in the upper 32 bits, then instruction (20), kind (2: atomic, constant). Zero: nobody.
 struct Cells {
     writes: Box<[AtomicU64]>,
     reads: Box<[AtomicU64]>,
@@ -37,6 +39,16 @@ pub struct View {
 }
 
 const MANY: u64 = u32::MAX as u64;
+const ATOMIC: u64 = 1;
+/// Of a reader: somebody took the cell for constant.
+const CONSTANT: u64 = 2;
+
+/// How a cell is touched.
+#[derive(Clone, Copy, PartialEq)]
+pub enum How {
+    Read { atomic: bool, constant: bool },
+    Write { atomic: bool },
+}
 
 fn zeroed(n: usize) -> Box<[AtomicU64]> {
     (0..n).map(|_| AtomicU64::new(0)).collect()
@@ -49,6 +61,8 @@ pub struct Other {
     pub block: Option<u64>,
     pub write: bool,
     pub atomic: bool,
+    /// One of the two took the memory for constant.
+    pub constant: bool,
 }
 
 impl GlobalShadow {
@@ -100,13 +114,16 @@ impl GlobalShadow {
         size: u64,
         (at, bytes): (u64, u64),
         (pc, block, view): (u32, u64, &View),
-        write: bool,
-        atomic: bool,
+        how: How,
     ) -> Option<(u64, Other)> {
         let chunks = self.chunks(slot, size);
-        let new = (block + 1) << 32 | (pc as u64) << 2 | atomic as u64;
+        let (write, kind) = match how {
+            How::Read { atomic, constant } => (false, atomic as u64 | (constant as u64) << 1),
+            How::Write { atomic } => (true, atomic as u64),
+        };
+        let new = (block + 1) << 32 | (pc as u64) << 2 | kind;
         let own = |record: u64| record == 0 || record >> 32 == block + 1;
-        let fine = |record: u64| own(record) || atomic && record & 1 != 0 || self.ordered(record, block, view);
+        let fine = |record: u64| own(record) || kind & record & ATOMIC != 0 || self.ordered(record, block, view);
         let (mut cell, end) = ((at >> self.shift) as usize, ((at + bytes - 1) >> self.shift) as usize + 1);
         while cell < end {
             let cells =
@@ -117,14 +134,18 @@ impl GlobalShadow {
             for (at, (writer, reader)) in (cell..).zip(cells.writes[run.clone()].iter().zip(&cells.reads[run])) {
                 let earlier = if write { writer.swap(new, Relaxed) } else { writer.load(Relaxed) };
                 let read = reader.load(Relaxed);
+                let place = (at as u64) << self.shift;
+                if kind & CONSTANT != 0 && earlier != 0 {
+                    return Some((place, Other { constant: true, ..seen(earlier, true) }));
+                }
                 if !fine(earlier) {
-                    return Some(((at as u64) << self.shift, seen(earlier, true)));
+                    return Some((place, seen(earlier, true)));
                 }
                 if !write {
-                    let record = if own(read) { new } else { MANY << 32 | new & 0xffff_ffff & (read | !1) };
-                    reader.store(record, Relaxed);
-                } else if !fine(read) {
-                    return Some(((at as u64) << self.shift, seen(read, false)));
+                    let record = if own(read) { new } else { MANY << 32 | new & 0xffff_ffff & (read | !ATOMIC) };
+                    reader.store(record | read & CONSTANT, Relaxed);
+                } else if read & CONSTANT != 0 || !fine(read) {
+                    return Some((place, seen(read, false)));
                 }
             }
             cell = stop;
@@ -139,6 +160,7 @@ fn seen(record: u64, write: bool) -> Other {
         pc: (record as u32) >> 2,
         block: (record >> 32 != MANY).then(|| (record >> 32) - 1),
         write,
-        atomic: record & 1 != 0,
+        atomic: record & ATOMIC != 0,
+        constant: !write && record & CONSTANT != 0,
     }
 }

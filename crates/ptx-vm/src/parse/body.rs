@@ -147,7 +147,8 @@ impl<'a> Parser<'a> {
         let mut operands = Vec::new();
         if self.peek() != Tok::Punct(b';') {
             loop {
-                operands.push(self.operand(0)?);
+                operands
+                    .push(self.operand(0).map_err(|bad| Bad::new(bad.line, format!("`{opcode}`: {}", bad.message)))?);
                 if !self.accept(b',') {
                     // `call (r), f, (a);` separates by commas as well; nothing else may follow.
                     break;

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::super::Env;
 use super::super::block::Block;
-use super::super::span::{Span, Spans};
+use super::super::span::Span;
 use super::super::warp::Warp;
 use super::{fill, is_words, misaligned, put, stored, value_of};
 use crate::FaultKind;
 use crate::check::{Checked, Other, Problem};
 use crate::inst::{Access, Inst};
+use crate::memory::global_shadow::How;
 use crate::memory::slots::{Buffer, Slots, describe};
 
 /// The allocation that holds a span, and where in it the span begins.
@@ -50,25 +51,22 @@ fn unwritten(buffer: &Buffer, span: &Span, from: u64, first: u64) -> Box<Problem
 
 /// Touches global memory, from offset `from` of the buffer on, in the shadow of races between blocks.
 #[inline(always)]
-pub fn watch(
-    env: &Env,
-    block: &mut Block,
-    (buffer, from): (&Buffer, u64),
-    span: &Span,
-    pc: u32,
-    (write, atomic): (bool, bool),
-) -> Checked {
+pub fn watch(env: &Env, block: &mut Block, (buffer, from): (&Buffer, u64), span: &Span, pc: u32, how: How) -> Checked {
     let Some(shadow) = &env.global_shadow else { return Ok(()) };
     let slot = ((buffer.base >> 32) - crate::memory::slots::FIRST) as usize;
     let by = (pc, block.index, &block.view);
-    let Some((first, other)) = shadow.touch(slot, buffer.size, (from, span.bytes()), by, write, atomic) else {
+    let Some((first, other)) = shadow.touch(slot, buffer.size, (from, span.bytes()), by, how) else {
         return Ok(());
     };
     let lane = span.lane_of(first.saturating_sub(from));
     let at = from + span.offset_of(lane);
-    let doing = if write { "writes" } else { "reads" };
+    let doing = if matches!(how, How::Write { .. }) { "writes" } else { "reads" };
+    let (kind, why) = match other.constant {
+        true => (FaultKind::NotConstant, "read as constant (`.nc`) and written by the same launch"),
+        false => (FaultKind::GlobalRace, "another block's access is not ordered with it"),
+    };
     let what = format!(
-        "{doing} {} bytes at {:#x} (offset {at} of an allocation of {} bytes): another block's access is not ordered with it",
+        "{doing} {} bytes at {:#x} (offset {at} of an allocation of {} bytes): {why}",
         span.each,
         buffer.base + at,
         buffer.size
@@ -79,7 +77,7 @@ pub fn watch(
         _ => "read",
     };
     let other = Other { pc: other.pc, how, warp: None, lane: None, block: other.block, between_blocks: true };
-    Err(Box::new(Problem { kind: FaultKind::GlobalRace, what, lane: Some(lane as u32), other: Some(other) }))
+    Err(Box::new(Problem { kind, what, lane: Some(lane as u32), other: Some(other) }))
 }
 
 /// Eight at a time, since loads of atomics do not become vector code.
@@ -94,85 +92,90 @@ fn take(out: &mut [u32], words: &[AtomicU32]) {
     rest.iter_mut().zip(tail).for_each(|(out, word)| *out = word.load(Relaxed));
 }
 
+/// The lanes of a span load, or with `WRITE` store.
 #[inline(always)]
-pub fn load(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, access: &Access, spans: Spans) -> Checked {
-    let width = access.width as u32;
-    let count = access.count as usize;
-    if env.counters {
-        block.tally.global(warp.pc, spans, false);
+pub fn reach<const WRITE: bool>(
+    env: &Env,
+    block: &mut Block,
+    warp: &mut Warp,
+    inst: &Inst,
+    access: &Access,
+    span: Span,
+) -> Checked {
+    let (buffer, from) = locate(env.slots, &span, if WRITE { "writes" } else { "reads" })?;
+    if !WRITE
+        && env.checks
+        && let Some(first) = buffer.unwritten(from, span.bytes())
+    {
+        return Err(unwritten(buffer, &span, from, first));
     }
-    for span in spans {
-        let (buffer, from) = locate(env.slots, &span, "reads")?;
-        if env.checks
-            && !buffer.is_whole()
-            && let Some(first) = buffer.unwritten(from, span.bytes())
-        {
-            return Err(unwritten(buffer, &span, from, first));
-        }
-        watch(env, block, (buffer, from), &span, warp.pc, (false, access.strong))?;
-        if is_words(access, inst.d[0]) {
-            let first = (from / 4) as usize;
-            let words = &buffer.words()[first..first + span.bytes() as usize / 4];
-            for (k, d) in inst.d.iter().enumerate().take(count).filter(|(_, d)| !d.is_none()) {
-                let out = &mut warp.r32[d.index()][span.range()];
-                if span.step == 0 {
-                    out.fill(words[k].load(Relaxed));
-                } else if count == 1 {
-                    take(out, words);
-                } else {
-                    let words = words[k..].iter().step_by(count);
-                    out.iter_mut().zip(words).for_each(|(out, word)| *out = word.load(Relaxed));
-                }
-            }
-            continue;
-        }
+    let (atomic, constant) = (access.strong, access.constant);
+    let how = if WRITE { How::Write { atomic } } else { How::Read { atomic, constant } };
+    watch(env, block, (buffer, from), &span, warp.pc, how)?;
+    if WRITE {
+        store(buffer, from, warp, inst, access, &span);
+    } else {
+        load(buffer, from, warp, inst, access, &span);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn load(buffer: &Buffer, from: u64, warp: &mut Warp, inst: &Inst, access: &Access, span: &Span) {
+    let (width, count) = (access.width as u32, access.count as usize);
+    if !is_words(access, inst.d[0]) {
         for lane in span.range() {
             for k in 0..count {
                 let value = buffer.load(from + span.offset_of(lane) + k as u64 * width as u64, width);
                 put(warp, inst.d[k], lane, fill(value, access.width, access.fill));
             }
         }
+        return;
     }
-    Ok(())
+    let first = (from / 4) as usize;
+    let words = &buffer.words()[first..first + span.bytes() as usize / 4];
+    for (k, d) in inst.d.iter().enumerate().take(count).filter(|(_, d)| !d.is_none()) {
+        let out = &mut warp.r32[d.index()][span.range()];
+        if span.step == 0 {
+            out.fill(words[k].load(Relaxed));
+        } else if count == 1 {
+            take(out, words);
+        } else {
+            let words = words[k..].iter().step_by(count);
+            out.iter_mut().zip(words).for_each(|(out, word)| *out = word.load(Relaxed));
+        }
+    }
 }
 
 #[inline(always)]
-pub fn store(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, access: &Access, spans: Spans) -> Checked {
+fn store(buffer: &Buffer, from: u64, warp: &Warp, inst: &Inst, access: &Access, span: &Span) {
     let width = access.width as u32;
     let regs = &stored(inst)[..access.count as usize];
-    if env.counters {
-        block.tally.global(warp.pc, spans, true);
-    }
-    for span in spans {
-        let (buffer, from) = locate(env.slots, &span, "writes")?;
-        watch(env, block, (buffer, from), &span, warp.pc, (true, access.strong))?;
-        // Neighbouring lanes write parts of one word, which are gathered.
-        let mut word = (usize::MAX, 0u32, 0u32);
-        for lane in span.range() {
-            for (k, reg) in regs.iter().enumerate() {
-                let value = value_of(warp, *reg, lane);
-                let place = from + span.offset_of(lane) + k as u64 * width as u64;
-                if width >= 4 {
-                    buffer.store(place, width, value);
-                    continue;
-                }
-                let index = (place / 4) as usize;
-                let shift = (place % 4 * 8) as u32;
-                let bits = ((1u32 << (8 * width)) - 1) << shift;
-                if word.0 != index {
-                    if word.1 != 0 {
-                        buffer.merge(word.0, word.1, word.2);
-                    }
-                    word = (index, 0, 0);
-                }
-                word.1 |= bits;
-                word.2 = word.2 & !bits | (value as u32) << shift & bits;
+    // Neighbouring lanes write parts of one word, which are gathered.
+    let mut word = (usize::MAX, 0u32, 0u32);
+    for lane in span.range() {
+        for (k, reg) in regs.iter().enumerate() {
+            let value = value_of(warp, *reg, lane);
+            let place = from + span.offset_of(lane) + k as u64 * width as u64;
+            if width >= 4 {
+                buffer.store(place, width, value);
+                continue;
             }
+            let index = (place / 4) as usize;
+            let shift = (place % 4 * 8) as u32;
+            let bits = ((1u32 << (8 * width)) - 1) << shift;
+            if word.0 != index {
+                if word.1 != 0 {
+                    buffer.merge(word.0, word.1, word.2);
+                }
+                word = (index, 0, 0);
+            }
+            word.1 |= bits;
+            word.2 = word.2 & !bits | (value as u32) << shift & bits;
         }
-        if word.1 != 0 {
-            buffer.merge(word.0, word.1, word.2);
-        }
-        buffer.mark(from, span.bytes());
     }
-    Ok(())
+    if word.1 != 0 {
+        buffer.merge(word.0, word.1, word.2);
+    }
+    buffer.mark(from, span.bytes());
 }

@@ -27,6 +27,17 @@ pub fn load(env: &Env, warp: &mut Warp, inst: &Inst, access: &Access, at: &V64, 
     let bytes = width * access.count as usize;
     for lane in each(mask) {
         let offset = local_at(env, at[lane], bytes as u32, lane, "reads")?;
+        let place = at[lane] as usize;
+        let mut there = warp.local_written[place..place + bytes].iter();
+        if env.checks
+            && let Some(first) = there.position(|lanes| lanes >> lane & 1 == 0)
+        {
+            let what = format!(
+                "reads {bytes} bytes of local memory at offset {place}: the byte at offset {} was never written",
+                place + first
+            );
+            return Err(Problem::new(FaultKind::Uninitialised, lane, what));
+        }
         let mut words = [0u64; 4];
         for (k, word) in words.iter_mut().enumerate().take(access.count as usize) {
             let mut raw = [0u8; 8];
@@ -49,6 +60,8 @@ pub fn store(env: &Env, warp: &mut Warp, inst: &Inst, access: &Access, at: &V64,
             let value = value_of(warp, stored(inst)[k], lane).to_le_bytes();
             warp.local[offset + k * width..][..width].copy_from_slice(&value[..width]);
         }
+        let written = &mut warp.local_written[at[lane] as usize..][..width * count];
+        written.iter_mut().for_each(|lanes| *lanes |= 1 << lane);
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use super::super::Env;
 use super::super::block::Block;
-use super::super::span::{Span, Spans};
+use super::super::span::Span;
 use super::super::warp::Warp;
 use super::{fill, is_words, misaligned, put, stored, value_of};
 use crate::FaultKind;
@@ -57,51 +57,67 @@ fn misplaced(block: &Block, span: &Span, doing: &str) -> Box<Problem> {
     misaligned(span.lane, doing, span.each, format!("shared offset {}", span.at))
 }
 
-fn touch_of(access: &Access) -> Touch {
-    if access.strong { Touch::Atomic } else { Touch::Plain }
+/// The lanes of a span load, or with `WRITE` store.
+#[inline(always)]
+pub fn reach<const WRITE: bool>(
+    env: &Env,
+    block: &mut Block,
+    warp: &mut Warp,
+    inst: &Inst,
+    access: &Access,
+    span: Span,
+) -> Checked {
+    let from = shared_span(block, &span, if WRITE { "writes" } else { "reads" })?;
+    let touch = if access.strong { Touch::Atomic } else { Touch::Plain };
+    let by = By { pc: warp.pc, warp: warp.id, touch };
+    if WRITE {
+        store(env, block, warp, inst, access, (from, &span), by)
+    } else {
+        load(env, block, warp, inst, access, (from, &span), by)
+    }
 }
 
 #[inline(always)]
-pub fn load(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, access: &Access, spans: Spans) -> Checked {
-    let width = access.width as u32;
-    let count = access.count as usize;
-    if env.counters {
-        block.tally.shared(warp.pc, spans);
+fn load(
+    env: &Env,
+    block: &mut Block,
+    warp: &mut Warp,
+    inst: &Inst,
+    access: &Access,
+    (from, span): (u32, &Span),
+    by: By,
+) -> Checked {
+    let (width, count) = (access.width as u32, access.count as usize);
+    if env.checks {
+        if let Some((lane, earlier)) = block.shadow.read_span(from, span, by) {
+            return Err(Problem::race(earlier, lane, from + span.offset_of(lane) as u32, span.each, "reads"));
+        }
+        if !block.shared.all_written(from, span.bytes() as u32) {
+            let lanes = span.range().map(|lane| (lane, from + span.offset_of(lane) as u32));
+            let mut missing = lanes.filter(|(_, at)| !block.shared.is_written(*at, span.each));
+            let (lane, at) = missing.next().unwrap_or((span.lane, from));
+            return Err(shared_unwritten(at, span.each, lane));
+        }
     }
-    for span in spans {
-        let from = shared_span(block, &span, "reads")?;
-        if env.checks {
-            let by = By { pc: warp.pc, warp: warp.id, touch: touch_of(access) };
-            if let Some((lane, earlier)) = block.shadow.read_span(from, &span, by) {
-                return Err(Problem::race(earlier, lane, from + span.offset_of(lane) as u32, span.each, "reads"));
-            }
-            if !block.shared.all_written(from, span.bytes() as u32) {
-                let lanes = span.range().map(|lane| (lane, from + span.offset_of(lane) as u32));
-                let mut missing = lanes.filter(|(_, at)| !block.shared.is_written(*at, span.each));
-                let (lane, at) = missing.next().unwrap_or((span.lane, from));
-                return Err(shared_unwritten(at, span.each, lane));
-            }
-        }
-        if is_words(access, inst.d[0]) {
-            let words = block.shared.words(from, span.bytes() as u32);
-            for (k, d) in inst.d.iter().enumerate().take(count).filter(|(_, d)| !d.is_none()) {
-                let out = &mut warp.r32[d.index()][span.range()];
-                if span.step == 0 {
-                    out.fill(u32::from_le_bytes(words[k]));
-                } else if count == 1 {
-                    out.iter_mut().zip(words).for_each(|(out, word)| *out = u32::from_le_bytes(*word));
-                } else {
-                    let words = words[k..].iter().step_by(count);
-                    out.iter_mut().zip(words).for_each(|(out, word)| *out = u32::from_le_bytes(*word));
-                }
-            }
-            continue;
-        }
+    if !is_words(access, inst.d[0]) {
         for lane in span.range() {
             for k in 0..count {
                 let value = block.shared.load(from + span.offset_of(lane) as u32 + k as u32 * width, width);
                 put(warp, inst.d[k], lane, fill(value, access.width, access.fill));
             }
+        }
+        return Ok(());
+    }
+    let words = block.shared.words(from, span.bytes() as u32);
+    for (k, d) in inst.d.iter().enumerate().take(count).filter(|(_, d)| !d.is_none()) {
+        let out = &mut warp.r32[d.index()][span.range()];
+        if span.step == 0 {
+            out.fill(u32::from_le_bytes(words[k]));
+        } else if count == 1 {
+            out.iter_mut().zip(words).for_each(|(out, word)| *out = u32::from_le_bytes(*word));
+        } else {
+            let words = words[k..].iter().step_by(count);
+            out.iter_mut().zip(words).for_each(|(out, word)| *out = u32::from_le_bytes(*word));
         }
     }
     Ok(())
@@ -118,30 +134,31 @@ fn holds(block: &Block, warp: &Warp, regs: &[Reg], lane: usize, at: u32, width: 
 }
 
 #[inline(always)]
-pub fn store(env: &Env, block: &mut Block, warp: &mut Warp, inst: &Inst, access: &Access, spans: Spans) -> Checked {
+fn store(
+    env: &Env,
+    block: &mut Block,
+    warp: &Warp,
+    inst: &Inst,
+    access: &Access,
+    (from, span): (u32, &Span),
+    by: By,
+) -> Checked {
     let width = access.width as u32;
     let regs = &stored(inst)[..access.count as usize];
-    if env.counters {
-        block.tally.shared(warp.pc, spans);
-    }
-    for span in spans {
-        let from = shared_span(block, &span, "writes")?;
-        let by = By { pc: warp.pc, warp: warp.id, touch: touch_of(access) };
-        let free = !env.checks || block.shadow.write_fresh(from, &span, by);
-        for lane in span.range() {
-            let at = from + span.offset_of(lane) as u32;
-            if !free {
-                let same = holds(block, warp, regs, lane, at, width);
-                if let Some(earlier) = block.shadow.write(at, span.each, by, lane as u32, same) {
-                    return Err(Problem::race(earlier, lane, at, span.each, "writes"));
-                }
-                block.shared.mark(at, span.each);
+    let free = !env.checks || block.shadow.write_fresh(from, span, by);
+    for lane in span.range() {
+        let at = from + span.offset_of(lane) as u32;
+        if !free {
+            let same = holds(block, warp, regs, lane, at, width);
+            if let Some(earlier) = block.shadow.write(at, span.each, by, lane as u32, same) {
+                return Err(Problem::race(earlier, lane, at, span.each, "writes"));
             }
-            for (k, reg) in regs.iter().enumerate() {
-                block.shared.store(at + k as u32 * width, width, value_of(warp, *reg, lane));
-            }
+            block.shared.mark(at, span.each);
         }
-        block.shared.mark_span(from, span.bytes() as u32);
+        for (k, reg) in regs.iter().enumerate() {
+            block.shared.store(at + k as u32 * width, width, value_of(warp, *reg, lane));
+        }
     }
+    block.shared.mark_span(from, span.bytes() as u32);
     Ok(())
 }
