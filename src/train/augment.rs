@@ -109,6 +109,22 @@ impl Augmentation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::TrainConfig;
+    use toml::Table;
+
+    #[test]
+    fn a_config_from_before_there_was_augmentation_means_none() {
+        let config = TrainConfig::sample("70".parse().unwrap());
+        let mut table = Table::try_from(&config).unwrap();
+        let whole = table.len();
+        for key in Table::try_from(Augmentation::default()).unwrap().keys() {
+            table.remove(key).unwrap();
+        }
+        assert!(table.len() + 10 < whole);
+        assert_eq!(table.clone().try_into::<TrainConfig>().unwrap(), config);
+        table.insert("mix-up".into(), 0.8.into());
+        assert!(table.try_into::<TrainConfig>().unwrap_err().to_string().contains("mix-up"));
+    }
 
     #[test]
     fn unusable_values_are_usage_errors_that_name_the_flag() {
