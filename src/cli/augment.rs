@@ -11,7 +11,7 @@ use serde::Serialize;
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Augmentation")]
 pub struct AugmentFlags {
-    /// Aspect ratios of crops, width over height [default: 3/4,4/3]
+    /// Aspect ratios of crops, width over height [default: 0.75,1.3333]
     #[arg(long, visible_alias = "ratio", value_name = "A,B", value_parser = super::train::pair)]
     pub crop_ratio: Option<[f64; 2]>,
     /// Probability of an image upside down [default: 0]
