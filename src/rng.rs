@@ -24,12 +24,26 @@ pub enum Purpose {
     Split = 7,
     /// Pixels of the images that speed is measured on.
     Noise = 8,
+    /// Vertical flip: a = epoch, b = sample.
+    VerticalFlip = 20,
+    /// Colour jitter: a = epoch, b = sample.
+    ColorJitter = 21,
+    /// RandAugment: a = epoch, b = sample.
+    RandAugment = 22,
+    /// Random erasing: a = epoch, b = sample.
+    Erase = 23,
+    /// Mixup and CutMix: a = epoch, b = batch of the epoch.
+    Mix = 24,
+    /// Greyscale: a = epoch, b = sample.
+    Greyscale = 25,
     /// Values of the reference fixtures: a = tensor number.
     Fixture = 100,
     /// Bytes of the resize fixtures: a = image number.
     FixtureResize = 101,
     /// Bytes of the selection fixtures: a = image number.
     FixtureKept = 102,
+    /// Bytes of the augmentation fixtures: a = image number.
+    FixtureAugment = 103,
 }
 
 /// One Philox4x32-10 block: four words from a counter and a key.

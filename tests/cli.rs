@@ -52,6 +52,14 @@ fn bad_usage_is_one_line_and_exit_code_2() {
         (train(&["--batch-size", "0"]), ["--batch-size", "at least 1"]),
         (train(&["--crop-scale", "0.9,0.1"]), ["--crop-scale", "A <= B"]),
         (train(&["--crop-scale", "1"]), ["--crop-scale", "two numbers"]),
+        (train(&["--ratio", "0,1"]), ["--crop-ratio", "A <= B"]),
+        (train(&["--aa", "original"]), ["--aa", "rand-m9-mstd0.5-inc1"]),
+        (train(&["--aa", "rand-tweights"]), ["--aa", "mstd"]),
+        (train(&["--aa", "rand-m9", "--color-jitter", "0.4"]), ["--color-jitter", "--aa"]),
+        (train(&["--remode", "black"]), ["--remode", "pixel"]),
+        (train(&["--reprob", "1.5"]), ["--reprob", "from 0 to 1"]),
+        (train(&["--mixup", "-1"]), ["--mixup", "0 or more"]),
+        (train(&["--cutmix", "1", "--batch-size", "1"]), ["--cutmix", "--batch-size"]),
         (train(&["--scorer", "best"]), ["--scorer", "sobel"]),
         (train(&["--model", "resnet50"]), ["resnet50", "vit_base_patch16_224"]),
         (train(&["--device", "cpu", "--precision", "f16"]), ["--precision", "f32"]),
@@ -294,6 +302,28 @@ fn a_killed_run_ends_like_one_never_stopped() {
     assert_eq!(report["per_class"].as_array().unwrap().len(), report["classes"].as_array().unwrap().len());
     let (text, _) = run(folder, &["eval", "voc", "30", "--checkpoint", path], 0);
     assert!(text.contains("macro avg") && text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
+#[test]
+fn an_augmented_run_ends_alike_when_killed_and_with_other_workers() {
+    const AUGMENT: &str = "--aa rand-m9-mstd0.5-inc1 --reprob 0.5 --remode pixel --mixup 0.8 --cutmix 1 --vflip 0.2 \
+                           --grayscale-prob 0.1 --label-smoothing 0.1 --scorer sobel";
+    let folder = small_sample();
+    let folder = folder.path();
+    let with = |name| recipe("2", name).into_iter().chain(AUGMENT.split_whitespace()).collect::<Vec<_>>();
+    run(folder, &with("whole"), 0);
+    let (whole, killed) = (in_runs(folder, "whole"), in_runs(folder, "killed"));
+    let mut child = begin(folder, &with("killed"), &killed, 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    run(folder, &["train", "--resume", killed.to_str().unwrap(), "--workers", "3", "--aa", "rand-mstd0.5-m9-inc1"], 0);
+    assert_eq!(model_hash(&killed), model_hash(&whole));
+    assert_eq!(metrics(&killed), metrics(&whole));
+    let config = std::fs::read_to_string(whole.join("config.toml")).unwrap();
+    assert!(
+        config.contains("aa = \"rand-m9-n2-p0.5-mstd0.5-inc1\"") && config.contains("mixup-prob = 1.0"),
+        "{config}"
+    );
 }
 
 #[test]

@@ -74,6 +74,7 @@ fn card() -> ModelCard {
             crop_scale: [0.08, 1.0],
             crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
             flip: 0.5,
+            augment: Default::default(),
         },
         prune: PruneConfig {
             keep: "70".parse().unwrap(),

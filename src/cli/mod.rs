@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, each parses, calls and prints; nothing below this room prints.
 #![forbid(unsafe_code)]
 
+mod augment;
 mod bench;
 mod bench_kernels;
 mod cache;

@@ -1,6 +1,7 @@
 //! `dynavit train`: settles every setting, then runs or resumes.
 #![forbid(unsafe_code)]
 
+use super::augment::{self, AugmentFlags};
 use super::options::{Engine, EngineFlags, ImageFlags, PruneFlags};
 use super::progress::Progress;
 use super::{cache, print, source};
@@ -130,8 +131,11 @@ struct TrainFlags {
     #[arg(long, visible_alias = "scale", value_name = "A,B", value_parser = pair, help_heading = "Recipe")]
     crop_scale: Option<Pair>,
     /// Probability of a mirrored image [default: 0.5]
-    #[arg(long, value_name = "F", help_heading = "Recipe")]
+    #[arg(long, visible_alias = "hflip", value_name = "F", help_heading = "Recipe")]
     flip: Option<f64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    augment: AugmentFlags,
     /// Seed of everything random [default: 42]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64), help_heading = "Recipe")]
     seed: Option<u64>,
@@ -162,7 +166,8 @@ struct TrainFlags {
 
 type Pair = [f64; 2];
 
-fn pair(text: &str) -> std::result::Result<Pair, String> {
+/// Reads A,B.
+pub fn pair(text: &str) -> std::result::Result<Pair, String> {
     let numbers = text.split(',').map(|part| part.trim().parse()).collect::<std::result::Result<Vec<f64>, _>>();
     numbers.ok().and_then(|numbers| numbers.try_into().ok()).ok_or_else(|| "two numbers A,B are needed".into())
 }
@@ -469,6 +474,9 @@ fn header(run: &Run, engine: &Engine, progress: &Progress) {
         dataset.val.len(),
         dataset.test.len()
     ));
+    if let Some(words) = augment::words(&config.augment) {
+        progress.say(&format!("augment    {words}"));
+    }
     progress.say(&format!("engine     {}, {} decoding threads", engine.words(), run.workers));
     for note in dataset.notes.iter().chain(&run.notes) {
         progress.say(&format!("note       {note}"));
@@ -514,6 +522,7 @@ fn report(run: &Run, summary: &Summary, json: bool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::Augmentation;
     use std::time::Duration;
 
     #[test]
@@ -534,6 +543,7 @@ mod tests {
             cache: Some("c".into()),
             cache_side: Some(256),
             weights: Some("b".into()),
+            augment: Augmentation { aa: Some("rand-m9".parse().unwrap()), ..Augmentation::default() },
             threads: Some(1),
             workers: Some(1),
             save_steps: Some(1),

@@ -1,7 +1,7 @@
 //! Batches in order, decoded ahead by threads of its own, image by image, within a bounded look-ahead.
 #![forbid(unsafe_code)]
 
-use super::{Batch, Mode, Sample, TransformConfig, transform};
+use super::{Batch, Mix, Mode, Sample, TransformConfig, transform};
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,12 +23,22 @@ pub struct Loader {
 /// How one sample becomes an image; a parameter so that tests can make it fail, panic or dawdle.
 type Work = Box<dyn Fn(&Sample) -> Result<Image> + Send + Sync>;
 
+/// How the batches of an epoch are mixed.
+struct Mixer {
+    mix: Mix,
+    seed: u64,
+    epoch: u32,
+    /// Of the images, in pixels.
+    side: usize,
+}
+
 struct Shared {
     samples: Vec<Sample>,
     batch_size: usize,
     /// Images that may be claimed beyond those handed out.
     ahead: usize,
     work: Work,
+    mixer: Option<Mixer>,
     state: Mutex<State>,
     /// Rung when images may be claimed or the loader closes.
     room: Condvar,
@@ -55,7 +65,8 @@ struct Pending {
 
 impl Loader {
     /// Begins at batch `first_batch`. `workers` threads decode; results come in order whatever their number.
-    /// With no workers the images are decoded by the caller of `next`. A `batch_size` of 0 counts as 1.
+    /// With no workers the images are decoded by the caller of `next`. A `batch_size` of 0 counts as 1. Training batches
+    /// are mixed as `transform.augment` says.
     pub fn new(
         samples: Vec<Sample>,
         transform: TransformConfig,
@@ -64,11 +75,29 @@ impl Loader {
         first_batch: usize,
         workers: usize,
     ) -> Self {
+        let mixer = match mode {
+            Mode::Train { seed, epoch } => {
+                Some(Mixer { mix: transform.augment.mix, seed, epoch, side: transform.image_size })
+            }
+            Mode::Eval => None,
+        };
         let work = move |sample: &Sample| transform::load(&sample.source, sample.id, &transform, mode);
-        Self::with_work(samples, Box::new(work), batch_size, first_batch, workers)
+        Self::mixing(samples, Box::new(work), mixer, batch_size, first_batch, workers)
     }
 
+    #[cfg(test)]
     fn with_work(samples: Vec<Sample>, work: Work, batch_size: usize, first_batch: usize, workers: usize) -> Self {
+        Self::mixing(samples, work, None, batch_size, first_batch, workers)
+    }
+
+    fn mixing(
+        samples: Vec<Sample>,
+        work: Work,
+        mixer: Option<Mixer>,
+        batch_size: usize,
+        first_batch: usize,
+        workers: usize,
+    ) -> Self {
         let batch_size = batch_size.max(1);
         let first = first_batch.saturating_mul(batch_size).min(samples.len());
         let shared = Arc::new(Shared {
@@ -76,6 +105,7 @@ impl Loader {
             batch_size,
             ahead: batch_size.saturating_mul(2).saturating_add(workers),
             work,
+            mixer,
             state: Mutex::new(State { next: first, front: first, pending: VecDeque::new(), closed: false }),
             room: Condvar::new(),
             ready: Condvar::new(),
@@ -189,7 +219,14 @@ impl Shared {
         }
         let images = std::mem::take(&mut pending.images);
         drop(state);
-        let batch = assemble(images, &self.samples[index - offset..]);
+        let mut batch = assemble(images, &self.samples[index - offset..]);
+        if let (Ok(batch), Some(Mixer { mix, seed, epoch, side })) = (&mut batch, &self.mixer) {
+            // The same number after a resume, since batches are counted from the epoch's beginning.
+            let number = ((index - offset) / self.batch_size) as u32;
+            if let Some(blend) = mix.draw(*seed, *epoch, number, *side) {
+                blend.apply(batch, *side, *side);
+            }
+        }
         let mut state = self.lock();
         let place = (index - state.front) / self.batch_size;
         state.pending[place].done = Some(batch);
@@ -207,6 +244,7 @@ fn assemble(images: Vec<Option<Result<Image>>>, samples: &[Sample]) -> Result<Ba
         rgb: Vec::with_capacity(total(|image| image.1.len())),
         labels: samples.iter().map(|sample| sample.label).collect(),
         ids: samples.iter().map(|sample| sample.id).collect(),
+        mixed: None,
     };
     for (pixels, rgb) in &images {
         batch.images.extend_from_slice(pixels);
@@ -217,7 +255,7 @@ fn assemble(images: Vec<Option<Result<Image>>>, samples: &[Sample]) -> Result<Ba
 
 #[cfg(test)]
 mod tests {
-    use super::super::Source;
+    use super::super::{Augment, Erase, EraseMode, Source};
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
@@ -301,6 +339,42 @@ mod tests {
             drop(loader);
             assert!(shared.upgrade().is_none(), "a thread still holds the loader's state");
         }
+    }
+
+    #[test]
+    fn mixed_batches_do_not_depend_on_workers_or_on_where_the_epoch_is_taken_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let samples: Vec<Sample> = (0..7u8)
+            .map(|i| {
+                let path = folder.path().join(format!("{i}.png"));
+                let pixels: Vec<u8> = (0..300).map(|j| (j as u8).wrapping_mul(7 + i)).collect();
+                image::RgbImage::from_raw(10, 10, pixels).unwrap().save(&path).unwrap();
+                Sample { id: u64::from(i), source: Source::File(path), label: usize::from(i) }
+            })
+            .collect();
+        let plain = TransformConfig::paper(16);
+        let mut config = plain.clone();
+        config.augment = Augment {
+            vflip: 0.5,
+            color_jitter: 0.0,
+            grayscale: 0.2,
+            rand: Some("rand-m9-mstd0.5-inc1".parse().unwrap()),
+            erase: Erase { prob: 0.5, mode: EraseMode::Pixel, count: 2 },
+            mix: Mix { mixup: 0.8, cutmix: 1.0, ..Mix::default() },
+        };
+        let read = |config: &TransformConfig, mode, first, workers| {
+            let loader = Loader::new(samples.clone(), config.clone(), mode, 2, first, workers);
+            let batch = |b: Result<Batch>| b.map(|b| (b.images, b.rgb, b.labels, b.ids, b.mixed)).unwrap();
+            loader.map(batch).collect::<Vec<_>>()
+        };
+        let mode = Mode::Train { seed: 3, epoch: 1 };
+        let whole = read(&config, mode, 0, 0);
+        assert!(whole.iter().all(|batch| batch.4.is_some()) && whole.len() == 4);
+        for (first, workers) in [(0, 1), (0, 3), (2, 0), (3, 2)] {
+            assert_eq!(read(&config, mode, first, workers), whole[first..]);
+        }
+        assert_ne!(read(&plain, mode, 0, 1), whole);
+        assert_eq!(read(&config, Mode::Eval, 0, 1), read(&plain, Mode::Eval, 0, 1));
     }
 
     #[test]

@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Result};
+use crate::ops::cross_entropy::Mixed;
 use crate::rng::{Purpose, Stream};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 pub mod annotation;
+pub mod augment;
 mod cifar100;
 pub mod decode;
 mod folder;
@@ -25,6 +27,7 @@ mod tiny_imagenet;
 pub mod transform;
 pub mod voc;
 
+pub use augment::{Augment, Erase, EraseMode, Mix, RandAugment};
 pub use cifar100::open_cifar100;
 pub use folder::open_folder;
 pub use loader::Loader;
@@ -187,6 +190,9 @@ pub struct TransformConfig {
     pub crop_ratio: [f64; 2],
     /// Probability of a horizontal flip.
     pub flip: f64,
+    /// More for training images. No part of a checkpoint, since nothing but training reads it.
+    #[serde(skip)]
+    pub augment: Augment,
 }
 
 /// Whether images are augmented.
@@ -200,12 +206,14 @@ pub enum Mode {
 pub struct Batch {
     /// (B, C, h, w), normalised.
     pub images: Vec<f32>,
-    /// (B, h, w, C), 8-bit RGB after resize and flip.
+    /// (B, h, w, C), 8-bit RGB of the same pixels, augmented alike.
     pub rgb: Vec<u8>,
     /// (B,)
     pub labels: Vec<usize>,
     /// (B,)
     pub ids: Vec<u64>,
+    /// The second labels, when images were mixed.
+    pub mixed: Option<Mixed>,
 }
 
 /// The samples in the order of an epoch: Fisher-Yates from (seed, epoch).

@@ -13,5 +13,6 @@ pub fn noise(count: usize, side: usize, norm: Norm, classes: usize, seed: u64) -
     }
     rgb.truncate(count * side * side * 3);
     let images = rgb.chunks_exact(side * side * 3).flat_map(|image| transform::normalise(image, norm)).collect();
-    Batch { images, rgb, labels: (0..count).map(|i| i % classes).collect(), ids: (0..count as u64).collect() }
+    let labels = (0..count).map(|i| i % classes).collect();
+    Batch { images, rgb, labels, ids: (0..count as u64).collect(), mixed: None }
 }

@@ -3,7 +3,7 @@
 
 use super::decode::Picture;
 use super::resize::{Crop, resize, resize_window};
-use super::{EvalResize, Interpolation, Mode, Norm, Source, TransformConfig};
+use super::{Augment, EvalResize, Interpolation, Mode, Norm, Source, TransformConfig};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
 
@@ -32,6 +32,7 @@ impl TransformConfig {
             crop_scale: [0.08, 1.0],
             crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
             flip: 0.5,
+            augment: Augment::default(),
         }
     }
 
@@ -58,11 +59,17 @@ impl TransformConfig {
 /// Reads and transforms one image: (image (C, h, w), rgb (h, w, C)).
 pub fn load(source: &Source, id: u64, config: &TransformConfig, mode: Mode) -> Result<(Vec<f32>, Vec<u8>)> {
     config.check()?;
-    let rgb = apply(&source.picture()?, id, config, mode);
-    Ok((normalise(&rgb, config.norm), rgb))
+    let mut rgb = apply(&source.picture()?, id, config, mode);
+    let mut image = normalise(&rgb, config.norm);
+    if let Mode::Train { seed, epoch } = mode {
+        let mut stream = Stream::new(seed, Purpose::Erase, epoch, id as u32);
+        config.augment.erase.apply(&mut image, &mut rgb, config.image_size, config.norm, &mut stream);
+    }
+    Ok((image, rgb))
 }
 
-/// Crop, resize and flip: (image_size, image_size, 3). Random numbers depend on the mode's seed and epoch and on `id`.
+/// Everything before the normalisation, in training crop, resize, flips and what is done to 8-bit pixels:
+/// (image_size, image_size, 3). Random numbers depend on the mode's seed and epoch and on `id`.
 pub fn apply(picture: &Picture, id: u64, config: &TransformConfig, mode: Mode) -> Vec<u8> {
     let side = config.image_size;
     match (mode, config.eval_resize) {
@@ -72,7 +79,9 @@ pub fn apply(picture: &Picture, id: u64, config: &TransformConfig, mode: Mode) -
             if Stream::new(seed, Purpose::Flip, epoch, id as u32).uniform() < config.flip {
                 flip(&mut rgb, side);
             }
-            rgb
+            let mut picture = Picture { width: side, height: side, pixels: rgb };
+            config.augment.pixels(&mut picture, config.interpolation, config.norm, seed, epoch, id as u32);
+            picture.pixels
         }
         (Mode::Eval, EvalResize::Squash) => resize(picture, Crop::whole(picture), side, side, config.interpolation),
         (Mode::Eval, EvalResize::Crop) => resize_then_crop(picture, side, config.interpolation),

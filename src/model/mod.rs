@@ -108,11 +108,11 @@ impl Vit {
     /// Mean cross-entropy and logits (B, classes) of a batch; overwrites `grads`, laid out as `params.flat()`, with the
     /// gradient of `scale` times the loss. Only the loss comes to the host. A parameter that no gradient reaches is an
     /// error that names it.
-    pub fn loss_and_gradients(
+    pub fn loss_and_gradients<'a>(
         &self,
         images: &Tensor,
         kept: &Kept,
-        labels: &[usize],
+        labels: impl Into<cross_entropy::Labels<'a>>,
         label_smoothing: f32,
         scale: f32,
         grads: &mut Tensor,

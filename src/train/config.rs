@@ -1,6 +1,7 @@
 //! Everything that decides what a training run does: the content of its config.toml.
 #![forbid(unsafe_code)]
 
+use super::augment::Augmentation;
 use crate::data::{EvalResize, Interpolation, LabelPolicy, Norm, SplitPolicy, TransformConfig};
 use crate::error::{Error, Result};
 use crate::model::{EmbedMode, PosMode, VitConfig, VitOptions};
@@ -90,6 +91,8 @@ pub struct TrainConfig {
     pub label_smoothing: f64,
     pub crop_scale: [f64; 2],
     pub flip: f64,
+    #[serde(flatten)]
+    pub augment: Augmentation,
     pub seed: u64,
     pub label_policy: LabelPolicy,
     pub split: SplitPolicy,
@@ -155,6 +158,7 @@ impl TrainConfig {
             label_smoothing: 0.0,
             crop_scale: [0.08, 1.0],
             flip: 0.5,
+            augment: Augmentation::default(),
             seed: 42,
             label_policy: LabelPolicy::default(),
             split: SplitPolicy::default(),
@@ -195,6 +199,7 @@ impl TrainConfig {
 
     /// Refuses values that no run could use, naming the flag.
     pub fn validate(&self) -> Result<()> {
+        self.augment.validate(self.batch_size)?;
         let positive = |x: f64| x.is_finite() && x > 0.0;
         let natural = |x: f64| x.is_finite() && x >= 0.0;
         let [low, high] = self.crop_scale;
@@ -240,7 +245,9 @@ impl TrainConfig {
             interpolation: self.interpolation,
             eval_resize: self.eval_resize,
             crop_scale: self.crop_scale,
+            crop_ratio: self.augment.crop_ratio,
             flip: self.flip,
+            augment: self.augment.augment(),
             ..TransformConfig::paper(vit.image_size)
         }
     }

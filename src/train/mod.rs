@@ -1,10 +1,12 @@
 //! Training, told in order: batches, steps, validation, checkpoint, the next epoch, and at last the test split.
 #![forbid(unsafe_code)]
 
+mod augment;
 mod config;
 mod run;
 mod signals;
 
+pub use augment::Augmentation;
 pub use config::{DatasetName, DeviceName, MAX_THREADS, Precision, TrainConfig};
 pub use run::Run;
 pub use signals::Stop;
@@ -17,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Report, evaluate};
 use crate::model::{HeadPolicy, Vit};
 use crate::ops::all_finite;
+use crate::ops::cross_entropy::Labels;
 use crate::optim::{AdamW, LossScale};
 use crate::prune::{Pixels, PruneConfig, select};
 use crate::tensor::Tensor;
@@ -140,9 +143,10 @@ impl Learner<'_> {
         let (b, c, p) = (batch.labels.len(), self.vit.config.channels, self.vit.config.image_size);
         let pixels = Pixels { normalized: &batch.images, rgb: &batch.rgb, ids: &batch.ids, epoch };
         let kept = select(prune, &self.vit.config.grid(), &pixels)?;
+        let targets = Labels { own: &batch.labels, mixed: batch.mixed.as_ref() };
         let images = Tensor::from_vec(batch.images, &[b, c, p, p]);
         let scale = self.loss_scale.map_or(1.0, |scale| scale.scale);
-        let (loss, _) = self.vit.loss_and_gradients(&images, &kept, &batch.labels, smoothing, scale, self.grads)?;
+        let (loss, _) = self.vit.loss_and_gradients(&images, &kept, targets, smoothing, scale, self.grads)?;
         let blame = |what: &str| Error::NonFinite { what: what.into(), remedy: "lower the rate".into() };
         if !loss.is_finite() {
             return Err(blame("the loss"));

@@ -153,6 +153,18 @@ pub fn check(gpu: &Arc<Gpu>) {
                     terms: 8,
                 },
             );
+            let mixed = cross_entropy::Mixed { others: labels.iter().rev().copied().collect(), weight: 0.3 };
+            let both = cross_entropy::Labels { own: &labels, mixed: Some(&mixed) };
+            compare(
+                gpu,
+                Case {
+                    what: format!("mixed cross entropy {b} x {classes}, smoothing {smoothing}"),
+                    inputs: vec![vec![b, classes]],
+                    activations: 1,
+                    run: &|tape, v| cross_entropy::forward(Some(tape), &v[0], both, smoothing),
+                    terms: 8,
+                },
+            );
         }
     }
     for (b, c, h, w, p, kept) in [
