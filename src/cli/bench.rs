@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::eval::at_least_one;
-use super::options::{Engine, EngineFlags, PruneFlags, set};
+use super::options::{Engine, EngineFlags, PruneFlags, SizeFlags, set};
 use super::print;
 use crate::data::{Norm, noise};
 use crate::device::cuda::Store;
@@ -55,6 +55,8 @@ pub struct BenchArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    size: SizeFlags,
+    #[command(flatten)]
     prune: PruneFlags,
     #[command(flatten)]
     engine: EngineFlags,
@@ -81,7 +83,7 @@ struct Milliseconds {
 /// Times, and prints.
 pub fn run(args: &BenchArgs) -> Result<()> {
     let engine = args.engine.start()?;
-    let config = VitConfig::named(&args.model, args.classes)?;
+    let config = args.size.of(VitConfig::named(&args.model, args.classes)?)?;
     let mut options = VitOptions::default();
     set(&mut options.pos, args.prune.pos);
     set(&mut options.embed, args.prune.embed);

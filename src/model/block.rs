@@ -4,7 +4,7 @@
 use super::{LAYER_NORM_EPS, Vit};
 use crate::error::Result;
 use crate::ops::matmul::{self, Epilogue};
-use crate::ops::{attention, gather, layer_norm};
+use crate::ops::{attention, gather, layer_norm, layer_scale, residual};
 use crate::tape::{Tape, Var};
 use std::sync::Arc;
 
@@ -41,13 +41,30 @@ impl Vit {
     /// Projection, residual, MLP, residual; rows of x and of the mixed values alike.
     fn rest_of_block(&self, mut tape: Option<&mut Tape>, x: &Var, mixed: &Var, l: usize) -> Result<Var> {
         let p = |name: &str| self.param(&format!("blocks.{l}.{name}"));
-        let (weight, bias) = (p("attn.proj.weight"), p("attn.proj.bias"));
-        let x = matmul::forward(tape.as_deref_mut(), mixed, &weight, &bias, Epilogue::BiasResidual(x))?;
+        let x = self.add_branch(tape.as_deref_mut(), x, mixed, l, ["attn.proj", "ls1.gamma"])?;
         let normal =
             layer_norm::forward(tape.as_deref_mut(), &x, &p("norm2.weight"), &p("norm2.bias"), LAYER_NORM_EPS)?;
         let (weight, bias) = (p("mlp.fc1.weight"), p("mlp.fc1.bias"));
         let hidden = matmul::forward(tape.as_deref_mut(), &normal, &weight, &bias, Epilogue::BiasGelu)?;
-        let (weight, bias) = (p("mlp.fc2.weight"), p("mlp.fc2.bias"));
-        matmul::forward(tape, &hidden, &weight, &bias, Epilogue::BiasResidual(&x))
+        self.add_branch(tape, &x, &hidden, l, ["mlp.fc2", "ls2.gamma"])
+    }
+
+    /// x and the linear layer `linear` of `inner`, scaled by `scale` where the model scales its branches.
+    fn add_branch(
+        &self,
+        mut tape: Option<&mut Tape>,
+        x: &Var,
+        inner: &Var,
+        l: usize,
+        [linear, scale]: [&str; 2],
+    ) -> Result<Var> {
+        let p = |name: &str| self.param(&format!("blocks.{l}.{name}"));
+        let (weight, bias) = (p(&format!("{linear}.weight")), p(&format!("{linear}.bias")));
+        if !self.config.layer_scale {
+            return matmul::forward(tape, inner, &weight, &bias, Epilogue::BiasResidual(x));
+        }
+        let branch = matmul::forward(tape.as_deref_mut(), inner, &weight, &bias, Epilogue::Bias)?;
+        let branch = layer_scale::forward(tape.as_deref_mut(), &branch, &p(scale))?;
+        residual::forward(tape, x, &branch)
     }
 }
