@@ -164,6 +164,11 @@ fn a_card_refuses_layer_scale_before_anything_is_written() {
         2,
         &["layer scale", "--device cpu"],
     );
+    done(folder, "data sample --output drawn --images 40 --seed 5");
+    let train = "train voc 50 --data drawn --weights w.safetensors --device ptx-vm --precision f32 --quiet";
+    refused(folder, train, 2, &["layer scale", "--device cpu"]);
+    let left = std::fs::read_dir(folder.join("runs")).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "the refused run left its folder behind");
 }
 
 #[test]

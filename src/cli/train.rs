@@ -181,7 +181,12 @@ pub fn run(args: TrainArgs) -> Result<()> {
     };
     let mut progress = Progress::new(args.quiet, run.config.epochs, run.dataset.train.len(), run.config.batch_size);
     match &engine.gpu {
-        Some(gpu) => run.move_to(gpu)?,
+        Some(gpu) => {
+            if let Err(error) = run.move_to(gpu) {
+                run.dir.discard_unsaved();
+                return Err(error);
+            }
+        }
         None => run.progress.loss_scale = None,
     }
     header(&run, &engine, &progress);
