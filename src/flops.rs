@@ -116,6 +116,7 @@ mod tests {
             mlp: 3072,
             depth: 12,
             classes: 5,
+            layer_scale: false,
         }
     }
 

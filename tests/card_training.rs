@@ -36,6 +36,7 @@ fn small(options: VitOptions) -> Vit {
         mlp: 512,
         depth: 2,
         classes: CLASSES,
+        layer_scale: false,
     };
     Vit::init(config, options, 7)
 }

@@ -25,6 +25,7 @@ fn tiny_vit(options: VitOptions) -> Vit {
         mlp: 512,
         depth: 2,
         classes: 5,
+        layer_scale: false,
     };
     let mut vit = Vit::init(config, options, 0);
     let mut names: Vec<String> = vit.params.ids().map(|id| vit.params.name(id).to_string()).collect();

@@ -18,7 +18,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use resolve::resolve;
+pub use resolve::{card_of, resolve};
 
 use crate::data::TransformConfig;
 use crate::model::{VitConfig, VitOptions};

@@ -53,6 +53,11 @@ fn checkpoint_file(folder: &Path) -> Result<PathBuf> {
     Ok(folder.join(MODEL))
 }
 
+/// The card of a checkpoint folder, whose files are not held to their hashes here.
+pub fn card_of(checkpoint: &Path) -> Result<Option<ModelCard>> {
+    card(&checkpoint.join(MODEL))
+}
+
 fn card(file: &Path) -> Result<Option<ModelCard>> {
     let weights = Weights::open(file)?;
     let Some(text) = weights.metadata().get(CARD) else { return Ok(None) };

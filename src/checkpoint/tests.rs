@@ -24,6 +24,7 @@ fn vit() -> Vit {
         mlp: 6,
         depth: 1,
         classes: 2,
+        layer_scale: false,
     };
     let specs = [("cls_token", vec![1, 1, 3]), ("head.weight", vec![2, 3]), ("head.bias", vec![2])];
     let params = ParamArena::new(&specs.map(|(name, shape)| (name.to_string(), shape)));

@@ -3,7 +3,7 @@
 
 use super::bench_kernels::{self, KernelTime};
 use super::eval::at_least_one;
-use super::options::{Engine, EngineFlags, PruneFlags, set};
+use super::options::{Engine, EngineFlags, PruneFlags, SizeFlags, set};
 use super::print;
 use crate::data::{Norm, noise};
 use crate::device::cuda::Store;
@@ -60,6 +60,8 @@ pub struct BenchArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    size: SizeFlags,
+    #[command(flatten)]
     prune: PruneFlags,
     #[command(flatten)]
     engine: EngineFlags,
@@ -93,7 +95,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if args.kernels && engine.gpu.is_none() {
         return Err(Error::usage("--kernels", "the CPU engine launches none", "add --device cuda or ptx-vm"));
     }
-    let config = VitConfig::named(&args.model, args.classes)?;
+    let config = args.size.of(VitConfig::named(&args.model, args.classes)?)?;
     let mut options = VitOptions::default();
     set(&mut options.pos, args.prune.pos);
     set(&mut options.embed, args.prune.embed);

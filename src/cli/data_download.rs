@@ -6,6 +6,7 @@ use super::progress::bar;
 use super::source;
 use crate::error::{Error, Result};
 use crate::train::Stop;
+use crate::weights::Weights;
 use crate::weights::download::{Download, Hash, Patience, fetch};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -90,8 +91,12 @@ Examples:
   dynavit weights download vit_base_patch16_224
   dynavit weights download timm/vit_tiny_patch16_224.augreg_in21k --output w
 
-Size and SHA-256 are those that the hub states, and are checked. A download that
-was cut goes on where it stopped when the command is given again.")]
+Size and SHA-256 are those that the hub states, and are checked; where it states
+none, that is said, and only the format is checked. A download that was cut goes
+on where it stopped when the command is given again.
+
+vit_large_patch14_224 and the models with distilled or reg4 in their names are
+not fetched: the first has no weights, the others have tokens of another kind.")]
 struct WeightsDownloadArgs {
     /// Model, or a repository of the hub that holds model.safetensors
     name: String,
@@ -124,24 +129,50 @@ pub fn weights(args: &WeightsArgs) -> Result<()> {
     let target = args.output.join(format!("{name}.safetensors"));
     let url = format!("{}/{repository}/resolve/main/model.safetensors", args.hub.trim_end_matches('/'));
     get(&Download { url, size: None, hash: None }, &target, args.quiet, &Stop::on_signals()?)?;
+    // A file that no hash vouches for must at least be what it is called.
+    Weights::open(&target)?;
     print::line(&target.display().to_string())
 }
 
-/// The repository on the hub: timm's default weights for a model's name.
+/// Names of models and the tag of the weights that timm takes for them by default.
+const TAGS: [(&str, &str); 21] = [
+    ("vit_tiny_patch16_224", "augreg_in21k_ft_in1k"),
+    ("vit_tiny_patch16_384", "augreg_in21k_ft_in1k"),
+    ("vit_small_patch16_224", "augreg_in21k_ft_in1k"),
+    ("vit_small_patch16_384", "augreg_in21k_ft_in1k"),
+    ("vit_small_patch32_224", "augreg_in21k_ft_in1k"),
+    ("vit_small_patch32_384", "augreg_in21k_ft_in1k"),
+    ("vit_base_patch16_224", "augreg2_in21k_ft_in1k"),
+    ("vit_base_patch16_384", "augreg_in21k_ft_in1k"),
+    ("vit_base_patch32_224", "augreg_in21k_ft_in1k"),
+    ("vit_base_patch32_384", "augreg_in21k_ft_in1k"),
+    ("vit_large_patch16_224", "augreg_in21k_ft_in1k"),
+    ("vit_large_patch16_384", "augreg_in21k_ft_in1k"),
+    ("vit_large_patch32_224", "orig_in21k"),
+    ("vit_large_patch32_384", "orig_in21k_ft_in1k"),
+    ("deit_tiny_patch16_224", "fb_in1k"),
+    ("deit_small_patch16_224", "fb_in1k"),
+    ("deit_base_patch16_224", "fb_in1k"),
+    ("deit_base_patch16_384", "fb_in1k"),
+    ("vit_small_patch14_dinov2", "lvd142m"),
+    ("vit_base_patch14_dinov2", "lvd142m"),
+    ("vit_large_patch14_dinov2", "lvd142m"),
+];
+
+/// The repository on the hub: for a model's name timm's default weights, for a name with a tag those.
 fn repository(name: &str) -> Result<String> {
-    let known = match name {
-        "vit_tiny_patch16_224" => "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k",
-        "vit_small_patch16_224" => "timm/vit_small_patch16_224.augreg_in21k_ft_in1k",
-        "vit_base_patch16_224" => "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k",
-        "vit_large_patch16_224" => "timm/vit_large_patch16_224.augreg_in21k_ft_in1k",
-        _ => name,
+    let (model, tag) = name.split_once('.').map_or((name, None), |(model, tag)| (model, Some(tag)));
+    let known = match TAGS.iter().find(|row| row.0 == model) {
+        Some((model, default)) => format!("timm/{model}.{}", tag.unwrap_or(default)),
+        None => name.to_string(),
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
     let parts: Vec<&str> = known.split('/').collect();
     if parts.len() == 2 && known.chars().all(plain) && parts.iter().all(|part| !matches!(*part, "" | "." | "..")) {
-        return Ok(known.into());
+        return Ok(known);
     }
-    let remedy = "give vit_tiny|small|base|large_patch16_224, or OWNER/REPOSITORY of the hub";
+    let models = TAGS.map(|row| row.0).join(", ");
+    let remedy = format!("give one of {models}, or OWNER/REPOSITORY of the hub");
     Err(Error::usage("NAME", format!("{name:?} is no model that timm publishes weights of"), remedy))
 }
 
@@ -159,11 +190,11 @@ fn get(download: &Download, target: &Path, quiet: bool, stop: &Stop) -> Result<(
         }
     });
     bar.clear();
-    got?;
+    let checked = if got? { "size and hash are right" } else { "the server told no hash to check" };
     if let (Some(first), false) = (first, quiet) {
         let seconds = began.elapsed().as_secs_f64().max(1e-9);
         let rate = (last - first) as f64 / 1e6 / seconds;
-        print::complain("notice", &format!("{last} bytes in place, {rate:.1} MB/s, size and hash are right"));
+        print::complain("notice", &format!("{last} bytes in place, {rate:.1} MB/s, {checked}"));
     }
     Ok(())
 }
@@ -176,8 +207,25 @@ mod tests {
     fn names_become_repositories() {
         assert!(repository("vit_base_patch16_224").unwrap().starts_with("timm/vit_base_patch16_224."));
         assert_eq!(repository("timm/some.thing").unwrap(), "timm/some.thing");
-        for bad in ["resnet50", "../x", "a/b/c", "a/..", "http://x/y", "a/b?c", ""] {
+        let dinov2 = "timm/vit_small_patch14_dinov2.lvd142m";
+        assert_eq!(repository("vit_small_patch14_dinov2").unwrap(), dinov2);
+        assert_eq!(repository("vit_small_patch14_dinov2.lvd142m").unwrap(), dinov2);
+        assert_eq!(repository("vit_tiny_patch16_224.augreg_in21k").unwrap(), "timm/vit_tiny_patch16_224.augreg_in21k");
+        for bad in [
+            "resnet50",
+            "vit_large_patch14_224",
+            "vit_tiny_patch16_224.a/b",
+            "../x",
+            "a/b/c",
+            "a/..",
+            "http://x/y",
+            "a/b?c",
+            "",
+        ] {
             assert_eq!(repository(bad).unwrap_err().exit_code(), 2, "{bad}");
         }
+        // What is offered can be loaded; only vit_large_patch14_224 and our own model have no weights there.
+        let known: Vec<_> = crate::model::VitConfig::names().collect();
+        assert!(TAGS.iter().all(|row| known.contains(&row.0)) && known.len() == TAGS.len() + 2);
     }
 }

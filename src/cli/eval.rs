@@ -1,7 +1,7 @@
 //! `dynavit eval`: a checkpoint on a split, without augmentation.
 #![forbid(unsafe_code)]
 
-use super::options::{EngineFlags, ImageFlags, PruneFlags, set};
+use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags, set};
 use super::{cache, print, source};
 use crate::data::{Dataset, LabelPolicy, SplitPolicy};
 use crate::error::{Error, Result};
@@ -38,7 +38,7 @@ pub struct EvalArgs {
     /// Split to evaluate
     #[arg(long, value_enum, default_value_t = Split::Val)]
     split: Split,
-    /// Model, when the file does not say
+    /// Model, when neither file nor shapes say
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Images that count when several classes are annotated [default: the run's]
@@ -55,6 +55,8 @@ pub struct EvalArgs {
     seed: Option<u64>,
     #[command(flatten)]
     prune: PruneFlags,
+    #[command(flatten)]
+    size: SizeFlags,
     #[command(flatten)]
     image: ImageFlags,
     #[command(flatten)]
@@ -125,11 +127,17 @@ pub fn run(args: EvalArgs) -> Result<()> {
     if !own_card {
         card.transform.norm = TrainConfig::paper(args.dataset, args.keep).norm;
     }
+    args.size.apply(&mut card)?;
     args.image.apply(&mut card);
     if !own_card && let Some(text) = source::norm_warning(&weights, card.transform.norm) {
         print::complain("warning", &text);
     }
     let (dataset, run_batch_size) = open(&args, weights.path(), &stop)?;
+    if !own_card && foreign_names(&card.classes, &dataset.classes) {
+        let text = "the class names beside the weights are not the data set's; classes are compared by their numbers";
+        print::complain("notice", text);
+        card.classes.clear();
+    }
     same_classes(&card.classes, card.model.classes, &dataset, weights.path())?;
     let samples = match args.split {
         Split::Train => &dataset.train,
@@ -139,7 +147,8 @@ pub fn run(args: EvalArgs) -> Result<()> {
     if samples.is_empty() {
         return Err(Error::usage("--split", format!("{} has no image in this split", dataset.name), "choose another"));
     }
-    let (mut vit, _) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
+    let (mut vit, report) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
+    source::tell(&report);
     engine.take(&mut vit)?;
     let workers = engine.workers(args.workers);
     let feed =
@@ -222,6 +231,11 @@ fn run_config(path: &Path) -> Result<Option<TrainConfig>> {
         }
     }
     Ok(None)
+}
+
+/// Whether `theirs`, which are as many as `ours`, are other words for the classes and not the same in another order.
+fn foreign_names(theirs: &[String], ours: &[String]) -> bool {
+    theirs.len() == ours.len() && theirs != ours && !theirs.iter().all(|name| ours.contains(name))
 }
 
 /// Refuses a checkpoint of other classes; one without names must have as many.

@@ -1,6 +1,7 @@
 //! `dynavit flops`: what a forward pass of one image costs, by the conventions of the papers and tools.
 #![forbid(unsafe_code)]
 
+use super::options::SizeFlags;
 use crate::error::{Error, Result};
 use crate::flops::Cost;
 use crate::model::{EmbedMode, VitConfig, VitOptions};
@@ -8,9 +9,6 @@ use crate::prune::{Keep, Round};
 use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 use std::io::{ErrorKind, Write};
-
-/// The largest side of an image, far below where the counts would leave 64 bits.
-const MAX_IMAGE_SIZE: u64 = 16_384;
 
 /// Flags of `dynavit flops`.
 #[derive(clap::Args)]
@@ -39,9 +37,8 @@ pub struct FlopsArgs {
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000_000)
     )]
     classes: usize,
-    /// Side of the image in pixels [default: the model's]
-    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=MAX_IMAGE_SIZE))]
-    image_size: Option<usize>,
+    #[command(flatten)]
+    size: SizeFlags,
     /// How K percent of the patches becomes a count
     #[arg(long, value_enum, default_value_t)]
     round: Round,
@@ -105,15 +102,7 @@ pub fn run(args: &FlopsArgs) -> Result<()> {
 }
 
 fn config(args: &FlopsArgs) -> Result<VitConfig> {
-    let mut config = VitConfig::named(&args.model, args.classes)?;
-    if let Some(side) = args.image_size {
-        if side % config.patch != 0 {
-            let reason = format!("patches of side {} do not tile {side} pixels", config.patch);
-            return Err(Error::usage("--image-size", reason, format!("give a multiple of {}", config.patch)));
-        }
-        config.image_size = side;
-    }
-    Ok(config)
+    args.size.of(VitConfig::named(&args.model, args.classes)?)
 }
 
 fn rows(args: &FlopsArgs, config: &VitConfig, options: &VitOptions) -> Result<Vec<Row>> {
@@ -256,14 +245,14 @@ mod tests {
 
     #[test]
     fn senseless_sizes_are_usage_errors() {
-        for line in ["--seq-len 1", "--seq-len 198", "--image-size 225", "--model vit_none"] {
+        for line in ["--seq-len 1", "--seq-len 198", "--image-size 225", "--img-size 0", "--model vit_none"] {
             let error = counted(line).err().unwrap();
             assert_eq!(error.exit_code(), 2, "{error}");
         }
-        for line in ["--classes 0", "--keep abc", "--keep 0", "--keep -1", "--image-size 0", "--seq-len x"] {
+        for line in ["--classes 0", "--keep abc", "--keep 0", "--keep -1", "--image-size x", "--seq-len x"] {
             assert!(Command::try_parse_from(std::iter::once("flops").chain(line.split_whitespace())).is_err());
         }
-        let (_, _, rows) = counted("--model vit_large_patch16_224 --image-size 16384 --keep 100").unwrap();
+        let (_, _, rows) = counted("--model vit_large_patch16_224 --image-size 4096 --keep 100").unwrap();
         assert!(rows[0].flops > rows[0].macs, "the largest case stays within 64 bits");
     }
 }

@@ -1,9 +1,10 @@
 //! `dynavit inspect`: what a weight file, checkpoint folder or run directory holds.
 #![forbid(unsafe_code)]
 
+use super::options::SizeFlags;
 use crate::checkpoint::Progress;
 use crate::error::{Error, Result};
-use crate::model::VitConfig;
+use crate::model::{Found, MAX_IMAGE_SIZE, Named, Naming, VitConfig};
 use crate::weights::Weights;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ pub struct InspectArgs {
     /// A safetensors file, a checkpoint folder or a run directory
     #[arg(value_name = "FILE|DIR")]
     path: PathBuf,
+    #[command(flatten)]
+    size: SizeFlags,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -65,6 +68,8 @@ struct Tensor {
 #[derive(Debug, PartialEq, Serialize)]
 struct Model {
     name: Option<String>,
+    /// Whose names the tensors have.
+    naming: Naming,
     width: usize,
     depth: usize,
     patch: usize,
@@ -73,13 +78,20 @@ struct Model {
     heads: Option<usize>,
     heads_guessed: bool,
     mlp: Option<usize>,
+    /// That of the position table, or what --img-size resamples it to.
     image_size: Option<usize>,
+    /// S at K = 100, for that image size.
+    tokens: Option<usize>,
     classes: Option<usize>,
+    layer_scale: bool,
 }
 
 /// Looks and prints.
 pub fn run(args: &InspectArgs) -> Result<()> {
-    let document = look(&args.path)?;
+    let mut document = look(&args.path)?;
+    if let Some(model) = document.file.as_mut().and_then(|file| file.model.as_mut()) {
+        model.resize(&args.size)?;
+    }
     let text = if args.json {
         serde_json::to_string(&document).expect("numbers and strings always become JSON")
     } else {
@@ -167,39 +179,44 @@ fn contents(path: &Path) -> Result<Contents> {
     Ok(Contents { path: path.display().to_string(), bytes, model, parameters, tensors, metadata })
 }
 
-/// What names and shapes say of the model; None when this is no ViT under timm's names.
+/// What names and shapes say of the model; None when this is no ViT under names that we know.
 fn model(weights: &Weights) -> Option<Model> {
-    let shape = |name: &str| weights.info(name).map(|info| info.shape.as_slice());
-    let &[width, channels, patch, _] = shape("patch_embed.proj.weight")? else { return None };
-    let block = |name: &&str| name.strip_prefix("blocks.")?.split('.').next()?.parse::<usize>().ok();
-    let depth = weights.names().iter().filter_map(block).max().map_or(0, |last| last.saturating_add(1));
-    let mlp = shape("blocks.0.mlp.fc1.weight").and_then(|shape| shape.first().copied());
-    let classes = shape("head.weight").and_then(|shape| shape.first().copied());
-    let image_size = shape("pos_embed").and_then(|shape| {
-        let side = shape.get(1)?.checked_sub(1)?.isqrt();
-        (side * side + 1 == shape[1]).then(|| side.checked_mul(patch)).flatten()
-    });
+    let named = Named::new(weights);
+    let found = Found::new(&named)?;
     // Only the card's `model` matters here, so a card of another version still tells it.
     let card = weights.metadata().get("dynavit").and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
     let card = card.and_then(|card| serde_json::from_value::<VitConfig>(card.get("model")?.clone()).ok());
-    let named = VitConfig::names().into_iter().find(|name| {
-        VitConfig::named(name, 1).is_ok_and(|known| {
-            (known.width, known.depth, known.patch) == (width, depth, patch) && Some(known.image_size) == image_size
-        })
-    });
     let heads = card.as_ref().map(|card| card.heads);
+    let name = found.name().map(String::from);
     Some(Model {
-        name: card.map(|card| card.name).or(named.map(String::from)),
-        width,
-        depth,
-        patch,
-        channels,
-        heads: heads.or((width > 0 && width % 64 == 0).then_some(width / 64)),
+        name: card.map(|card| card.name).or(name),
+        naming: named.naming(),
+        width: found.width,
+        depth: found.depth,
+        patch: found.patch,
+        channels: found.channels,
+        heads: heads.or(found.heads()),
         heads_guessed: heads.is_none(),
-        mlp,
-        image_size,
-        classes,
+        mlp: found.mlp,
+        image_size: found.image_size,
+        tokens: found.image_size.and_then(|side| Some(side.checked_div(found.patch)?.pow(2) + 1)),
+        classes: found.classes,
+        layer_scale: found.layer_scale,
     })
+}
+
+impl Model {
+    /// Takes on the image size that was asked for.
+    fn resize(&mut self, size: &SizeFlags) -> Result<()> {
+        let Some(side) = size.img_size else { return Ok(()) };
+        if self.patch == 0 || !(1..=MAX_IMAGE_SIZE).contains(&side) || !side.is_multiple_of(self.patch) {
+            let reason = format!("patches of side {} do not tile {side} pixels", self.patch);
+            let remedy = format!("give a multiple of the patch up to {MAX_IMAGE_SIZE}");
+            return Err(Error::usage("--img-size", reason, remedy));
+        }
+        (self.image_size, self.tokens) = (Some(side), Some((side / self.patch).pow(2) + 1));
+        Ok(())
+    }
 }
 
 /// Text for people, at most `COLUMNS` wide but for long paths.
@@ -236,7 +253,7 @@ fn describe_file(file: &Contents, above: &str) -> String {
     text += &format!(
         "{:<11} {}\n",
         "model",
-        file.model.as_ref().map_or("no ViT under timm's names".into(), describe_model)
+        file.model.as_ref().map_or("no ViT under names of timm or Hugging Face".into(), describe_model)
     );
     text += &format!("{:<11} {} in {} tensors\n", "parameters", grouped(file.parameters), file.tensors.len());
     for (key, value) in &file.metadata {
@@ -255,10 +272,13 @@ fn describe_file(file: &Contents, above: &str) -> String {
 
 fn describe_model(model: &Model) -> String {
     let or_unknown = |value: Option<usize>| value.map_or("unknown".into(), |value| value.to_string());
+    let scaled = if model.layer_scale { ", layer scale" } else { "" };
     let guess = if model.heads_guessed && model.heads.is_some() { " (guessed)" } else { "" };
     format!(
-        "{}\n{:<11} D {}, L {}, H {}{guess}, F {}, P {}, C {}\n{:<11} image size {}, classes {}",
+        "{}\n{:<11} {}\n{:<11} D {}, L {}, H {}{guess}, F {}, P {}, C {}{scaled}\n{:<11} image size {}, S {}, classes {}",
         printable(model.name.as_deref().unwrap_or("a ViT that has no name here")),
+        "names",
+        model.naming,
         "shape",
         model.width,
         model.depth,
@@ -268,6 +288,7 @@ fn describe_model(model: &Model) -> String {
         model.channels,
         "",
         or_unknown(model.image_size),
+        or_unknown(model.tokens),
         model.classes.map_or("unknown: there is no head".into(), |classes| classes.to_string()),
     )
 }

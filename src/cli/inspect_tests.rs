@@ -48,6 +48,7 @@ fn a_timm_file_is_recognised_by_its_shapes() {
         file.model,
         Some(Model {
             name: Some("vit_micro_patch16_224".into()),
+            naming: Naming::Timm,
             width: 128,
             depth: 4,
             patch: 16,
@@ -56,7 +57,9 @@ fn a_timm_file_is_recognised_by_its_shapes() {
             heads_guessed: true,
             mlp: Some(512),
             image_size: Some(224),
+            tokens: Some(197),
             classes: Some(5),
+            layer_scale: false,
         })
     );
     let text = describe(&document);
@@ -90,7 +93,7 @@ fn a_file_of_something_else_is_listed_too() {
     write(&path, &[Entry { name: "blocks.18446744073709551615.x", shape: &[], values: &[1.0] }], &BTreeMap::new())
         .unwrap();
     let text = describe(&look(&path).unwrap());
-    assert!(text.contains("no ViT under timm's names") && text.contains("scalar"), "{text}");
+    assert!(text.contains("no ViT under names") && text.contains("scalar"), "{text}");
 }
 
 #[test]

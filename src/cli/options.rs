@@ -5,7 +5,7 @@ use crate::checkpoint::ModelCard;
 use crate::data::{EvalResize, Interpolation, Norm};
 use crate::device::cuda::{Gpu, Store, Target};
 use crate::error::{Error, Result};
-use crate::model::{EmbedMode, PosMode, Vit};
+use crate::model::{EmbedMode, PosMode, Vit, VitConfig};
 use crate::prune::{Round, SaliencyDomain, Scorer};
 use crate::train::{DeviceName, MAX_THREADS, Precision};
 use clap::Args;
@@ -39,6 +39,17 @@ pub struct PruneFlags {
     /// Compute the last block for all tokens, not for [CLS] alone
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub full_last_block: Option<bool>,
+}
+
+/// How large the model's images are.
+#[derive(Args, Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Images")]
+pub struct SizeFlags {
+    /// Side of the square image in pixels, a multiple of the patch; positions
+    /// are resampled to it [default: the model's]
+    #[arg(long, visible_alias = "image-size", value_name = "N")]
+    pub img_size: Option<usize>,
 }
 
 /// From file to pixels.
@@ -87,6 +98,23 @@ impl PruneFlags {
         set(&mut card.options.pos, self.pos);
         set(&mut card.options.embed, self.embed);
         set(&mut card.options.full_last_block, self.full_last_block);
+    }
+}
+
+impl SizeFlags {
+    /// The model for the size that was given.
+    pub fn of(&self, model: VitConfig) -> Result<VitConfig> {
+        match self.img_size {
+            Some(side) => model.with_image_size(side),
+            None => Ok(model),
+        }
+    }
+
+    /// Puts what was given in place of what the card says.
+    pub fn apply(&self, card: &mut ModelCard) -> Result<()> {
+        card.model = self.of(card.model.clone())?;
+        card.transform.image_size = card.model.image_size;
+        Ok(())
     }
 }
 
@@ -161,7 +189,7 @@ impl EngineFlags {
 impl Engine {
     /// Brings a model to where it is computed.
     pub fn take(&self, vit: &mut Vit) -> Result<()> {
-        self.gpu.as_ref().map_or(Ok(()), |gpu| vit.params.move_to(gpu))
+        self.gpu.as_ref().map_or(Ok(()), |gpu| vit.move_to(gpu))
     }
 
     /// What was picked, by the names of the flags.

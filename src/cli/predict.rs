@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::eval::at_least_one;
-use super::options::{EngineFlags, ImageFlags, PruneFlags, set};
+use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags, set};
 use super::{print, source};
 use crate::error::{Error, Result};
 use crate::eval::{Prediction, predict};
@@ -26,7 +26,7 @@ pub struct PredictArgs {
     /// A run, a checkpoint folder or a weight file
     #[arg(long, value_name = "FILE|DIR", visible_alias = "checkpoint")]
     weights: PathBuf,
-    /// Model, by timm's name, when the file does not say
+    /// Model, by timm's name, when neither file nor shapes say
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Percent of the patches to keep [default: the file's, or 70]
@@ -49,6 +49,8 @@ pub struct PredictArgs {
     jsonl: bool,
     #[command(flatten)]
     prune: PruneFlags,
+    #[command(flatten)]
+    size: SizeFlags,
     #[command(flatten)]
     image: ImageFlags,
     #[command(flatten)]
@@ -73,12 +75,14 @@ pub fn run(args: PredictArgs) -> Result<()> {
     set(&mut card.prune.keep, args.keep);
     card.prune.seed = args.seed;
     args.prune.apply(&mut card);
+    args.size.apply(&mut card)?;
     args.image.apply(&mut card);
     if !own_card && let Some(text) = source::norm_warning(&weights, card.transform.norm) {
         print::complain("warning", &text);
     }
     let paths = files(&args.images)?;
-    let (mut vit, _) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
+    let (mut vit, report) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
+    source::tell(&report);
     engine.take(&mut vit)?;
     let mut images = Vec::new();
     for (i, batch) in paths.chunks(args.batch_size).enumerate() {

@@ -5,7 +5,7 @@ use crate::checkpoint::{ModelCard, resolve};
 use crate::data::{Dataset, LabelPolicy, Norm, SplitPolicy, TransformConfig};
 use crate::data::{open_cifar100, open_folder, open_tiny_imagenet, open_voc, sample};
 use crate::error::{Error, Result};
-use crate::model::{VitConfig, VitOptions};
+use crate::model::{Found, LoadReport, Named, VitConfig, VitOptions};
 use crate::prune::Keep;
 use crate::train::{DatasetName, Stop, TrainConfig};
 use crate::weights::Weights;
@@ -64,7 +64,8 @@ pub struct Source {
     pub own_card: bool,
 }
 
-/// Opens `path` (a run, a checkpoint or a file; `flag` named it) for inference. A plain file needs `model`.
+/// Opens `path` (a run, a checkpoint or a file; `flag` named it) for inference. A plain file needs `model` where names
+/// and shapes of its tensors do not tell it.
 pub fn open_weights(flag: &str, path: &Path, model: Option<&str>) -> Result<Source> {
     let (file, card) = resolve(path)?;
     let weights = Weights::open(&file)?;
@@ -73,28 +74,17 @@ pub fn open_weights(flag: &str, path: &Path, model: Option<&str>) -> Result<Sour
             let reason = format!("its model takes {} channels, and pictures have 3", card.model.channels);
             return Err(Error::data(file, reason, "name weights of a model for RGB"));
         }
-        if let Some(model) = model.filter(|&model| model != card.model.name) {
+        if let Some(model) = model.filter(|&model| model.split('.').next() != Some(&card.model.name)) {
             let reason = format!("{flag} holds {}, not {model}", card.model.name);
             return Err(Error::usage("--model", reason, "leave --model out"));
         }
         return Ok(Source { weights, card, own_card: true });
     }
-    let Some(model) = model else {
-        let reason = format!("{} does not say which model it holds", file.display());
-        return Err(Error::usage("--model", reason, format!("give one of {}", VitConfig::names().join(", "))));
-    };
-    let Some(head) = weights.info("head.weight") else {
-        let reason = "tensor head.weight is missing, so the number of classes is unknown";
-        return Err(Error::data(file, reason, "take weights with a head, or train one"));
-    };
-    let model = VitConfig::named(model, head.shape.first().copied().unwrap_or(0))?;
-    model.check().map_err(|why| {
-        Error::data(&file, format!("tensor head.weight {:?}: {why}", head.shape), "take weights with a sound head")
-    })?;
+    let model = plain_model(&weights, model)?;
     let keep: Keep = "70".parse().expect("70 is a keep ratio");
     let card = ModelCard {
         options: VitOptions::default(),
-        classes: Vec::new(),
+        classes: class_names(&weights, model.classes),
         transform: TransformConfig::paper(model.image_size),
         prune: TrainConfig::paper(DatasetName::Voc, keep).prune(),
         model,
@@ -102,17 +92,78 @@ pub fn open_weights(flag: &str, path: &Path, model: Option<&str>) -> Result<Sour
     Ok(Source { weights, card, own_card: false })
 }
 
-/// What to say when the file's own metadata, or timm's config.json beside it, asks for another normalisation than `norm`.
+/// The model of a file without a card: that of the name, else what names and shapes tell.
+fn plain_model(weights: &Weights, name: Option<&str>) -> Result<VitConfig> {
+    let file = weights.path();
+    let named = Named::new(weights);
+    named.refuse_extra_tokens()?;
+    let found = Found::new(&named);
+    if name.is_none() && found.is_none() {
+        let reason = format!("{} does not say which model it holds", file.display());
+        let known = VitConfig::names().collect::<Vec<_>>().join(", ");
+        return Err(Error::usage("--model", reason, format!("give one of {known}")));
+    }
+    let head = named.own_name("head.weight");
+    let Some(classes) = named.shape("head.weight").map(|shape| shape.first().copied().unwrap_or(0)) else {
+        let reason = format!("tensor {head} is missing, so the number of classes is unknown");
+        return Err(Error::data(file, reason, "take weights with a head, or train one"));
+    };
+    if let Some(name) = name {
+        let model = VitConfig::named(name, classes)?;
+        model.check().map_err(|why| {
+            let shape = named.shape("head.weight").unwrap_or_default();
+            Error::data(file, format!("tensor {head} {shape:?}: {why}"), "take weights with a sound head")
+        })?;
+        return Ok(model);
+    }
+    found.and_then(|found| found.config()).filter(|model| model.channels == 3).ok_or_else(|| {
+        let reason = "its tensors do not add up to a ViT for RGB pictures whose heads are 64 wide";
+        Error::data(file, reason, "give --model NAME; `dynavit inspect FILE` tells what is there")
+    })
+}
+
+/// Names of the classes in the `id2label` of a config.json beside the weights, when there is one for each.
+fn class_names(weights: &Weights, classes: usize) -> Vec<String> {
+    let names = || -> Option<Vec<String>> {
+        let labels = config_beside(weights, "config.json")?;
+        let labels = labels.get("id2label")?.as_object()?;
+        let name = |id: usize| labels.get(&id.to_string())?.as_str().map(String::from);
+        (labels.len() == classes).then(|| (0..classes).map(name).collect())?
+    };
+    let placeholders = |names: &[String]| names.iter().enumerate().all(|(id, name)| *name == format!("LABEL_{id}"));
+    names().filter(|names| !placeholders(names)).unwrap_or_default()
+}
+
+/// What a JSON file in the folder of the weights says, if there is one.
+fn config_beside(weights: &Weights, name: &str) -> Option<serde_json::Value> {
+    serde_json::from_str(&std::fs::read_to_string(weights.path().with_file_name(name)).ok()?).ok()
+}
+
+/// The name of the model that a plain file's tensors are shaped as.
+pub fn name_by_shapes(file: &Path) -> Option<&'static str> {
+    Found::new(&Named::new(&Weights::open(file).ok()?))?.name()
+}
+
+/// Tells what loading the weights has changed.
+pub fn tell(report: &LoadReport) {
+    if let Some(note) = report.resampled_note() {
+        super::print::complain("notice", &note);
+    }
+}
+
+/// What to say when the file's own metadata, or the config of timm or transformers beside it, asks for another
+/// normalisation than `norm`.
 pub fn norm_warning(weights: &Weights, norm: Norm) -> Option<String> {
     let metadata = weights.metadata();
     let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
-    // timm's hub keeps the configuration in a file beside the weights.
-    let beside = || parse(&std::fs::read_to_string(weights.path().with_file_name("config.json")).ok()?);
+    // The hub keeps the configuration in files beside the weights.
+    let timm = || config_beside(weights, "config.json")?.get("pretrained_cfg").cloned();
+    let transformers = || config_beside(weights, "preprocessor_config.json");
     let config = metadata.get("pretrained_cfg").and_then(|text| parse(text));
-    let config = config.or_else(|| beside()?.get("pretrained_cfg").cloned());
+    let config = config.or_else(timm).or_else(transformers);
     let asked = |key: &str| -> Option<Vec<f64>> {
         let value = match (&config, metadata.get(key)) {
-            (Some(config), _) => config.get(key)?.clone(),
+            (Some(config), _) => config.get(key).or_else(|| config.get(format!("image_{key}")))?.clone(),
             (None, text) => serde_json::from_str(text?).ok()?,
         };
         value.as_array()?.iter().map(serde_json::Value::as_f64).collect()

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::augment::{self, AugmentFlags};
-use super::options::{Engine, EngineFlags, ImageFlags, PruneFlags};
+use super::options::{Engine, EngineFlags, ImageFlags, PruneFlags, SizeFlags};
 use super::progress::Progress;
 use super::{cache, print, source};
 use crate::checkpoint::{RunDir, resolve};
@@ -10,7 +10,6 @@ use crate::data::annotation::is_plain_name;
 use crate::data::{Dataset, LabelPolicy, SplitPolicy};
 use crate::error::{Error, Result};
 use crate::flops::Cost;
-use crate::model::VitConfig;
 use crate::optim::NoDecay;
 use crate::prune::Keep;
 use crate::train::{DatasetName, Run, Stop, Summary, TrainConfig, train};
@@ -145,6 +144,9 @@ struct TrainFlags {
     prune: PruneFlags,
     #[command(flatten)]
     #[serde(flatten)]
+    size: SizeFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
     image: ImageFlags,
     #[command(flatten)]
     #[serde(flatten)]
@@ -184,7 +186,12 @@ pub fn run(args: TrainArgs) -> Result<()> {
     };
     let mut progress = Progress::new(args.quiet, run.config.epochs, run.dataset.train.len(), run.config.batch_size);
     match &engine.gpu {
-        Some(gpu) => run.move_to(gpu)?,
+        Some(gpu) => {
+            if let Err(error) = run.move_to(gpu) {
+                run.dir.discard_unsaved();
+                return Err(error);
+            }
+        }
         None => run.progress.loss_scale = None,
     }
     header(&run, &engine, &progress);
@@ -210,7 +217,7 @@ fn start(args: &TrainArgs, stop: &Stop) -> Result<(Run, Engine)> {
     let (device, precision) = engine.choice();
     let config = TrainConfig { device, precision, ..config };
     // A bad name is told before the data set, which may be large, is read.
-    VitConfig::named(&config.model, 1)?;
+    config.vit(1)?;
     let root = source::root(config.dataset, config.data.as_deref())?;
     if fell_back {
         print::complain(
@@ -361,10 +368,11 @@ fn settle(args: &TrainArgs) -> Result<(TrainConfig, bool)> {
         DatasetName::Sample => TrainConfig::sample(keep),
         _ => TrainConfig::paper(dataset, keep),
     };
-    if let Some(weights) = layer.get("weights").and_then(|value| value.as_str())
-        && let (_, Some(card)) = resolve(Path::new(weights))?
-    {
-        base.model = card.model.name;
+    if let Some(weights) = layer.get("weights").and_then(|value| value.as_str()) {
+        match resolve(Path::new(weights))? {
+            (_, Some(card)) => (base.model, base.img_size) = (card.model.name, Some(card.model.image_size)),
+            (file, None) => base.model = source::name_by_shapes(&file).map_or(base.model, String::from),
+        }
     }
     let mut table = Table::try_from(&base).map_err(|error| blame(&error))?;
     table.extend(layer);
@@ -544,6 +552,7 @@ mod tests {
             cache_side: Some(256),
             weights: Some("b".into()),
             augment: Augmentation { aa: Some("rand-m9".parse().unwrap()), ..Augmentation::default() },
+            img_size: Some(384),
             threads: Some(1),
             workers: Some(1),
             save_steps: Some(1),

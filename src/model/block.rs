@@ -5,7 +5,7 @@ use super::{LAYER_NORM_EPS, Vit};
 use crate::error::Result;
 use crate::ops::matmul::{self, Epilogue};
 use crate::ops::mlp::{self, Layers};
-use crate::ops::{attention, gather, layer_norm};
+use crate::ops::{attention, gather, layer_norm, layer_scale, residual};
 use crate::tape::{Tape, Var};
 use std::sync::Arc;
 
@@ -43,11 +43,32 @@ impl Vit {
     fn rest_of_block(&self, mut tape: Option<&mut Tape>, x: &Var, mixed: &Var, l: usize) -> Result<Var> {
         let p = |name: &str| self.param(&format!("blocks.{l}.{name}"));
         let (weight, bias) = (p("attn.proj.weight"), p("attn.proj.bias"));
-        let x = matmul::forward(tape.as_deref_mut(), mixed, &weight, &bias, Epilogue::BiasResidual(x))?;
+        let x = self.join(tape.as_deref_mut(), x, (l, 0), |tape, residual| {
+            matmul::forward(tape, mixed, &weight, &bias, residual.map_or(Epilogue::Bias, Epilogue::BiasResidual))
+        })?;
         let normal =
             layer_norm::forward(tape.as_deref_mut(), &x, &p("norm2.weight"), &p("norm2.bias"), LAYER_NORM_EPS)?;
         let (weight1, bias1) = (&p("mlp.fc1.weight"), &p("mlp.fc1.bias"));
         let (weight2, bias2) = (&p("mlp.fc2.weight"), &p("mlp.fc2.bias"));
-        mlp::forward(tape, &normal, Layers { weight1, bias1, weight2, bias2 }, Some(&x))
+        let layers = Layers { weight1, bias1, weight2, bias2 };
+        self.join(tape, &x, (l, 1), |tape, residual| mlp::forward(tape, &normal, layers, residual))
+    }
+
+    /// x and residual branch `n` of block `l`, which `branch` computes; with the sum in its last product where nothing
+    /// scales the branch before.
+    fn join(
+        &self,
+        mut tape: Option<&mut Tape>,
+        x: &Var,
+        (l, n): (usize, usize),
+        branch: impl FnOnce(Option<&mut Tape>, Option<&Var>) -> Result<Var>,
+    ) -> Result<Var> {
+        if !self.config.layer_scale {
+            return branch(tape, Some(x));
+        }
+        let branch = branch(tape.as_deref_mut(), None)?;
+        let gamma = self.param(&format!("blocks.{l}.ls{}.gamma", n + 1));
+        let branch = layer_scale::forward(tape.as_deref_mut(), &branch, &gamma)?;
+        residual::forward(tape, x, &branch)
     }
 }

@@ -8,18 +8,25 @@ mod block;
 mod config;
 mod embed;
 mod load;
+mod naming;
+mod positions;
 
-pub use config::VitConfig;
+pub use config::{MAX_IMAGE_SIZE, VitConfig};
 pub use load::{HeadPolicy, LoadReport};
+pub use naming::{Found, Named, Naming};
+pub use positions::resample;
 
+use crate::device::cuda::Gpu;
 use crate::error::{Error, Result};
 use crate::ops::cross_entropy;
 use crate::ops::layer_norm;
+use crate::ops::layer_scale;
 use crate::ops::matmul::{self, Epilogue};
 use crate::prune::Kept;
 use crate::tape::{ParamArena, ParamId, Tape, Var};
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// timm's epsilon of every layer norm.
 const LAYER_NORM_EPS: f32 = 1e-6;
@@ -63,6 +70,14 @@ pub struct Vit {
 }
 
 impl Vit {
+    /// Moves the parameters to a card. Layer scale is refused there.
+    pub fn move_to(&mut self, gpu: &Arc<Gpu>) -> Result<()> {
+        if self.config.layer_scale {
+            return Err(layer_scale::on_a_card());
+        }
+        self.params.move_to(gpu)
+    }
+
     fn id(&self, name: &str) -> ParamId {
         self.params.find(name).unwrap_or_else(|| panic!("the model has no parameter {name}"))
     }

@@ -8,6 +8,7 @@
 //! | mlp | gelu(x W1^T + b1) W2^T + b2, then nothing or + residual | x, both W and b, residual |
 //! | assemble | [CLS], tokens and position rows -> (B,1+k,D) | tokens, cls, positions |
 //! | layer_norm | rows of D | x, weight, bias |
+//! | layer_scale | gamma x by channel, on the CPU | x, gamma |
 //! | attention | softmax(Q K^T / sqrt(Dh)) V per head | q, k, v |
 //! | gelu, softmax, gather, residual | on their own | x |
 //! | cross_entropy | logits, labels -> mean loss | logits |
@@ -25,6 +26,7 @@ pub mod gather;
 pub mod gelu;
 pub mod grad_norm;
 pub mod layer_norm;
+pub mod layer_scale;
 pub mod matmul;
 pub mod mlp;
 pub mod patchify;

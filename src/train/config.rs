@@ -80,6 +80,8 @@ pub struct TrainConfig {
     pub cache_side: Option<usize>,
     pub weights: Option<PathBuf>,
     pub model: String,
+    /// Side of the model's images; that of its name when absent.
+    pub img_size: Option<usize>,
     pub epochs: u32,
     pub batch_size: usize,
     pub lr: f64,
@@ -147,6 +149,7 @@ impl TrainConfig {
             cache_side: None,
             weights: None,
             model: "vit_base_patch16_224".into(),
+            img_size: None,
             epochs,
             batch_size,
             lr: 3e-5,
@@ -236,6 +239,12 @@ impl TrainConfig {
             entropy_bins: self.entropy_bins,
             seed: self.seed,
         }
+    }
+
+    /// The model's shape for so many classes.
+    pub fn vit(&self, classes: usize) -> Result<VitConfig> {
+        let model = VitConfig::named(&self.model, classes)?;
+        self.img_size.map_or(Ok(model.clone()), |side| model.with_image_size(side))
     }
 
     /// What becomes of an image before `vit` sees it.

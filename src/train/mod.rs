@@ -218,7 +218,7 @@ fn test(run: &Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<Report> {
     let (mut vit, _) =
         Vit::load(run.vit.config.clone(), run.vit.options, &weights, HeadPolicy::Require, run.config.seed)?;
     if let Some(gpu) = run.gpu() {
-        vit.params.move_to(gpu)?;
+        vit.move_to(gpu)?;
     }
     match watched(run, &vit, "test", stop, show) {
         Err(Error::Interrupted { .. }) => Err(run.interruption()),

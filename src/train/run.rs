@@ -2,13 +2,13 @@
 #![forbid(unsafe_code)]
 
 use super::config::TrainConfig;
-use crate::checkpoint::{ModelCard, Progress, RunDir};
+use crate::checkpoint::{ModelCard, Progress, RunDir, card_of};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::device::cuda::{Gpu, Store};
 use crate::error::{Error, Result};
 use crate::eval::Feed;
-use crate::model::{HeadPolicy, Vit, VitConfig};
+use crate::model::{HeadPolicy, Vit};
 use crate::optim::{AdamW, Schedule, no_decay_ranges};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
@@ -84,7 +84,10 @@ impl Run {
             return Self::assemble(config, dataset, dir, vit, workers, notes);
         };
         notes.extend(passed_over.into_iter().map(|fault| format!("passed over a torn checkpoint: {fault}")));
-        let vit = Vit::init(VitConfig::named(&config.model, dataset.classes.len())?, config.options(), config.seed);
+        let mut shape = config.vit(dataset.classes.len())?;
+        // The weights that the run began with decided it, and they need not be there any more.
+        shape.layer_scale = card_of(&checkpoint)?.is_some_and(|card| card.model.layer_scale);
+        let vit = Vit::init(shape, config.options(), config.seed);
         let mut run = Self::assemble(config, dataset, dir, vit, workers, notes)?;
         run.progress = run.dir.restore(&checkpoint, &mut run.vit, &mut run.optim)?;
         if epochs.is_none() {
@@ -152,7 +155,7 @@ impl Run {
 
     /// Computes on a card from now on: parameters, moments and gradients live there.
     pub fn move_to(&mut self, gpu: &Arc<Gpu>) -> Result<()> {
-        self.vit.params.move_to(gpu)?;
+        self.vit.move_to(gpu)?;
         self.optim.move_to(gpu)?;
         self.grads = self.grads.to_card(gpu)?;
         if gpu.compute() == Store::F16 {
@@ -229,16 +232,17 @@ fn fresh_model(config: &TrainConfig, dataset: &Dataset, notes: &mut Vec<String>)
             return Err(Error::data(&dataset.root, format!("the {split} split has no image"), "add images"));
         }
     }
-    let shape = VitConfig::named(&config.model, dataset.classes.len())?;
+    let shape = config.vit(dataset.classes.len())?;
     let Some(path) = &config.weights else {
         return Ok(Vit::init(shape, config.options(), config.seed));
     };
     let (file, _) = crate::checkpoint::resolve(path)?;
     let weights = Weights::open(&file)?;
     let (vit, report) = Vit::load(shape, config.options(), &weights, HeadPolicy::Replace, config.seed)?;
-    if let Some(reason) = report.fresh_head {
+    if let Some(reason) = &report.fresh_head {
         notes.push(format!("the head starts from random weights: {reason}"));
     }
+    notes.extend(report.resampled_note());
     if !report.unexpected.is_empty() {
         notes.push(format!("{} has tensors without a place: {}", file.display(), report.unexpected.join(", ")));
     }

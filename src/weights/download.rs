@@ -86,12 +86,14 @@ struct Known {
 ///
 /// Errors: no network (names address and folder, so that the file can be brought by other means), a server that refuses,
 /// stalls for long or sends another size, and a hash that differs, after which the part file is removed.
-pub fn fetch(download: &Download, target: &Path, patience: Patience, show: Show) -> Result<()> {
+///
+/// Returns whether there was a hash to check.
+pub fn fetch(download: &Download, target: &Path, patience: Patience, show: Show) -> Result<bool> {
     let known = Known { size: download.size, hash: download.hash.clone(), ..Known::default() };
     if target.exists() {
         let length = std::fs::metadata(target).map_err(|e| Error::io(target, &e))?.len();
         if known.size.is_none_or(|size| size == length) && holds(target, known.hash.as_ref())? {
-            return Ok(());
+            return Ok(known.hash.is_some());
         }
         let reason = format!("is there, but is not what {} holds", download.url);
         return Err(Error::data(target, reason, "remove it and download again"));
@@ -112,7 +114,7 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    fn run(mut self, show: Show) -> Result<()> {
+    fn run(mut self, show: Show) -> Result<bool> {
         let io = |part: &Path, e: std::io::Error| Error::io(part, &e);
         let mut file = OpenOptions::new().create(true).append(true).open(&self.part).map_err(|e| io(&self.part, e))?;
         let mut have = file.metadata().map_err(|e| io(&self.part, e))?.len();
@@ -141,7 +143,8 @@ impl Fetch<'_> {
         }
         file.sync_all().map_err(|e| io(&self.part, e))?;
         drop(file);
-        self.finish(have)
+        self.finish(have)?;
+        Ok(self.known.hash.is_some())
     }
 
     /// Checks what is there and gives it its name.
