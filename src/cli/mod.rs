@@ -16,6 +16,7 @@ mod options;
 mod predict;
 pub mod print;
 mod progress;
+mod recipe;
 mod source;
 mod train;
 

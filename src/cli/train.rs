@@ -3,6 +3,7 @@
 
 use super::options::{Engine, EngineFlags, ImageFlags, PruneFlags};
 use super::progress::Progress;
+use super::recipe::RecipeFlags;
 use super::{cache, print, source};
 use crate::checkpoint::{RunDir, resolve};
 use crate::data::annotation::is_plain_name;
@@ -138,6 +139,9 @@ struct TrainFlags {
 
     #[command(flatten)]
     #[serde(flatten)]
+    recipe: RecipeFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
     prune: PruneFlags,
     #[command(flatten)]
     #[serde(flatten)]
@@ -271,7 +275,10 @@ fn resumable(args: &TrainArgs, which: &Path) -> Result<Option<RunDir>> {
 /// Goes on with a run under its own settings.
 fn resume(args: &TrainArgs, dir: RunDir, stop: &Stop) -> Result<(Run, Engine)> {
     let path = dir.root().join("config.toml");
-    let mut table: Table = dir.config()?.parse().map_err(|error| unreadable(&path, &error))?;
+    let table: Table = dir.config()?.parse().map_err(|error| unreadable(&path, &error))?;
+    let recorded: TrainConfig = table.try_into().map_err(|error| unreadable(&path, &error))?;
+    // Settings that the file is too old to know have their defaults.
+    let mut table = Table::try_from(&recorded).map_err(|error| unreadable(&path, &error))?;
     let asked = given(&args.flags)?;
     let moves = |key: &str| asked.get(key).is_some_and(|v| v.as_str() != Some("auto") && table.get(key) != Some(v));
     let (to_device, to_precision) = (moves("device"), moves("precision"));
@@ -514,6 +521,7 @@ fn report(run: &Run, summary: &Summary, json: bool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::Recipe;
     use std::time::Duration;
 
     #[test]
@@ -538,6 +546,7 @@ mod tests {
             workers: Some(1),
             save_steps: Some(1),
             no_decay: vec![NoDecay::Bias],
+            recipe: Recipe { warmup_lr: Some(1e-6), ..Recipe::default() },
             ..TrainConfig::sample("62.5".parse().unwrap())
         };
         std::fs::write(&path, toml::to_string(&config).unwrap()).unwrap();

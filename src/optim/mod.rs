@@ -7,7 +7,7 @@ mod schedule;
 
 pub use loss_scale::LossScale;
 pub use no_decay::{NoDecay, no_decay_ranges};
-pub use schedule::Schedule;
+pub use schedule::{Decay, Schedule, ScheduleKind};
 
 use crate::device::cuda::Gpu;
 use crate::error::Result;

@@ -1,6 +1,7 @@
 //! Everything that decides what a training run does: the content of its config.toml.
 #![forbid(unsafe_code)]
 
+use super::recipe::Recipe;
 use crate::data::{EvalResize, Interpolation, LabelPolicy, Norm, SplitPolicy, TransformConfig};
 use crate::error::{Error, Result};
 use crate::model::{EmbedMode, PosMode, VitConfig, VitOptions};
@@ -114,6 +115,8 @@ pub struct TrainConfig {
     /// Steps between checkpoints inside an epoch.
     pub save_steps: Option<u64>,
     pub keep_checkpoints: usize,
+    #[serde(flatten)]
+    pub recipe: Recipe,
 }
 
 /// K may be written as a number or as a string in TOML.
@@ -175,6 +178,7 @@ impl TrainConfig {
             save_every: 10.0,
             save_steps: None,
             keep_checkpoints: 3,
+            recipe: Recipe::default(),
         }
     }
 
@@ -217,7 +221,7 @@ impl TrainConfig {
         ];
         match checks.into_iter().find(|(holds, ..)| !holds) {
             Some((_, flag, rule)) => Err(Error::usage(flag, "the value is out of range", format!("give {rule}"))),
-            None => Ok(()),
+            None => self.recipe.validate(self.lr),
         }
     }
 

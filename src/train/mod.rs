@@ -2,10 +2,12 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod recipe;
 mod run;
 mod signals;
 
 pub use config::{DatasetName, DeviceName, MAX_THREADS, Precision, TrainConfig};
+pub use recipe::Recipe;
 pub use run::Run;
 pub use signals::Stop;
 

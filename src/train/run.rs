@@ -9,7 +9,7 @@ use crate::device::cuda::{Gpu, Store};
 use crate::error::{Error, Result};
 use crate::eval::Feed;
 use crate::model::{HeadPolicy, Vit, VitConfig};
-use crate::optim::{AdamW, Schedule, no_decay_ranges};
+use crate::optim::{AdamW, Decay, Schedule, no_decay_ranges};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
 use std::path::{Path, PathBuf};
@@ -90,6 +90,11 @@ impl Run {
         if epochs.is_none() {
             run.config.epochs = run.config.epochs.max(run.progress.epochs);
         }
+        run.schedule = schedule(&run.config, run.batches());
+        if matches!(run.schedule.decay, Decay::Cosine { .. }) && run.progress.epochs != run.config.epochs {
+            let (was, now) = (run.progress.epochs, run.config.epochs);
+            run.notes.push(format!("the cosine spans {now} epochs from here on, and spanned {was} before"));
+        }
         // Rows belong to finished epochs; one written for the current epoch is written again when that ends.
         run.dir.truncate_metrics(run.progress.step - u64::from(run.progress.batch))?;
         run.mend_best(&checkpoint)?;
@@ -131,12 +136,7 @@ impl Run {
         };
         Ok(Run {
             optim: AdamW::new(len, config.adamw(), no_decay_ranges(&vit.params, &config.no_decay)),
-            schedule: Schedule {
-                lr: config.lr,
-                step_size: config.step_size,
-                gamma: config.gamma,
-                warmup_steps: (config.warmup_epochs * batches as f64).round() as u64,
-            },
+            schedule: schedule(&config, batches),
             grads: Tensor::zeros(&[len]),
             progress: Progress::default(),
             saved_at: Instant::now(),
@@ -213,6 +213,17 @@ impl Run {
                 self.dir.root().display()
             ),
         }
+    }
+}
+
+/// The rate of every update of a run of `batches` batches an epoch.
+fn schedule(config: &TrainConfig, batches: usize) -> Schedule {
+    let updates = u64::from(config.epochs) * batches as u64;
+    Schedule {
+        lr: config.lr,
+        decay: config.recipe.decay(config.step_size, config.gamma, updates),
+        warmup_steps: (config.warmup_epochs * batches as f64).round() as u64,
+        warmup_lr: config.recipe.warmup_lr,
     }
 }
 

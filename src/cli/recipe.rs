@@ -1,0 +1,25 @@
+//! The flags of `train` that go beyond the paper's recipe; their names are timm's where timm has them.
+#![forbid(unsafe_code)]
+
+use crate::optim::ScheduleKind;
+use clap::Args;
+use serde::Serialize;
+
+/// What timm's recipes add to the paper's.
+#[derive(Args, Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Recipe")]
+pub struct RecipeFlags {
+    /// How the learning rate falls [default: step]
+    #[arg(long, visible_alias = "sched", value_name = "KIND")]
+    pub schedule: Option<ScheduleKind>,
+    /// Rate that a cosine ends at [default: 0]
+    #[arg(long, value_name = "F")]
+    pub min_lr: Option<f64>,
+    /// Epochs after which the multistep schedule decays, as 3,6
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub decay_milestones: Option<Vec<u32>>,
+    /// Rate that the warm-up begins at, as timm's [default: none, a share]
+    #[arg(long, value_name = "F")]
+    pub warmup_lr: Option<f64>,
+}

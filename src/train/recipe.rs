@@ -1,0 +1,76 @@
+//! The part of a run's settings that goes beyond the paper's recipe, under timm's names.
+#![forbid(unsafe_code)]
+
+use crate::error::{Error, Result};
+use crate::optim::{Decay, ScheduleKind};
+use serde::{Deserialize, Serialize};
+
+/// Settings that the paper's recipe does without. Their defaults are the paper's recipe, so that a config.toml that says
+/// nothing of them still means what it meant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Recipe {
+    pub schedule: ScheduleKind,
+    /// Where a cosine ends.
+    pub min_lr: f64,
+    /// Epochs (0-based, ascending) at which the multistep schedule decays.
+    pub decay_milestones: Vec<u32>,
+    /// Where the warm-up begins, as in timm.
+    pub warmup_lr: Option<f64>,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Recipe { schedule: ScheduleKind::Step, min_lr: 0.0, decay_milestones: Vec::new(), warmup_lr: None }
+    }
+}
+
+impl Recipe {
+    /// Refuses values that no run at the peak rate `lr` could use, naming the flag.
+    pub(super) fn validate(&self, lr: f64) -> Result<()> {
+        let rate = |x: f64| (0.0..=lr).contains(&x);
+        let ascending = self.decay_milestones.windows(2).all(|pair| pair[0] < pair[1]);
+        let checks: [(bool, &str, &str, &str); 6] = [
+            (rate(self.min_lr), "--min-lr", "the value is out of range", "a rate from 0 to --lr"),
+            (
+                self.min_lr == 0.0 || self.schedule == ScheduleKind::Cosine,
+                "--min-lr",
+                "only the cosine schedule ends at a least rate",
+                "--schedule cosine as well, or leave it out",
+            ),
+            (self.warmup_lr.is_none_or(rate), "--warmup-lr", "the value is out of range", "a rate from 0 to --lr"),
+            (
+                ascending && self.decay_milestones.first() != Some(&0),
+                "--decay-milestones",
+                "the epochs do not ascend from 1",
+                "ascending epochs, such as 3,6",
+            ),
+            (
+                self.decay_milestones.is_empty() || self.schedule == ScheduleKind::MultiStep,
+                "--decay-milestones",
+                "only the multistep schedule has milestones",
+                "--schedule multistep as well, or leave it out",
+            ),
+            (
+                !self.decay_milestones.is_empty() || self.schedule != ScheduleKind::MultiStep,
+                "--schedule multistep",
+                "it decays at milestones, and none is given",
+                "--decay-milestones, such as 3,6",
+            ),
+        ];
+        match checks.into_iter().find(|(holds, ..)| !holds) {
+            Some((_, flag, reason, rule)) => Err(Error::usage(flag, reason, format!("give {rule}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// How the rate falls in a run of `updates` updates.
+    pub(super) fn decay(&self, step_size: u32, gamma: f64, updates: u64) -> Decay {
+        match self.schedule {
+            ScheduleKind::Constant => Decay::Constant,
+            ScheduleKind::Step => Decay::Step { size: step_size, gamma },
+            ScheduleKind::MultiStep => Decay::MultiStep { milestones: self.decay_milestones.clone(), gamma },
+            ScheduleKind::Cosine => Decay::Cosine { min: self.min_lr, updates },
+        }
+    }
+}
