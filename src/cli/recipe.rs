@@ -22,4 +22,10 @@ pub struct RecipeFlags {
     /// Rate that the warm-up begins at, as timm's [default: none, a share]
     #[arg(long, value_name = "F")]
     pub warmup_lr: Option<f64>,
+    /// Clip the gradient to this L2 norm over all parameters
+    #[arg(long, value_name = "F")]
+    pub clip_grad: Option<f64>,
+    /// Batches of --batch-size that make one update [default: 1]
+    #[arg(long, visible_alias = "grad-accum-steps", value_name = "N")]
+    pub grad_accum: Option<usize>,
 }

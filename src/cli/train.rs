@@ -546,7 +546,7 @@ mod tests {
             workers: Some(1),
             save_steps: Some(1),
             no_decay: vec![NoDecay::Bias],
-            recipe: Recipe { warmup_lr: Some(1e-6), ..Recipe::default() },
+            recipe: Recipe { warmup_lr: Some(1e-6), clip_grad: Some(1.0), ..Recipe::default() },
             ..TrainConfig::sample("62.5".parse().unwrap())
         };
         std::fs::write(&path, toml::to_string(&config).unwrap()).unwrap();

@@ -1,10 +1,12 @@
 //! AdamW over the flat arena, the learning-rate schedule, and which parameters are spared the decay.
 #![forbid(unsafe_code)]
 
+mod clip;
 mod loss_scale;
 mod no_decay;
 mod schedule;
 
+pub use clip::clip_grad_norm;
 pub use loss_scale::LossScale;
 pub use no_decay::{NoDecay, no_decay_ranges};
 pub use schedule::{Decay, Schedule, ScheduleKind};
@@ -38,12 +40,15 @@ pub struct AdamW {
     pub exp_avg_sq: Tensor,
     /// Updates applied so far.
     pub step: u64,
+    /// Longest gradient, by the L2 norm over all parameters.
+    pub clip_grad: Option<f64>,
 }
 
 impl AdamW {
     /// Zero moments for `len` parameters.
     pub fn new(len: usize, config: AdamWConfig, no_decay: Vec<Range<usize>>) -> Self {
-        AdamW { config, no_decay, exp_avg: Tensor::zeros(&[len]), exp_avg_sq: Tensor::zeros(&[len]), step: 0 }
+        let (exp_avg, exp_avg_sq) = (Tensor::zeros(&[len]), Tensor::zeros(&[len]));
+        AdamW { config, no_decay, exp_avg, exp_avg_sq, step: 0, clip_grad: None }
     }
 
     /// Moves the moments to a card.

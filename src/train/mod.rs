@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Report, evaluate};
 use crate::model::{HeadPolicy, Vit};
 use crate::ops::all_finite;
-use crate::optim::{AdamW, LossScale};
+use crate::optim::{AdamW, LossScale, clip_grad_norm};
 use crate::prune::{Pixels, PruneConfig, select};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
@@ -74,6 +74,7 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
         run.workers,
     );
     let mut clock = Instant::now();
+    let mut begun = Begun::default();
     for batch in batches {
         let batch = match batch {
             Ok(batch) => batch,
@@ -85,13 +86,26 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
                 return Err(error);
             }
         };
-        let images = batch.labels.len();
         let lr = run.schedule.at(epoch, run.progress.step);
-        let loss = step(run, batch, lr)?;
+        let (images, whole) = (batch.labels.len(), run.images_of_update());
+        let loss = step(run, batch, begun.images, whole, lr)?;
+        begun = Begun {
+            batches: begun.batches + 1,
+            images: begun.images + images,
+            loss: begun.loss + f64::from(loss) * images as f64,
+        };
+        if begun.images < whole {
+            if stop.requested() {
+                // What is saved stands before this update; a resumed run begins it anew.
+                return Err(run.interrupted()?);
+            }
+            continue;
+        }
+        let Begun { batches, images, loss } = std::mem::take(&mut begun);
         let progress = &mut run.progress;
-        progress.batch += 1;
+        progress.batch += batches;
         progress.step += 1;
-        progress.loss_sum += f64::from(loss) * images as f64;
+        progress.loss_sum += loss;
         progress.loss_count += images as u64;
         progress.epoch_seconds += clock.elapsed().as_secs_f64();
         show(Event::Step { step: progress.step, images, loss: progress.loss_sum / progress.loss_count as f64, lr });
@@ -107,12 +121,34 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
     end_epoch(run, stop, show)
 }
 
-/// One step of the run. Returns the mean loss of the batch.
-fn step(run: &mut Run, batch: Batch, lr: f64) -> Result<f32> {
+/// The batches of an update that is not complete yet; `loss` is summed over their images.
+#[derive(Default)]
+struct Begun {
+    batches: u32,
+    images: usize,
+    loss: f64,
+}
+
+/// A batch of an update of `whole` images, of which `done` came before; the last one updates. Returns its mean loss.
+fn step(run: &mut Run, batch: Batch, done: usize, whole: usize, lr: f64) -> Result<f32> {
     let (step, epoch, smoothing) = (run.progress.step, run.progress.epoch, run.config.label_smoothing as f32);
+    let (images, gathered) = (batch.labels.len(), &mut run.gathered);
     let loss_scale = &mut run.progress.loss_scale;
     let mut learner = Learner { vit: &mut run.vit, optim: &mut run.optim, grads: &mut run.grads, loss_scale };
-    learner.step(&run.card.prune, batch, epoch, smoothing, lr).map_err(|error| match error {
+    let take = || {
+        let loss = learner.gradients(&run.card.prune, batch, epoch, smoothing, images as f32 / whole as f32)?;
+        let last = done + images == whole;
+        if let Some(sum) = gathered.as_mut().filter(|_| images < whole) {
+            if done > 0 {
+                sum.add(learner.grads)?;
+            }
+            if done == 0 || last {
+                std::mem::swap(sum, learner.grads);
+            }
+        }
+        if last { learner.update(lr).map(|()| loss) } else { Ok(loss) }
+    };
+    take().map_err(|error| match error {
         Error::NonFinite { what, .. } => Error::NonFinite {
             what: format!("{what} of step {} (epoch {})", step + 1, epoch + 1),
             remedy: match run.gpu() {
@@ -139,23 +175,41 @@ impl Learner<'_> {
     /// One step: score, prune, forward, backward, update. Returns the mean loss of the batch. A loss or gradient that
     /// is not finite is an error, and nothing is updated; with a loss scale, such a gradient halves it instead.
     pub fn step(&mut self, prune: &PruneConfig, batch: Batch, epoch: u32, smoothing: f32, lr: f64) -> Result<f32> {
+        let loss = self.gradients(prune, batch, epoch, smoothing, 1.0)?;
+        self.update(lr)?;
+        Ok(loss)
+    }
+
+    /// Score, prune, forward, backward: leaves the gradient of `share` times the loss, times the loss scale, in `grads`.
+    /// Returns the mean loss of the batch; an error when it is not finite.
+    pub fn gradients(
+        &mut self,
+        prune: &PruneConfig,
+        batch: Batch,
+        epoch: u32,
+        smoothing: f32,
+        share: f32,
+    ) -> Result<f32> {
         let (b, c, p) = (batch.labels.len(), self.vit.config.channels, self.vit.config.image_size);
         let pixels = Pixels { normalized: &batch.images, rgb: &batch.rgb, ids: &batch.ids, epoch };
         let kept = select(prune, &self.vit.config.grid(), &pixels)?;
         let images = Tensor::from_vec(batch.images, &[b, c, p, p]);
-        let scale = self.loss_scale.map_or(1.0, |scale| scale.scale);
+        let scale = share * self.loss_scale.map_or(1.0, |scale| scale.scale);
         let (loss, _) = self.vit.loss_and_gradients(&images, &kept, &batch.labels, smoothing, scale, self.grads)?;
-        let blame = |what: &str| Error::NonFinite { what: what.into(), remedy: "lower the rate".into() };
-        if !loss.is_finite() {
-            return Err(blame("the loss"));
+        if loss.is_finite() { Ok(loss) } else { Err(blame("the loss")) }
+    }
+
+    /// Updates the model by `grads`, which come with the loss scale, clipped when the optimiser is told to.
+    pub fn update(&mut self, lr: f64) -> Result<()> {
+        let mut scale = self.loss_scale.map_or(1.0, |scale| scale.scale);
+        if self.grads.device() == Device::Cpu && !all_finite::check(self.grads) {
+            return Err(blame("a gradient"));
+        }
+        if let Some(max) = self.optim.clip_grad {
+            scale = clip_grad_norm(self.grads, max, scale)?;
         }
         match self.grads.device() {
-            Device::Cpu => {
-                if !all_finite::check(self.grads) {
-                    return Err(blame("a gradient"));
-                }
-                self.optim.update(self.vit.params.flat_mut(), self.grads, lr);
-            }
+            Device::Cpu => self.optim.update(self.vit.params.flat_mut(), self.grads, lr),
             Device::Cuda => {
                 let applied = self.optim.update_on_card(&mut self.vit.params, self.grads, scale, lr)?;
                 match self.loss_scale {
@@ -168,8 +222,13 @@ impl Learner<'_> {
                 }
             }
         }
-        Ok(loss)
+        Ok(())
     }
+}
+
+/// The error of numbers that are not finite.
+fn blame(what: &str) -> Error {
+    Error::NonFinite { what: what.into(), remedy: "lower the rate".into() }
 }
 
 /// Validates, and makes the epoch count: progress, checkpoint, metrics.

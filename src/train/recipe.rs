@@ -5,6 +5,9 @@ use crate::error::{Error, Result};
 use crate::optim::{Decay, ScheduleKind};
 use serde::{Deserialize, Serialize};
 
+/// Most batches of an update.
+const MAX_ACCUM: usize = 1 << 16;
+
 /// Settings that the paper's recipe does without. Their defaults are the paper's recipe, so that a config.toml that says
 /// nothing of them still means what it meant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,28 +20,41 @@ pub struct Recipe {
     pub decay_milestones: Vec<u32>,
     /// Where the warm-up begins, as in timm.
     pub warmup_lr: Option<f64>,
+    /// Longest gradient, by the L2 norm over all parameters.
+    pub clip_grad: Option<f64>,
+    /// Batches that make an update.
+    pub grad_accum: usize,
 }
 
 impl Default for Recipe {
     fn default() -> Self {
-        Recipe { schedule: ScheduleKind::Step, min_lr: 0.0, decay_milestones: Vec::new(), warmup_lr: None }
+        Recipe {
+            schedule: ScheduleKind::Step,
+            min_lr: 0.0,
+            decay_milestones: Vec::new(),
+            warmup_lr: None,
+            clip_grad: None,
+            grad_accum: 1,
+        }
     }
 }
 
 impl Recipe {
     /// Refuses values that no run at the peak rate `lr` could use, naming the flag.
     pub(super) fn validate(&self, lr: f64) -> Result<()> {
+        const RANGE: &str = "the value is out of range";
         let rate = |x: f64| (0.0..=lr).contains(&x);
+        let positive = |x: f64| x.is_finite() && x > 0.0;
         let ascending = self.decay_milestones.windows(2).all(|pair| pair[0] < pair[1]);
-        let checks: [(bool, &str, &str, &str); 6] = [
-            (rate(self.min_lr), "--min-lr", "the value is out of range", "a rate from 0 to --lr"),
+        let checks: [(bool, &str, &str, &str); 8] = [
+            (rate(self.min_lr), "--min-lr", RANGE, "a rate from 0 to --lr"),
             (
                 self.min_lr == 0.0 || self.schedule == ScheduleKind::Cosine,
                 "--min-lr",
                 "only the cosine schedule ends at a least rate",
                 "--schedule cosine as well, or leave it out",
             ),
-            (self.warmup_lr.is_none_or(rate), "--warmup-lr", "the value is out of range", "a rate from 0 to --lr"),
+            (self.warmup_lr.is_none_or(rate), "--warmup-lr", RANGE, "a rate from 0 to --lr"),
             (
                 ascending && self.decay_milestones.first() != Some(&0),
                 "--decay-milestones",
@@ -57,6 +73,8 @@ impl Recipe {
                 "it decays at milestones, and none is given",
                 "--decay-milestones, such as 3,6",
             ),
+            (self.clip_grad.is_none_or(positive), "--clip-grad", RANGE, "a norm above 0"),
+            ((1..=MAX_ACCUM).contains(&self.grad_accum), "--grad-accum", RANGE, "from 1 to 65536 batches"),
         ];
         match checks.into_iter().find(|(holds, ..)| !holds) {
             Some((_, flag, reason, rule)) => Err(Error::usage(flag, reason, format!("give {rule}"))),

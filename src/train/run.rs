@@ -32,6 +32,8 @@ pub struct Run {
     pub(super) schedule: Schedule,
     /// The flat gradient, as `vit.params.flat()`.
     pub(super) grads: Tensor,
+    /// The sum of the gradients of an update's batches so far, where an update has several.
+    pub(super) gathered: Option<Tensor>,
     saved_at: Instant,
 }
 
@@ -90,13 +92,14 @@ impl Run {
         if epochs.is_none() {
             run.config.epochs = run.config.epochs.max(run.progress.epochs);
         }
-        run.schedule = schedule(&run.config, run.batches());
+        run.schedule = schedule(&run.config, run.updates());
         if matches!(run.schedule.decay, Decay::Cosine { .. }) && run.progress.epochs != run.config.epochs {
             let (was, now) = (run.progress.epochs, run.config.epochs);
             run.notes.push(format!("the cosine spans {now} epochs from here on, and spanned {was} before"));
         }
         // Rows belong to finished epochs; one written for the current epoch is written again when that ends.
-        run.dir.truncate_metrics(run.progress.step - u64::from(run.progress.batch))?;
+        let accum = run.config.recipe.grad_accum;
+        run.dir.truncate_metrics(run.progress.step - u64::from(run.progress.batch).div_ceil(accum as u64))?;
         run.mend_best(&checkpoint)?;
         run.notes.push(format!(
             "resuming at step {} (epoch {} of {}, {} batches into it)",
@@ -126,7 +129,7 @@ impl Run {
         notes: Vec<String>,
     ) -> Result<Self> {
         let len = vit.params.flat().len();
-        let batches = dataset.train.len().div_ceil(config.batch_size);
+        let updates = dataset.train.len().div_ceil(config.batch_size).div_ceil(config.recipe.grad_accum);
         let card = ModelCard {
             model: vit.config.clone(),
             options: vit.options,
@@ -134,10 +137,13 @@ impl Run {
             transform: config.transform(&vit.config),
             prune: config.prune(),
         };
+        let mut optim = AdamW::new(len, config.adamw(), no_decay_ranges(&vit.params, &config.no_decay));
+        optim.clip_grad = config.recipe.clip_grad;
         Ok(Run {
-            optim: AdamW::new(len, config.adamw(), no_decay_ranges(&vit.params, &config.no_decay)),
-            schedule: schedule(&config, batches),
+            optim,
+            schedule: schedule(&config, updates),
             grads: Tensor::zeros(&[len]),
+            gathered: (config.recipe.grad_accum > 1).then(|| Tensor::zeros(&[len])),
             progress: Progress::default(),
             saved_at: Instant::now(),
             config,
@@ -155,6 +161,10 @@ impl Run {
         self.vit.params.move_to(gpu)?;
         self.optim.move_to(gpu)?;
         self.grads = self.grads.to_card(gpu)?;
+        self.gathered = self.gathered.as_ref().map(|sum| sum.to_card(gpu)).transpose()?;
+        if self.config.recipe.clip_grad.is_some() {
+            self.notes.push("--clip-grad copies the gradient to the host at every update, for its norm".into());
+        }
         if gpu.compute() == Store::F16 {
             self.progress.loss_scale.get_or_insert_default();
         } else {
@@ -174,6 +184,18 @@ impl Run {
     /// Batches in an epoch.
     pub fn batches(&self) -> usize {
         self.dataset.train.len().div_ceil(self.config.batch_size)
+    }
+
+    /// Updates in an epoch.
+    pub fn updates(&self) -> usize {
+        self.batches().div_ceil(self.config.recipe.grad_accum)
+    }
+
+    /// Images of the update that the next batch begins; at the end of an epoch fewer than `grad_accum` batches.
+    pub(super) fn images_of_update(&self) -> usize {
+        let (begin, most) = (self.progress.batch as usize, self.config.recipe.grad_accum);
+        let at = |batch: usize| batch.saturating_mul(self.config.batch_size).min(self.dataset.train.len());
+        at(begin + most) - at(begin)
     }
 
     /// How validation and test images are fed.
@@ -216,13 +238,13 @@ impl Run {
     }
 }
 
-/// The rate of every update of a run of `batches` batches an epoch.
-fn schedule(config: &TrainConfig, batches: usize) -> Schedule {
-    let updates = u64::from(config.epochs) * batches as u64;
+/// The rate of every update of a run of so many updates an epoch.
+fn schedule(config: &TrainConfig, updates: usize) -> Schedule {
+    let all = u64::from(config.epochs) * updates as u64;
     Schedule {
         lr: config.lr,
-        decay: config.recipe.decay(config.step_size, config.gamma, updates),
-        warmup_steps: (config.warmup_epochs * batches as f64).round() as u64,
+        decay: config.recipe.decay(config.step_size, config.gamma, all),
+        warmup_steps: (config.warmup_epochs * updates as f64).round() as u64,
         warmup_lr: config.recipe.warmup_lr,
     }
 }
