@@ -6,12 +6,16 @@ mod command;
 
 use command::{dynavit, run as line};
 use dynavit::data::{Batch, Norm, noise};
+use dynavit::device::cuda::{Gpu, Store, Target};
 use dynavit::model::{Vit, VitConfig, VitOptions};
-use dynavit::optim::AdamW;
+use dynavit::optim::Freeze;
+use dynavit::optim::{AdamW, NoDecay, layers, no_decay_ranges, rates};
 use dynavit::tensor::Tensor;
 use dynavit::tensor::compare::relative_norm;
 use dynavit::train::{DatasetName, Learner, TrainConfig};
+use dynavit::weights::Weights;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Runs a command line that must succeed; returns stdout and stderr.
 #[track_caller]
@@ -52,6 +56,22 @@ fn model(run: &Path) -> Vec<u8> {
     std::fs::read(run.join("last/model.safetensors")).unwrap()
 }
 
+/// A run that loses everything after its second update and is resumed; its folder, and what resuming said.
+#[track_caller]
+fn torn(folder: &Path, train: &str, name: &str) -> (PathBuf, String) {
+    run(folder, train);
+    let torn = in_runs(folder, name);
+    for entry in std::fs::read_dir(torn.join("checkpoints")).unwrap() {
+        let entry = entry.unwrap();
+        let step: u32 = entry.file_name().to_str().unwrap().strip_prefix("step-").unwrap().parse().unwrap();
+        if step > 2 {
+            std::fs::remove_dir_all(entry.path()).unwrap();
+        }
+    }
+    let (_, err) = run(folder, &format!("train --resume {}", torn.display()));
+    (torn, err)
+}
+
 #[test]
 fn settings_that_make_no_sense_are_one_line_and_exit_code_2() {
     let folder = tempfile::tempdir().unwrap();
@@ -64,6 +84,11 @@ fn settings_that_make_no_sense_are_one_line_and_exit_code_2() {
         ("--schedule multistep", ["--schedule multistep", "--decay-milestones"]),
         ("--schedule multistep --decay-milestones 3,3", ["--decay-milestones", "ascending"]),
         ("--schedule multistep --decay-milestones 0,3", ["--decay-milestones", "ascending"]),
+        ("--model-ema --model-ema-decay 1", ["--model-ema-decay", "below 1"]),
+        ("--model-ema --device ptx-vm", ["--model-ema", "--device cpu"]),
+        ("--layer-decay 0", ["--layer-decay", "up to 1"]),
+        ("--layer-decay 1.5", ["--layer-decay", "up to 1"]),
+        ("--freeze head", ["--freeze", "backbone"]),
         ("--clip-grad 0", ["--clip-grad", "above 0"]),
         ("--clip-grad inf", ["--clip-grad", "above 0"]),
         ("--grad-accum 0", ["--grad-accum", "from 1"]),
@@ -156,18 +181,107 @@ fn gathered_batches_train_like_a_large_one_and_resume_bit_for_bit() {
     for (a, b) in column(&gathered_run, "train_loss").into_iter().zip(column(&large, "train_loss")) {
         assert!((a / b - 1.0).abs() < 1e-3, "training loss {a} and {b}");
     }
-    // A run that loses everything after its second update ends with the same bits.
-    run(folder, &gathered("torn", "--keep-checkpoints 100"));
-    let torn = in_runs(folder, "torn");
-    for entry in std::fs::read_dir(torn.join("checkpoints")).unwrap() {
-        let entry = entry.unwrap();
-        let step: u32 = entry.file_name().to_str().unwrap().strip_prefix("step-").unwrap().parse().unwrap();
-        if step > 2 {
-            std::fs::remove_dir_all(entry.path()).unwrap();
-        }
-    }
-    let (_, err) = run(folder, &format!("train --resume {}", torn.display()));
+    let (torn, err) = torn(folder, &gathered("torn", "--keep-checkpoints 100"), "torn");
     assert!(err.contains("resuming at step 2 (epoch 1 of 2, 6 batches into it)"), "{err}");
     assert_eq!(model(&torn), model(&gathered_run));
     assert_eq!(column(&torn, "train_loss"), column(&gathered_run, "train_loss"));
+}
+
+#[test]
+fn averaged_weights_validate_travel_and_resume_bit_for_bit() {
+    let folder = small_sample();
+    let folder = folder.path();
+    let flags = "--model-ema --model-ema-decay 0.9 --epochs 2 --save-steps 1 --keep-checkpoints 100";
+    run(folder, &train("whole", flags));
+    let whole = in_runs(folder, "whole");
+    let (torn, _) = torn(folder, &train("torn", flags), "torn");
+    assert_eq!(model(&torn), model(&whole));
+    assert_eq!(column(&torn, "val_loss"), column(&whole, "val_loss"));
+    // What eval loads is what validated.
+    let (out, _) =
+        run(folder, &format!("eval voc 10 --data drawn --checkpoint {}/last --split val --json", whole.display()));
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let loss = column(&whole, "val_loss")[1];
+    assert!((report["loss"].as_f64().unwrap() / loss - 1.0).abs() < 1e-6, "{} and {loss}", report["loss"]);
+    // The training itself is that of a run without an average.
+    run(folder, &train("plain", "--epochs 2"));
+    let plain = in_runs(folder, "plain");
+    assert_eq!(column(&whole, "train_loss"), column(&plain, "train_loss"));
+    assert_ne!(column(&whole, "val_loss"), column(&plain, "val_loss"));
+    let last = |run: &Path, file: &str| Weights::open(&run.join("last").join(file)).unwrap();
+    let (raw, trained) = (last(&whole, "optim.safetensors"), last(&plain, "model.safetensors"));
+    let values = |weights: &Weights, name: &str| {
+        let mut values = vec![0.0; weights.info(name).unwrap().shape.iter().product()];
+        weights.read_f32(name, &mut values).unwrap();
+        values
+    };
+    assert_eq!(values(&raw, "param.norm.weight"), values(&trained, "norm.weight"));
+}
+
+#[test]
+fn a_frozen_backbone_keeps_its_bits_and_costs_the_head_nothing() {
+    let folder = small_sample();
+    let folder = folder.path();
+    run(folder, &train("frozen", "--epochs 1 --freeze backbone --clip-grad 1"));
+    let weights = Weights::open(&in_runs(folder, "frozen").join("last/model.safetensors")).unwrap();
+    let fresh = Vit::init(VitConfig::named("vit_micro_patch16_224", 5).unwrap(), VitOptions::default(), 42);
+    for id in fresh.params.ids() {
+        let mut values = vec![0.0; fresh.params.values(id).len()];
+        weights.read_f32(fresh.params.name(id), &mut values).unwrap();
+        let same = values == fresh.params.values(id);
+        assert_eq!(same, !fresh.params.name(id).starts_with("head."), "{}", fresh.params.name(id));
+    }
+
+    let recipe = TrainConfig::paper(DatasetName::Voc, "70".parse().unwrap());
+    let gradient = |freeze: Freeze| {
+        let mut vit = small_vit();
+        vit.params.freeze(|name| freeze.holds(name));
+        let len = vit.params.flat().len();
+        let (mut optim, mut grads) = (AdamW::new(len, recipe.adamw(), Vec::new()), Tensor::zeros(&[len]));
+        let mut learner = Learner { vit: &mut vit, optim: &mut optim, grads: &mut grads, loss_scale: &mut None };
+        let loss = learner.gradients(&recipe.prune(), noise(4, 64, Norm::Half, 5, 1), 0, 0.0, 1.0).unwrap();
+        (loss, grads.data().to_vec())
+    };
+    let ((loss, frozen), (full_loss, full)) = (gradient(Freeze::Backbone), gradient(Freeze::None));
+    let head = frozen.len() - 5 * 128 - 5;
+    assert_eq!((loss, &frozen[head..]), (full_loss, &full[head..]));
+    assert!(frozen[..head].iter().all(|&g| g == 0.0));
+}
+
+#[test]
+fn layers_learn_at_their_share_of_the_rate_on_the_card_as_on_the_cpu() {
+    let recipe = TrainConfig::paper(DatasetName::Voc, "70".parse().unwrap());
+    let groups = [NoDecay::Bias, NoDecay::Pos];
+    let optim = |vit: &Vit| {
+        let mut optim = AdamW::new(vit.params.flat().len(), recipe.adamw(), no_decay_ranges(&vit.params, &groups));
+        optim.rates = rates(&layers(&vit.config.parameters(), 0.5, Freeze::None, &groups));
+        optim
+    };
+    let grads: Vec<f32> = (0..small_vit().params.flat().len()).map(|i| (i % 7) as f32 - 3.0).collect();
+    let grads = Tensor::from_vec(grads.clone(), &[grads.len()]);
+    let before = small_vit().params.flat().data().to_vec();
+    let mut host = small_vit();
+    optim(&host).update(host.params.flat_mut(), &grads, 1e-2);
+    // The first update moves by the rate, whatever the gradient's size: stem, two blocks, head.
+    let at = |name: &str| host.params.range(host.params.find(name).unwrap()).start + 1;
+    for (name, share) in
+        [("cls_token", 0.125), ("blocks.0.mlp.fc1.weight", 0.25), ("norm.weight", 0.5), ("head.weight", 1.0)]
+    {
+        let i = at(name);
+        let i = if grads.data()[i] == 0.0 { i + 1 } else { i };
+        let moved = f64::from((host.params.flat().data()[i] - before[i]).abs());
+        assert!((moved / (1e-2 * share) - 1.0).abs() < 0.06, "{name} moved by {moved}");
+    }
+    for store in [Store::F32, Store::F16] {
+        let gpu = Arc::new(Gpu::open(Target::PtxVm).unwrap().computing_in(store).unwrap());
+        let mut card = small_vit();
+        let mut optim = optim(&card);
+        card.params.move_to(&gpu).unwrap();
+        optim.move_to(&gpu).unwrap();
+        assert!(optim.update_on_card(&mut card.params, &grads.to_card(&gpu).unwrap(), 1.0, 1e-2).unwrap());
+        let after = card.params.flat().to_host().unwrap();
+        for (i, (a, b)) in after.data().iter().zip(host.params.flat().data()).enumerate() {
+            assert!((a - b).abs() <= 4.0 * f32::EPSILON * b.abs().max(1e-2), "element {i}: {a} and {b} in {store:?}");
+        }
+    }
 }

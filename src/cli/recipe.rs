@@ -1,7 +1,7 @@
 //! The flags of `train` that go beyond the paper's recipe; their names are timm's where timm has them.
 #![forbid(unsafe_code)]
 
-use crate::optim::ScheduleKind;
+use crate::optim::{Freeze, ScheduleKind};
 use clap::Args;
 use serde::Serialize;
 
@@ -28,4 +28,22 @@ pub struct RecipeFlags {
     /// Batches of --batch-size that make one update [default: 1]
     #[arg(long, visible_alias = "grad-accum-steps", value_name = "N")]
     pub grad_accum: Option<usize>,
+    /// Average the weights over updates; the average validates and is saved
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub model_ema: Option<bool>,
+    /// Share of the average that an update leaves [default: 0.9998]
+    #[arg(long, value_name = "F")]
+    pub model_ema_decay: Option<f64>,
+    /// Factor of the rate from each layer to the one before [default: 1]
+    #[arg(long, value_name = "F")]
+    pub layer_decay: Option<f64>,
+    /// What is not trained [default: none]
+    #[arg(long, value_name = "WHAT")]
+    pub freeze: Option<Freeze>,
+    /// Stop after so many epochs without better validation accuracy
+    #[arg(long, value_name = "N")]
+    pub patience: Option<u32>,
+    /// Write TensorBoard event files beside metrics.csv
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Run")]
+    pub tensorboard: Option<bool>,
 }

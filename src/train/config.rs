@@ -5,7 +5,7 @@ use super::recipe::Recipe;
 use crate::data::{EvalResize, Interpolation, LabelPolicy, Norm, SplitPolicy, TransformConfig};
 use crate::error::{Error, Result};
 use crate::model::{EmbedMode, PosMode, VitConfig, VitOptions};
-use crate::optim::{AdamWConfig, NoDecay};
+use crate::optim::{AdamWConfig, NoDecay, Schedule};
 use crate::prune::{Keep, PruneConfig, Round, SaliencyDomain, Scorer};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::PathBuf;
@@ -257,6 +257,23 @@ impl TrainConfig {
     /// The optimiser's constants.
     pub fn adamw(&self) -> AdamWConfig {
         AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: self.weight_decay }
+    }
+
+    /// Updates in an epoch of so many images.
+    pub fn updates(&self, images: usize) -> usize {
+        images.div_ceil(self.batch_size).div_ceil(self.recipe.grad_accum)
+    }
+
+    /// The rate of every update of a run on so many images.
+    pub fn schedule(&self, images: usize) -> Schedule {
+        let updates = self.updates(images);
+        let all = u64::from(self.epochs) * updates as u64;
+        Schedule {
+            lr: self.lr,
+            decay: self.recipe.decay(self.step_size, self.gamma, all),
+            warmup_steps: (self.warmup_epochs * updates as f64).round() as u64,
+            warmup_lr: self.recipe.warmup_lr,
+        }
     }
 
     /// How the name of this run's folder begins; a time follows.

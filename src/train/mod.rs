@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod memory;
 mod recipe;
 mod run;
 mod signals;
 
 pub use config::{DatasetName, DeviceName, MAX_THREADS, Precision, TrainConfig};
+pub use memory::Memory;
 pub use recipe::Recipe;
 pub use run::Run;
 pub use signals::Stop;
@@ -36,6 +38,8 @@ pub enum Event<'a> {
     Evaluated { split: &'static str, images: usize, of: usize },
     /// An epoch is over and saved.
     EpochEnd { row: &'a EpochMetrics, best: bool },
+    /// The run ends after `epoch` of `epochs` epochs, since the validation accuracy grows no more.
+    OutOfPatience { epoch: u32, epochs: u32 },
 }
 
 /// What a finished run leaves.
@@ -50,8 +54,11 @@ pub struct Summary {
 
 /// Runs the epochs that are left, then reads the test split. An interrupted run is saved before the error is returned.
 pub fn train(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<Summary> {
-    while run.progress.epoch < run.config.epochs {
+    while run.progress.epoch < run.config.epochs && !run.out_of_patience() {
         epoch(run, stop, show)?;
+    }
+    if run.progress.epoch < run.config.epochs {
+        show(Event::OutOfPatience { epoch: run.progress.epoch, epochs: run.config.epochs });
     }
     let test = if run.dataset.test.is_empty() { None } else { Some(test(run, stop, show)?) };
     Ok(Summary {
@@ -233,7 +240,10 @@ fn blame(what: &str) -> Error {
 
 /// Validates, and makes the epoch count: progress, checkpoint, metrics.
 fn end_epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> {
-    let report = match watched(run, &run.vit, "val", stop, show) {
+    run.swap_average();
+    let report = watched(run, &run.vit, "val", stop, show);
+    run.swap_average();
+    let report = match report {
         Err(Error::Interrupted { .. }) => return Err(run.interrupted()?),
         other => other?,
     };
@@ -260,9 +270,12 @@ fn end_epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<
     (progress.loss_sum, progress.loss_count, progress.epoch_seconds) = (0.0, 0, 0.0);
     // The row goes first: a run killed before the checkpoint drops it again on resume, while a row never written is lost.
     run.dir.append_metrics(&row)?;
+    if run.config.recipe.tensorboard {
+        run.dir.append_event(&mut run.events, &row)?;
+    }
     run.save(best)?;
     show(Event::EpochEnd { row: &row, best });
-    if stop.requested() && run.progress.epoch < run.config.epochs {
+    if stop.requested() && run.progress.epoch < run.config.epochs && !run.out_of_patience() {
         return Err(run.interruption());
     }
     Ok(())

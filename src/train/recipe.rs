@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Result};
-use crate::optim::{Decay, ScheduleKind};
+use crate::optim::{Decay, Freeze, Layer, NoDecay, ScheduleKind, layers};
 use serde::{Deserialize, Serialize};
 
 /// Most batches of an update.
@@ -24,6 +24,16 @@ pub struct Recipe {
     pub clip_grad: Option<f64>,
     /// Batches that make an update.
     pub grad_accum: usize,
+    /// Whether a moving average of the weights is kept, validated and exported.
+    pub model_ema: bool,
+    pub model_ema_decay: f64,
+    /// What of the rate each layer leaves to the one before it.
+    pub layer_decay: f64,
+    pub freeze: Freeze,
+    /// Epochs without a better validation accuracy that end the run.
+    pub patience: Option<u32>,
+    /// Whether event files are written.
+    pub tensorboard: bool,
 }
 
 impl Default for Recipe {
@@ -35,6 +45,12 @@ impl Default for Recipe {
             warmup_lr: None,
             clip_grad: None,
             grad_accum: 1,
+            model_ema: false,
+            model_ema_decay: 0.9998,
+            layer_decay: 1.0,
+            freeze: Freeze::None,
+            patience: None,
+            tensorboard: false,
         }
     }
 }
@@ -46,7 +62,7 @@ impl Recipe {
         let rate = |x: f64| (0.0..=lr).contains(&x);
         let positive = |x: f64| x.is_finite() && x > 0.0;
         let ascending = self.decay_milestones.windows(2).all(|pair| pair[0] < pair[1]);
-        let checks: [(bool, &str, &str, &str); 8] = [
+        let checks: [(bool, &str, &str, &str); 11] = [
             (rate(self.min_lr), "--min-lr", RANGE, "a rate from 0 to --lr"),
             (
                 self.min_lr == 0.0 || self.schedule == ScheduleKind::Cosine,
@@ -75,11 +91,28 @@ impl Recipe {
             ),
             (self.clip_grad.is_none_or(positive), "--clip-grad", RANGE, "a norm above 0"),
             ((1..=MAX_ACCUM).contains(&self.grad_accum), "--grad-accum", RANGE, "from 1 to 65536 batches"),
+            (self.patience != Some(0), "--patience", RANGE, "at least 1 epoch"),
+            (positive(self.layer_decay) && self.layer_decay <= 1.0, "--layer-decay", RANGE, "above 0 and up to 1"),
+            ((0.0..1.0).contains(&self.model_ema_decay), "--model-ema-decay", RANGE, "0 or more and below 1"),
         ];
         match checks.into_iter().find(|(holds, ..)| !holds) {
             Some((_, flag, reason, rule)) => Err(Error::usage(flag, reason, format!("give {rule}"))),
             None => Ok(()),
         }
+    }
+
+    /// Refuses what a card cannot do yet, naming the flag.
+    pub fn check_on_card(&self) -> Result<()> {
+        if self.model_ema {
+            let reason = "averaged weights are kept by the CPU engine only";
+            return Err(Error::usage("--model-ema", reason, "leave it out, or use --device cpu"));
+        }
+        Ok(())
+    }
+
+    /// How each layer of a model with these (name, shape) parameters is trained.
+    pub fn layers(&self, parameters: &[(String, Vec<usize>)], no_decay: &[NoDecay]) -> Vec<Layer> {
+        layers(parameters, self.layer_decay, self.freeze, no_decay)
     }
 
     /// How the rate falls in a run of `updates` updates.

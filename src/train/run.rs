@@ -9,7 +9,7 @@ use crate::device::cuda::{Gpu, Store};
 use crate::error::{Error, Result};
 use crate::eval::Feed;
 use crate::model::{HeadPolicy, Vit, VitConfig};
-use crate::optim::{AdamW, Decay, Schedule, no_decay_ranges};
+use crate::optim::{AdamW, Average, Decay, Schedule, no_decay_ranges, rates};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,8 @@ pub struct Run {
     pub(super) grads: Tensor,
     /// The sum of the gradients of an update's batches so far, where an update has several.
     pub(super) gathered: Option<Tensor>,
+    /// The event file of this process, once it has one.
+    pub(super) events: Option<PathBuf>,
     saved_at: Instant,
 }
 
@@ -92,7 +94,7 @@ impl Run {
         if epochs.is_none() {
             run.config.epochs = run.config.epochs.max(run.progress.epochs);
         }
-        run.schedule = schedule(&run.config, run.updates());
+        run.schedule = run.config.schedule(run.dataset.train.len());
         if matches!(run.schedule.decay, Decay::Cosine { .. }) && run.progress.epochs != run.config.epochs {
             let (was, now) = (run.progress.epochs, run.config.epochs);
             run.notes.push(format!("the cosine spans {now} epochs from here on, and spanned {was} before"));
@@ -124,12 +126,11 @@ impl Run {
         config: TrainConfig,
         dataset: Dataset,
         dir: RunDir,
-        vit: Vit,
+        mut vit: Vit,
         workers: usize,
         notes: Vec<String>,
     ) -> Result<Self> {
         let len = vit.params.flat().len();
-        let updates = dataset.train.len().div_ceil(config.batch_size).div_ceil(config.recipe.grad_accum);
         let card = ModelCard {
             model: vit.config.clone(),
             options: vit.options,
@@ -138,13 +139,18 @@ impl Run {
             prune: config.prune(),
         };
         let mut optim = AdamW::new(len, config.adamw(), no_decay_ranges(&vit.params, &config.no_decay));
+        let layers = config.recipe.layers(&vit.config.parameters(), &config.no_decay);
+        optim.rates = rates(&layers);
+        vit.params.freeze(|name| config.recipe.freeze.holds(name));
         optim.clip_grad = config.recipe.clip_grad;
+        optim.average = config.recipe.model_ema.then(|| Average::new(config.recipe.model_ema_decay, vit.params.flat()));
         Ok(Run {
             optim,
-            schedule: schedule(&config, updates),
+            schedule: config.schedule(dataset.train.len()),
             grads: Tensor::zeros(&[len]),
             gathered: (config.recipe.grad_accum > 1).then(|| Tensor::zeros(&[len])),
             progress: Progress::default(),
+            events: None,
             saved_at: Instant::now(),
             config,
             dataset,
@@ -158,6 +164,7 @@ impl Run {
 
     /// Computes on a card from now on: parameters, moments and gradients live there.
     pub fn move_to(&mut self, gpu: &Arc<Gpu>) -> Result<()> {
+        self.config.recipe.check_on_card()?;
         self.vit.params.move_to(gpu)?;
         self.optim.move_to(gpu)?;
         self.grads = self.grads.to_card(gpu)?;
@@ -186,9 +193,11 @@ impl Run {
         self.dataset.train.len().div_ceil(self.config.batch_size)
     }
 
-    /// Updates in an epoch.
-    pub fn updates(&self) -> usize {
-        self.batches().div_ceil(self.config.recipe.grad_accum)
+    /// Puts the averaged weights in the model's place and the model's in theirs, where an average is kept.
+    pub(super) fn swap_average(&mut self) {
+        if let Some(average) = &mut self.optim.average {
+            std::mem::swap(&mut average.values, self.vit.params.flat_mut());
+        }
     }
 
     /// Images of the update that the next batch begins; at the end of an epoch fewer than `grad_accum` batches.
@@ -201,6 +210,12 @@ impl Run {
     /// How validation and test images are fed.
     pub fn feed(&self) -> Feed<'_> {
         Feed { transform: &self.card.transform, batch_size: self.config.batch_size, workers: self.workers }
+    }
+
+    /// True when the validation accuracy has not grown for as many epochs as the run has patience for.
+    pub fn out_of_patience(&self) -> bool {
+        let since = self.progress.epoch - self.progress.best_epoch.unwrap_or(self.progress.epoch);
+        self.config.recipe.patience.is_some_and(|patience| since >= patience)
     }
 
     /// True when a checkpoint inside the epoch is due; never after its last batch, where the epoch saves anyway.
@@ -235,17 +250,6 @@ impl Run {
                 self.dir.root().display()
             ),
         }
-    }
-}
-
-/// The rate of every update of a run of so many updates an epoch.
-fn schedule(config: &TrainConfig, updates: usize) -> Schedule {
-    let all = u64::from(config.epochs) * updates as u64;
-    Schedule {
-        lr: config.lr,
-        decay: config.recipe.decay(config.step_size, config.gamma, all),
-        warmup_steps: (config.warmup_epochs * updates as f64).round() as u64,
-        warmup_lr: config.recipe.warmup_lr,
     }
 }
 
