@@ -24,6 +24,8 @@ pub enum Purpose {
     Split = 7,
     /// Pixels of the images that speed is measured on.
     Noise = 8,
+    /// Residual branches left out in training: a = epoch, b = sample.
+    DropPath = 40,
     /// Values of the reference fixtures: a = tensor number.
     Fixture = 100,
     /// Bytes of the resize fixtures: a = image number.

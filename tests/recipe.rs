@@ -7,9 +7,10 @@ mod command;
 use command::{dynavit, run as line};
 use dynavit::data::{Batch, Norm, noise};
 use dynavit::device::cuda::{Gpu, Store, Target};
-use dynavit::model::{Vit, VitConfig, VitOptions};
+use dynavit::model::{DropPath, Vit, VitConfig, VitOptions};
 use dynavit::optim::Freeze;
 use dynavit::optim::{AdamW, NoDecay, layers, no_decay_ranges, rates};
+use dynavit::prune::Kept;
 use dynavit::tensor::Tensor;
 use dynavit::tensor::compare::relative_norm;
 use dynavit::train::{DatasetName, Learner, TrainConfig};
@@ -88,6 +89,14 @@ fn settings_that_make_no_sense_are_one_line_and_exit_code_2() {
         ("--model-ema --device ptx-vm", ["--model-ema", "--device cpu"]),
         ("--layer-decay 0", ["--layer-decay", "up to 1"]),
         ("--layer-decay 1.5", ["--layer-decay", "up to 1"]),
+        ("--drop-path 1", ["--drop-path", "below 1"]),
+        ("--drop-path 0.1 --device ptx-vm", ["--drop-path", "--device cpu"]),
+        ("--drop-path 0.1 --freeze backbone", ["--drop-path", "--freeze none"]),
+        ("--patience 0", ["--patience", "at least 1"]),
+        ("--seeds 1,2,1", ["--seeds", "twice"]),
+        ("--seeds 1,2 --seed 3", ["--seed", "--seeds"]),
+        ("--seeds 1,2 --resume auto", ["--resume", "--seeds"]),
+        ("--seeds 1,x", ["--seeds", "x"]),
         ("--freeze head", ["--freeze", "backbone"]),
         ("--clip-grad 0", ["--clip-grad", "above 0"]),
         ("--clip-grad inf", ["--clip-grad", "above 0"]),
@@ -284,4 +293,137 @@ fn layers_learn_at_their_share_of_the_rate_on_the_card_as_on_the_cpu() {
             assert!((a - b).abs() <= 4.0 * f32::EPSILON * b.abs().max(1e-2), "element {i}: {a} and {b} in {store:?}");
         }
     }
+}
+
+#[test]
+fn patience_ends_a_run_and_survives_a_resume() {
+    let folder = small_sample();
+    let folder = folder.path();
+    // A rate of nothing learns nothing, so no epoch is better than the first.
+    let still = "--epochs 9 --patience 2 --lr 1e-30 --flip 0 --tensorboard --json";
+    let (out, _) = run(folder, &train("still", still).replace("--lr 1e-3 ", ""));
+    let outcome: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&outcome["epochs"], &outcome["best_epoch"]), (&3.into(), &1.into()));
+    let still = in_runs(folder, "still");
+    assert_eq!(column(&still, "epoch"), [1.0, 2.0, 3.0]);
+    let events = || {
+        let names = std::fs::read_dir(&still).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("events.out.tfevents.")).count()
+    };
+    assert_eq!(events(), 1);
+    let (_, err) = run(folder, &format!("train --resume {}", still.display()));
+    assert!(err.contains("stopped after 3 of 9 epochs: out of patience"), "{err}");
+    assert_eq!((column(&still, "epoch").len(), events()), (3, 1));
+    run(folder, &format!("train --resume {} --patience 3 --quiet", still.display()));
+    assert_eq!((column(&still, "epoch").len(), events()), (4, 2));
+}
+
+#[test]
+fn seeds_run_one_after_the_other_and_are_summed_up() {
+    let folder = small_sample();
+    let folder = folder.path();
+    let (out, _) = run(folder, &train("many", "--epochs 1 --seeds 7,8 --json"));
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let runs = document["runs"].as_array().unwrap();
+    assert_eq!(runs.iter().map(|run| run["seed"].as_u64().unwrap()).collect::<Vec<_>>(), [7, 8]);
+    let values: Vec<f64> = runs.iter().map(|run| run["best_val_accuracy"].as_f64().unwrap()).collect();
+    let spread = &document["best_val_accuracy"];
+    assert!((spread["mean"].as_f64().unwrap() - (values[0] + values[1]) / 2.0).abs() < 1e-12);
+    let deviation = (values[0] - values[1]).abs() / 2f64.sqrt();
+    assert!((spread["deviation"].as_f64().unwrap() - deviation).abs() < 1e-12);
+    assert!(document["test_accuracy"]["mean"].is_number());
+    run(folder, &train("one", "--epochs 1 --seed 8"));
+    assert_eq!(model(&in_runs(folder, "many-s8")), model(&in_runs(folder, "one")));
+    assert_ne!(model(&in_runs(folder, "many-s7")), model(&in_runs(folder, "one")));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_all_seeds() {
+    let folder = small_sample();
+    let folder = folder.path();
+    let words = train("stopped", "--epochs 500 --seeds 1,2 --save-steps 1");
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_dynavit"))
+        .current_dir(folder)
+        .args(words.split_whitespace())
+        .args(["--device", "cpu"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let saved = in_runs(folder, "stopped-s1").join("checkpoints/step-1/state.json");
+    let patience = std::time::Instant::now();
+    while !saved.exists() && child.try_wait().unwrap().is_none() {
+        assert!(patience.elapsed().as_secs() < 300, "no checkpoint");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+    assert!(!in_runs(folder, "stopped-s2").exists());
+}
+
+#[test]
+fn a_dry_run_tells_the_plan_and_writes_nothing() {
+    let folder = small_sample();
+    let folder = folder.path();
+    let flags = "--epochs 5 --schedule cosine --warmup-epochs 1 --layer-decay 0.5 --no-decay bias --dry-run";
+    let (out, _) = run(folder, &train("x", &format!("{flags} --json")));
+    let plan: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let number = |key: &str| plan[key].as_u64().unwrap();
+    let images = number("train_images");
+    assert_eq!(images + number("val_images") + number("test_images"), 60);
+    assert_eq!((number("updates_per_epoch"), number("updates")), (images.div_ceil(12), 5 * images.div_ceil(12)));
+    assert_eq!((number("tokens"), number("parameters_frozen")), (20, 0));
+    let layers = plan["layers"].as_array().unwrap();
+    let elements = |key: &str| layers.iter().map(|layer| layer[key].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(elements("decayed") + elements("not_decayed"), number("parameters_trained"));
+    assert_eq!((layers.len(), layers[0]["lr_share"].as_f64()), (6, Some(0.5f64.powi(5))));
+    let parts = plan["estimated_memory"].as_object().unwrap();
+    assert_eq!(parts.values().map(|part| part.as_u64().unwrap()).sum::<u64>(), number("estimated_memory_bytes"));
+    let (text, _) = run(folder, &train("x", flags));
+    assert!(text.contains("block 3") && text.contains("estimated") && text.contains("not decayed"), "{text}");
+    let (frozen, _) = run(folder, &train("x", "--freeze backbone --dry-run"));
+    assert!(frozen.contains("parameters 645 trained") && frozen.contains("frozen"), "{frozen}");
+    assert!(!folder.join("runs").exists());
+    let (code, _, err) = line(folder, "train sample 70 --dry-run");
+    assert!(code == Some(2) && err.contains("dynavit data sample"), "{err}");
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
+}
+
+#[test]
+fn dropped_branches_pass_no_gradient_and_predictions_drop_none() {
+    let recipe = TrainConfig::paper(DatasetName::Voc, "70".parse().unwrap());
+    let gradient = |rate: Option<f64>| {
+        let mut vit = small_vit();
+        vit.drop_path = rate.map(|rate| DropPath::new(rate, 9));
+        let len = vit.params.flat().len();
+        let (mut optim, mut grads) = (AdamW::new(len, recipe.adamw(), Vec::new()), Tensor::zeros(&[len]));
+        let mut learner = Learner { vit: &mut vit, optim: &mut optim, grads: &mut grads, loss_scale: &mut None };
+        let loss = learner.gradients(&recipe.prune(), noise(4, 64, Norm::Half, 5, 1), 0, 0.0, 1.0).unwrap();
+        let kept = Kept::all(1, vit.config.patches());
+        let logits =
+            vit.logits(&Tensor::from_vec(noise(1, 64, Norm::Half, 5, 1).images, &[1, 3, 64, 64]), &kept).unwrap();
+        (loss, grads, vit, logits.data().to_vec())
+    };
+    let (plain, (none, all)) = (gradient(None), (gradient(Some(0.0)), gradient(Some(1.0 - 1e-12))));
+    assert_eq!((plain.0, plain.1.data(), &plain.3), (none.0, none.1.data(), &none.3));
+    assert_eq!(plain.3, all.3, "a prediction left out branches");
+    assert_ne!(plain.0, all.0);
+    for id in all.2.params.ids() {
+        let dropped = all.2.params.name(id).starts_with("blocks.1.");
+        let zero = all.1.data()[all.2.params.range(id)].iter().all(|&g| g == 0.0);
+        assert_eq!(zero, dropped, "{}", all.2.params.name(id));
+    }
+}
+
+#[test]
+fn a_run_with_dropped_branches_resumes_bit_for_bit() {
+    let folder = small_sample();
+    let folder = folder.path();
+    let flags = "--drop-path 0.3 --epochs 2 --save-steps 1 --keep-checkpoints 100";
+    run(folder, &train("whole", flags));
+    let (torn, _) = torn(folder, &train("torn", flags), "torn");
+    assert_eq!(model(&torn), model(&in_runs(folder, "whole")));
+    run(folder, &train("plain", "--epochs 2"));
+    assert_ne!(model(&torn), model(&in_runs(folder, "plain")));
 }

@@ -40,6 +40,9 @@ pub struct RecipeFlags {
     /// What is not trained [default: none]
     #[arg(long, value_name = "WHAT")]
     pub freeze: Option<Freeze>,
+    /// Chance that the last block drops a branch of an image [default: 0]
+    #[arg(long, value_name = "F")]
+    pub drop_path: Option<f64>,
     /// Stop after so many epochs without better validation accuracy
     #[arg(long, value_name = "N")]
     pub patience: Option<u32>,

@@ -4,7 +4,7 @@
 use super::{LAYER_NORM_EPS, Vit};
 use crate::error::Result;
 use crate::ops::matmul::{self, Epilogue};
-use crate::ops::{attention, gather, layer_norm};
+use crate::ops::{attention, drop_path, gather, layer_norm};
 use crate::tape::{Tape, Var};
 use std::sync::Arc;
 
@@ -42,12 +42,31 @@ impl Vit {
     fn rest_of_block(&self, mut tape: Option<&mut Tape>, x: &Var, mixed: &Var, l: usize) -> Result<Var> {
         let p = |name: &str| self.param(&format!("blocks.{l}.{name}"));
         let (weight, bias) = (p("attn.proj.weight"), p("attn.proj.bias"));
-        let x = matmul::forward(tape.as_deref_mut(), mixed, &weight, &bias, Epilogue::BiasResidual(x))?;
+        let x = self.join(tape.as_deref_mut(), x, mixed, [&weight, &bias], l, 0)?;
         let normal =
             layer_norm::forward(tape.as_deref_mut(), &x, &p("norm2.weight"), &p("norm2.bias"), LAYER_NORM_EPS)?;
         let (weight, bias) = (p("mlp.fc1.weight"), p("mlp.fc1.bias"));
         let hidden = matmul::forward(tape.as_deref_mut(), &normal, &weight, &bias, Epilogue::BiasGelu)?;
         let (weight, bias) = (p("mlp.fc2.weight"), p("mlp.fc2.bias"));
-        matmul::forward(tape, &hidden, &weight, &bias, Epilogue::BiasResidual(&x))
+        self.join(tape, &x, &hidden, [&weight, &bias], l, 1)
+    }
+
+    /// The end of residual branch `n` of block `l`: its last linear layer and the sum with x, where the branch may count
+    /// differently for each image in training.
+    fn join(
+        &self,
+        mut tape: Option<&mut Tape>,
+        x: &Var,
+        hidden: &Var,
+        [weight, bias]: [&Var; 2],
+        l: usize,
+        n: usize,
+    ) -> Result<Var> {
+        let drop = self.drop_path.as_ref().filter(|_| tape.is_some());
+        let Some(scales) = drop.and_then(|drop| drop.scales(l, n)) else {
+            return matmul::forward(tape, hidden, weight, bias, Epilogue::BiasResidual(x));
+        };
+        let branch = matmul::forward(tape.as_deref_mut(), hidden, weight, bias, Epilogue::Bias)?;
+        drop_path::forward(tape, x, &branch, scales)
     }
 }

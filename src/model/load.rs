@@ -55,7 +55,7 @@ impl Vit {
             let name = params.name(id).to_string();
             initialise(&name, params.values_mut(id), seed);
         }
-        Vit { config, options, params }
+        Vit { config, options, params, drop_path: None }
     }
 
     /// Weights by timm's names. One error lists every missing or mis-shaped tensor; `seed` is that of a head that has
@@ -102,7 +102,7 @@ impl Vit {
         }
         let known: HashSet<&str> = params.ids().map(|id| params.name(id)).collect();
         report.unexpected = weights.names().into_iter().filter(|n| !known.contains(n)).map(String::from).collect();
-        Ok((Vit { config, options, params }, report))
+        Ok((Vit { config, options, params, drop_path: None }, report))
     }
 }
 

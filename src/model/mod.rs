@@ -6,10 +6,12 @@
 
 mod block;
 mod config;
+mod drop_path;
 mod embed;
 mod load;
 
 pub use config::VitConfig;
+pub use drop_path::DropPath;
 pub use load::{HeadPolicy, LoadReport};
 
 use crate::error::{Error, Result};
@@ -60,6 +62,8 @@ pub struct Vit {
     pub config: VitConfig,
     pub options: VitOptions,
     pub params: ParamArena,
+    /// Which residual branches passes with a tape leave out, as last drawn; passes without one leave out none.
+    pub drop_path: Option<DropPath>,
 }
 
 impl Vit {

@@ -201,6 +201,9 @@ impl Learner<'_> {
         let pixels = Pixels { normalized: &batch.images, rgb: &batch.rgb, ids: &batch.ids, epoch };
         let kept = select(prune, &self.vit.config.grid(), &pixels)?;
         let images = Tensor::from_vec(batch.images, &[b, c, p, p]);
+        if let Some(drop) = &mut self.vit.drop_path {
+            drop.draw(self.vit.config.depth, epoch, &batch.ids);
+        }
         let scale = share * self.loss_scale.map_or(1.0, |scale| scale.scale);
         let (loss, _) = self.vit.loss_and_gradients(&images, &kept, &batch.labels, smoothing, scale, self.grads)?;
         if loss.is_finite() { Ok(loss) } else { Err(blame("the loss")) }

@@ -30,6 +30,8 @@ pub struct Recipe {
     /// What of the rate each layer leaves to the one before it.
     pub layer_decay: f64,
     pub freeze: Freeze,
+    /// Probability that the last block leaves a residual branch of an image out; it rises linearly from the first's 0.
+    pub drop_path: f64,
     /// Epochs without a better validation accuracy that end the run.
     pub patience: Option<u32>,
     /// Whether event files are written.
@@ -49,6 +51,7 @@ impl Default for Recipe {
             model_ema_decay: 0.9998,
             layer_decay: 1.0,
             freeze: Freeze::None,
+            drop_path: 0.0,
             patience: None,
             tensorboard: false,
         }
@@ -62,7 +65,7 @@ impl Recipe {
         let rate = |x: f64| (0.0..=lr).contains(&x);
         let positive = |x: f64| x.is_finite() && x > 0.0;
         let ascending = self.decay_milestones.windows(2).all(|pair| pair[0] < pair[1]);
-        let checks: [(bool, &str, &str, &str); 11] = [
+        let checks: [(bool, &str, &str, &str); 13] = [
             (rate(self.min_lr), "--min-lr", RANGE, "a rate from 0 to --lr"),
             (
                 self.min_lr == 0.0 || self.schedule == ScheduleKind::Cosine,
@@ -91,6 +94,13 @@ impl Recipe {
             ),
             (self.clip_grad.is_none_or(positive), "--clip-grad", RANGE, "a norm above 0"),
             ((1..=MAX_ACCUM).contains(&self.grad_accum), "--grad-accum", RANGE, "from 1 to 65536 batches"),
+            ((0.0..1.0).contains(&self.drop_path), "--drop-path", RANGE, "0 or more and below 1"),
+            (
+                self.drop_path == 0.0 || self.freeze == Freeze::None,
+                "--drop-path",
+                "branches of a frozen backbone are not left out",
+                "--freeze none as well, or leave it out",
+            ),
             (self.patience != Some(0), "--patience", RANGE, "at least 1 epoch"),
             (positive(self.layer_decay) && self.layer_decay <= 1.0, "--layer-decay", RANGE, "above 0 and up to 1"),
             ((0.0..1.0).contains(&self.model_ema_decay), "--model-ema-decay", RANGE, "0 or more and below 1"),
@@ -103,11 +113,14 @@ impl Recipe {
 
     /// Refuses what a card cannot do yet, naming the flag.
     pub fn check_on_card(&self) -> Result<()> {
-        if self.model_ema {
-            let reason = "averaged weights are kept by the CPU engine only";
-            return Err(Error::usage("--model-ema", reason, "leave it out, or use --device cpu"));
+        let refused = [
+            (self.model_ema, "--model-ema", "averaged weights are kept by the CPU engine only"),
+            (self.drop_path > 0.0, "--drop-path", "branches are left out by the CPU engine only"),
+        ];
+        match refused.into_iter().find(|(asked, ..)| *asked) {
+            Some((_, flag, reason)) => Err(Error::usage(flag, reason, "leave it out, or use --device cpu")),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// How each layer of a model with these (name, shape) parameters is trained.

@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::device::cuda::{Gpu, Store};
 use crate::error::{Error, Result};
 use crate::eval::Feed;
-use crate::model::{HeadPolicy, Vit, VitConfig};
+use crate::model::{DropPath, HeadPolicy, Vit, VitConfig};
 use crate::optim::{AdamW, Average, Decay, Schedule, no_decay_ranges, rates};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
@@ -141,6 +141,7 @@ impl Run {
         let mut optim = AdamW::new(len, config.adamw(), no_decay_ranges(&vit.params, &config.no_decay));
         let layers = config.recipe.layers(&vit.config.parameters(), &config.no_decay);
         optim.rates = rates(&layers);
+        vit.drop_path = (config.recipe.drop_path > 0.0).then(|| DropPath::new(config.recipe.drop_path, config.seed));
         vit.params.freeze(|name| config.recipe.freeze.holds(name));
         optim.clip_grad = config.recipe.clip_grad;
         optim.average = config.recipe.model_ema.then(|| Average::new(config.recipe.model_ema_decay, vit.params.flat()));
