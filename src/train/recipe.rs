@@ -138,3 +138,22 @@ impl Recipe {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::TrainConfig;
+    use super::*;
+
+    #[test]
+    fn an_older_file_means_what_it_meant_and_an_unknown_key_is_refused() {
+        let config = TrainConfig::sample("70".parse().unwrap());
+        let text = toml::to_string(&config).unwrap();
+        let ours = toml::Table::try_from(Recipe::default()).unwrap();
+        let is_old = |line: &&str| !ours.contains_key(line.split(' ').next().unwrap());
+        let old: String = text.lines().filter(is_old).map(|line| format!("{line}\n")).collect();
+        assert_eq!(text.lines().count() - old.lines().count(), ours.len());
+        assert_eq!(toml::from_str::<TrainConfig>(&old).unwrap(), config);
+        let error = toml::from_str::<TrainConfig>(&format!("{old}scedule = 'cosine'\n")).unwrap_err();
+        assert!(error.to_string().contains("scedule"), "{error}");
+    }
+}
