@@ -4,7 +4,7 @@
 mod support;
 
 use dynavit::model::{EmbedMode, PosMode, Vit, VitConfig, VitOptions};
-use dynavit::optim::{AdamW, AdamWConfig, Schedule};
+use dynavit::optim::{AdamW, AdamWConfig, Decay, Schedule};
 use dynavit::prune::{Kept, Pixels, PruneConfig, Round, SaliencyDomain, Scorer, select, top_k};
 use dynavit::tensor::Tensor;
 use dynavit::tensor::compare::relative_norm;
@@ -118,7 +118,8 @@ fn ten_steps_follow_pytorch() {
     let (images, kept) = (images(), keep(&vit, &images(), "70"));
     let config = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 };
     let mut optim = AdamW::new(vit.params.flat().len(), config, Vec::new());
-    let schedule = Schedule { lr: 1e-3, step_size: 3, gamma: 0.5, warmup_steps: 0 };
+    let decay = Decay::Step { size: 3, gamma: 0.5 };
+    let schedule = Schedule { lr: 1e-3, decay, warmup_steps: 0, warmup_lr: None };
     let mut grads = Tensor::zeros(vit.params.flat().shape());
     let expected = json("tiny_vit.json");
     let losses = expected["losses_f64"].as_array().unwrap();

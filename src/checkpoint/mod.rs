@@ -1,7 +1,7 @@
 //! What a run leaves on disk, and how it is picked up again.
 //!
 //! A run directory holds `config.toml`, `env.json`, `manifest.json`, `metrics.csv`, `metrics.jsonl`, the links `best`
-//! and `last`, and `checkpoints/step-<n>/{model.safetensors,optim.safetensors,state.json}`.
+//! and `last`, event files of TensorBoard where they are asked for, and `checkpoints/step-<n>/{model.safetensors,optim.safetensors,state.json}`.
 //!
 //! A checkpoint is built in a hidden folder beside its place: both tensor files, then state.json with their sizes and
 //! hashes, each synced. Then the folder is synced, renamed, and the folder above synced. Only then do the links move,
@@ -15,6 +15,7 @@ mod metrics;
 mod resolve;
 mod run_dir;
 mod state;
+mod tensorboard;
 #[cfg(test)]
 mod tests;
 

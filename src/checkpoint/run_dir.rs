@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 const FIRST: &str = "exp_avg.";
 /// AdamW's running mean of the squared gradient, as a prefix of parameter names.
 const SECOND: &str = "exp_avg_sq.";
+/// The parameters that are trained, as a prefix, where the model file holds their average.
+const RAW: &str = "param.";
 
 impl RunDir {
     /// Makes `root` (which must not exist or be empty) with config.toml, env.json and manifest.json.
@@ -83,6 +85,7 @@ impl RunDir {
         for name in ["metrics.csv", "metrics.jsonl", "env.json", "manifest.json", CONFIG] {
             let _ = fs::remove_file(self.root.join(name));
         }
+        self.remove_events();
         remove_folders(&[self.root.clone(), folder]);
     }
 
@@ -122,7 +125,7 @@ impl RunDir {
         fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))
     }
 
-    /// Saves a checkpoint durably, points `last` (and `best` when `is_best`) at it, and drops the oldest beyond `keep`
+    /// Saves a checkpoint durably (its model file holds the averaged weights where the optimiser keeps them), points `last` (and `best` when `is_best`) at it, and drops the oldest beyond `keep`
     /// (at least one is kept), never the one that `best` points at. Returns the checkpoint's folder.
     ///
     /// A checkpoint of the same step is replaced. On failure the earlier checkpoints are as they were.
@@ -187,7 +190,7 @@ impl RunDir {
         Err(Error::data(&self.root, reason, "restore the files from a copy, or start a new run"))
     }
 
-    /// Restores parameters, moments and progress from a checkpoint folder of this run, bit for bit.
+    /// Restores parameters, their average where the optimiser keeps one, moments and progress from a checkpoint folder of this run, bit for bit.
     ///
     /// `vit` and `optim` must have been made from the run's config; the arena must not be shared. Nothing is changed
     /// unless the checkpoint is whole, was saved under this config, and fits.
@@ -209,10 +212,19 @@ impl RunDir {
         check(&model, "", &vit.params)?;
         check(&moments, FIRST, &vit.params)?;
         check(&moments, SECOND, &vit.params)?;
+        if optim.average.is_some() {
+            check(&moments, RAW, &vit.params)?;
+        }
         let (first, second) = (optim.exp_avg.data_mut(), optim.exp_avg_sq.data_mut());
         for id in vit.params.ids() {
             let (name, range) = (vit.params.name(id).to_string(), vit.params.range(id));
-            model.read_f32(&name, vit.params.values_mut(id))?;
+            match &mut optim.average {
+                Some(average) => {
+                    model.read_f32(&name, &mut average.values.data_mut()[range.clone()])?;
+                    moments.read_f32(&format!("{RAW}{name}"), vit.params.values_mut(id))?;
+                }
+                None => model.read_f32(&name, vit.params.values_mut(id))?,
+            }
             moments.read_f32(&format!("{FIRST}{name}"), &mut first[range.clone()])?;
             moments.read_f32(&format!("{SECOND}{name}"), &mut second[range])?;
         }
@@ -225,9 +237,14 @@ impl RunDir {
         fs::create_dir(dir).map_err(|e| Error::io(dir, &e))?;
         let card = serde_json::to_string(card).expect("a card has only string keys");
         let metadata = BTreeMap::from([("format".to_string(), "pt".to_string()), (CARD.to_string(), card)]);
-        write_arena(&dir.join(MODEL), &vit.params, &[("", vit.params.flat().to_host()?.data())], &metadata)?;
+        let raw = vit.params.flat().to_host()?;
+        let model = optim.average.as_ref().map_or(&raw, |average| &average.values);
+        write_arena(&dir.join(MODEL), &vit.params, &[("", model.data())], &metadata)?;
         let (first, second) = (optim.exp_avg.to_host()?, optim.exp_avg_sq.to_host()?);
-        let moments = [(FIRST, first.data()), (SECOND, second.data())];
+        let mut moments = vec![(FIRST, first.data()), (SECOND, second.data())];
+        if optim.average.is_some() {
+            moments.push((RAW, raw.data()));
+        }
         write_arena(&dir.join(OPTIM), &vit.params, &moments, &BTreeMap::new())?;
         let state = State::seal(dir, progress, optim.step, sha256_hex(self.config()?.as_bytes()))?;
         durable::write_new(&dir.join(STATE), state.to_json().as_bytes())?;

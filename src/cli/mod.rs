@@ -15,9 +15,12 @@ mod eval;
 mod flops;
 mod inspect;
 mod options;
+mod outcome;
+mod plan;
 mod predict;
 pub mod print;
 mod progress;
+mod recipe;
 mod source;
 mod train;
 
@@ -103,7 +106,7 @@ fn command() -> clap::Command {
                     ("flops" | "inspect" | "data" | "weights" | "completions" | "bench", _) | ("eval", "split") => {
                         return arg;
                     }
-                    (_, "config" | "resume" | "run-name") => return arg,
+                    (_, "config" | "resume" | "run-name" | "seeds") => return arg,
                     (_, "split-policy") => "DYNAVIT_SPLIT".into(),
                     _ => format!("DYNAVIT_{}", long.to_uppercase().replace('-', "_")),
                 };

@@ -63,6 +63,9 @@ impl Progress {
             Event::Epoch { epoch, done } => self.begin(epoch, (done as usize * self.batch_size).min(self.images)),
             Event::Step { images, loss, lr, .. } => self.step(images, loss, lr),
             Event::Evaluated { split, images, of } => self.evaluated(split, images, of),
+            Event::OutOfPatience { epoch, epochs } => {
+                self.say(&format!("stopped after {epoch} of {epochs} epochs: out of patience"));
+            }
             Event::EpochEnd { row, best } => {
                 self.clear();
                 self.say(&format!(

@@ -1,27 +1,39 @@
 //! `dynavit train`: settles every setting, then runs or resumes.
 #![forbid(unsafe_code)]
 
-use super::augment::{self, AugmentFlags};
+use super::augment::AugmentFlags;
 use super::options::{Engine, EngineFlags, ImageFlags, PruneFlags, SizeFlags};
+use super::outcome::{Outcome, print_seeds};
+use super::plan::{self, header};
 use super::progress::Progress;
+use super::recipe::RecipeFlags;
 use super::{cache, print, source};
 use crate::checkpoint::{RunDir, resolve};
 use crate::data::annotation::is_plain_name;
 use crate::data::{Dataset, LabelPolicy, SplitPolicy};
 use crate::error::{Error, Result};
-use crate::flops::Cost;
 use crate::optim::NoDecay;
 use crate::prune::Keep;
-use crate::train::{DatasetName, Run, Stop, Summary, TrainConfig, train};
+use crate::train::{DatasetName, Run, Stop, TrainConfig, train};
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use toml::Table;
 
 /// Settings that a resumed run may be given anew: none of them changes its numbers up to the last epoch asked for.
-const FREE_ON_RESUME: [&str; 7] =
-    ["threads", "workers", "cache", "epochs", "save-every", "save-steps", "keep-checkpoints"];
+const FREE_ON_RESUME: [&str; 9] = [
+    "threads",
+    "workers",
+    "cache",
+    "epochs",
+    "patience",
+    "tensorboard",
+    "save-every",
+    "save-steps",
+    "keep-checkpoints",
+];
 
 /// Flags of `train`.
 #[derive(Args)]
@@ -59,6 +71,13 @@ pub struct TrainArgs {
     /// Name of the run's folder [default: from settings and time]
     #[arg(long, value_name = "NAME", help_heading = "Run")]
     run_name: Option<String>,
+    /// One run after the other, each with its seed, as 42,43,44; prints mean
+    /// and deviation
+    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with_all = ["seed", "resume"], value_parser = seed(), help_heading = "Run")]
+    seeds: Option<Vec<u64>>,
+    /// Print what the run would do, and write nothing
+    #[arg(long, conflicts_with = "resume", help_heading = "Run")]
+    dry_run: bool,
     /// Print the result as one JSON document
     #[arg(long, help_heading = "Run")]
     json: bool,
@@ -136,9 +155,12 @@ struct TrainFlags {
     #[serde(flatten)]
     augment: AugmentFlags,
     /// Seed of everything random [default: 42]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64), help_heading = "Recipe")]
+    #[arg(long, value_name = "N", value_parser = seed(), help_heading = "Recipe")]
     seed: Option<u64>,
 
+    #[command(flatten)]
+    #[serde(flatten)]
+    recipe: RecipeFlags,
     #[command(flatten)]
     #[serde(flatten)]
     prune: PruneFlags,
@@ -166,6 +188,11 @@ struct TrainFlags {
     keep_checkpoints: Option<usize>,
 }
 
+/// Seeds that a TOML integer can hold.
+fn seed() -> RangedU64ValueParser<u64> {
+    clap::value_parser!(u64).range(..=i64::MAX as u64)
+}
+
 type Pair = [f64; 2];
 
 /// Reads A,B.
@@ -177,13 +204,35 @@ pub fn pair(text: &str) -> std::result::Result<Pair, String> {
 /// Trains, and prints the outcome.
 pub fn run(args: TrainArgs) -> Result<()> {
     let stop = Stop::on_signals()?;
-    let (mut run, engine) = match &args.resume {
-        Some(which) => match resumable(&args, which)? {
-            Some(dir) => resume(&args, dir, &stop)?,
-            None => start(&args, &stop)?,
-        },
-        None => start(&args, &stop)?,
+    let found = match &args.resume {
+        Some(which) => resumable(&args, which)?,
+        None => None,
     };
+    if let Some(dir) = found {
+        let (run, engine) = resume(&args, dir, &stop)?;
+        return finish(run, &engine, &args, &stop)?.print(args.json);
+    }
+    let (config, fell_back, engine) = prepare(&args)?;
+    if args.dry_run {
+        return plan(&config, fell_back, &engine, &args, &stop);
+    }
+    let Some(seeds) = &args.seeds else {
+        let run = start(&args, config, fell_back, &engine, &stop)?;
+        return finish(run, &engine, &args, &stop)?.print(args.json);
+    };
+    let mut outcomes = Vec::new();
+    for &seed in seeds {
+        if !args.quiet {
+            print::complain("seed", &format!("{seed}, {} of {}", outcomes.len() + 1, seeds.len()));
+        }
+        let run = start(&args, TrainConfig { seed, ..config.clone() }, fell_back, &engine, &stop)?;
+        outcomes.push(finish(run, &engine, &args, &stop)?);
+    }
+    print_seeds(&outcomes, args.json)
+}
+
+/// Trains a run that is begun or picked up, to its end.
+fn finish(mut run: Run, engine: &Engine, args: &TrainArgs, stop: &Stop) -> Result<Outcome> {
     let mut progress = Progress::new(args.quiet, run.config.epochs, run.dataset.train.len(), run.config.batch_size);
     match &engine.gpu {
         Some(gpu) => {
@@ -194,15 +243,15 @@ pub fn run(args: TrainArgs) -> Result<()> {
         }
         None => run.progress.loss_scale = None,
     }
-    header(&run, &engine, &progress);
-    let summary = train(&mut run, &stop, &mut |event| progress.show(event));
+    header(&run, engine, &progress);
+    let summary = train(&mut run, stop, &mut |event| progress.show(event));
     progress.clear();
     let summary = summary.inspect_err(|_| run.dir.discard_unsaved())?;
-    report(&run, &summary, args.json)
+    Ok(Outcome::of(&run, &summary))
 }
 
-/// Begins a new run.
-fn start(args: &TrainArgs, stop: &Stop) -> Result<(Run, Engine)> {
+/// Settles and checks a new run's settings and starts the engine; tells whether VOC had to be replaced by the sample.
+fn prepare(args: &TrainArgs) -> Result<(TrainConfig, bool, Engine)> {
     if let Some(name) = args.run_name.as_deref().filter(|name| !is_plain_name(name)) {
         return Err(Error::usage(
             "--run-name",
@@ -210,14 +259,36 @@ fn start(args: &TrainArgs, stop: &Stop) -> Result<(Run, Engine)> {
             "give a folder's name; --output says where",
         ));
     }
+    let seeds = args.seeds.as_deref().unwrap_or_default();
+    if let Some(seed) = (1..seeds.len()).find(|&i| seeds[..i].contains(&seeds[i])).map(|i| seeds[i]) {
+        return Err(Error::usage("--seeds", format!("{seed} stands there twice"), "give each seed once"));
+    }
     let (config, fell_back) = settle(args)?;
     config.validate()?;
     let engine = started(&config)?;
+    refuse_on_card(&config, &engine)?;
     // What was picked is recorded, so that a resumed run keeps it.
     let (device, precision) = engine.choice();
     let config = TrainConfig { device, precision, ..config };
     // A bad name is told before the data set, which may be large, is read.
     config.vit(1)?;
+    Ok((config, fell_back, engine))
+}
+
+/// Prints what a run would do; reads the data set and writes nothing.
+fn plan(config: &TrainConfig, fell_back: bool, engine: &Engine, args: &TrainArgs, stop: &Stop) -> Result<()> {
+    let root = source::root(config.dataset, config.data.as_deref())?;
+    if config.dataset == DatasetName::Sample && !root.is_dir() {
+        let because = if fell_back { "no VOC was found, and the" } else { "the" };
+        let reason = format!("{because} built-in sample is not drawn yet in {}", root.display());
+        return Err(Error::usage("--dry-run", reason, "draw it first with `dynavit data sample`, or give --data DIR"));
+    }
+    let dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
+    plan::print(config, &dataset, engine, args.json)
+}
+
+/// Begins a new run under checked settings.
+fn start(args: &TrainArgs, config: TrainConfig, fell_back: bool, engine: &Engine, stop: &Stop) -> Result<Run> {
     let root = source::root(config.dataset, config.data.as_deref())?;
     if fell_back {
         print::complain(
@@ -242,14 +313,16 @@ fn start(args: &TrainArgs, stop: &Stop) -> Result<(Run, Engine)> {
     if stop.requested() {
         return Err(Error::Interrupted { saved: "nothing was begun".into() });
     }
-    let run = match &args.run_name {
-        Some(name) => Run::start(config, dataset, std::iter::once(args.output.join(name)), workers),
+    match &args.run_name {
+        Some(name) => {
+            let name = args.seeds.as_ref().map_or(name.clone(), |_| format!("{name}-s{}", config.seed));
+            Run::start(config, dataset, std::iter::once(args.output.join(name)), workers)
+        }
         None => {
             let name = format!("{}{}", config.run_prefix(), utc_stamp(SystemTime::now()));
             Run::start(config, dataset, numbered(&args.output, &name), workers)
         }
-    };
-    Ok((run?, engine))
+    }
 }
 
 /// Takes the images from the cache that the settings name, if they do.
@@ -283,7 +356,10 @@ fn resumable(args: &TrainArgs, which: &Path) -> Result<Option<RunDir>> {
 /// Goes on with a run under its own settings.
 fn resume(args: &TrainArgs, dir: RunDir, stop: &Stop) -> Result<(Run, Engine)> {
     let path = dir.root().join("config.toml");
-    let mut table: Table = dir.config()?.parse().map_err(|error| unreadable(&path, &error))?;
+    let table: Table = dir.config()?.parse().map_err(|error| unreadable(&path, &error))?;
+    let recorded: TrainConfig = table.try_into().map_err(|error| unreadable(&path, &error))?;
+    // Settings that the file is too old to know have their defaults.
+    let mut table = Table::try_from(&recorded).map_err(|error| unreadable(&path, &error))?;
     let asked = given(&args.flags)?;
     let moves = |key: &str| asked.get(key).is_some_and(|v| v.as_str() != Some("auto") && table.get(key) != Some(v));
     let (to_device, to_precision) = (moves("device"), moves("precision"));
@@ -307,6 +383,7 @@ fn resume(args: &TrainArgs, dir: RunDir, stop: &Stop) -> Result<(Run, Engine)> {
     let config: TrainConfig = table.try_into().map_err(|error| unreadable(&path, &error))?;
     config.validate()?;
     let engine = started(&config)?;
+    refuse_on_card(&config, &engine)?;
     let root = source::root(config.dataset, config.data.as_deref())?;
     let mut dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
     cached(&config, &mut dataset, args.quiet, stop)?;
@@ -325,6 +402,11 @@ fn resume(args: &TrainArgs, dir: RunDir, stop: &Stop) -> Result<(Run, Engine)> {
 fn started(config: &TrainConfig) -> Result<Engine> {
     let flags = EngineFlags { threads: config.threads, device: Some(config.device), precision: Some(config.precision) };
     flags.start()
+}
+
+/// Refuses what the settings ask of a card and it cannot do.
+fn refuse_on_card(config: &TrainConfig, engine: &Engine) -> Result<()> {
+    engine.gpu.as_ref().map_or(Ok(()), |_| config.recipe.check_on_card())
 }
 
 /// True when a flag given on resume says what the run's settings say.
@@ -454,83 +536,10 @@ fn utc_stamp(time: SystemTime) -> String {
     format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", clock / 3600, clock / 60 % 60, clock % 60)
 }
 
-/// What is about to run.
-fn header(run: &Run, engine: &Engine, progress: &Progress) {
-    let (config, dataset, vit) = (&run.config, &run.dataset, &run.vit.config);
-    let k = config.keep.count(vit.patches(), config.round);
-    progress.say(&format!("run        {}", run.dir.root().display()));
-    progress.say(&format!(
-        "model      {}, {} classes, {} parameters, {} of {} tokens (K = {} %)",
-        vit.name,
-        vit.classes,
-        run.vit.params.flat().len(),
-        1 + k,
-        1 + vit.patches(),
-        config.keep
-    ));
-    let cost = Cost::new(vit, &run.vit.options, k);
-    let whole = Cost::new(vit, &run.vit.options, vit.patches());
-    progress.say(&format!(
-        "compute    {:.3} GMACs an image forward; unpruned {:.3}",
-        cost.executed as f64 / 1e9,
-        whole.macs as f64 / 1e9
-    ));
-    progress.say(&format!(
-        "data       {}: {} training, {} validation, {} test images",
-        dataset.name,
-        dataset.train.len(),
-        dataset.val.len(),
-        dataset.test.len()
-    ));
-    if let Some(words) = augment::words(&config.augment) {
-        progress.say(&format!("augment    {words}"));
-    }
-    progress.say(&format!("engine     {}, {} decoding threads", engine.words(), run.workers));
-    for note in dataset.notes.iter().chain(&run.notes) {
-        progress.say(&format!("note       {note}"));
-    }
-}
-
-/// The result as `--json` prints it.
-#[derive(Serialize)]
-struct Outcome {
-    run: String,
-    model: String,
-    keep: f64,
-    epochs: u32,
-    best_epoch: u32,
-    best_val_accuracy: f64,
-    test_accuracy: Option<f64>,
-    test_loss: Option<f64>,
-}
-
-fn report(run: &Run, summary: &Summary, json: bool) -> Result<()> {
-    let test = summary.test.as_ref();
-    let root = run.dir.root().display().to_string();
-    if json {
-        return print::json(&Outcome {
-            run: root,
-            model: run.config.model.clone(),
-            keep: run.config.keep.percent(),
-            epochs: run.progress.epoch,
-            best_epoch: summary.best_epoch,
-            best_val_accuracy: summary.best_accuracy,
-            test_accuracy: test.map(|test| test.accuracy()),
-            test_loss: test.map(|test| test.loss()),
-        });
-    }
-    let test = test.map_or(String::new(), |test| format!(", test accuracy {:.2} %", 100.0 * test.accuracy()));
-    print::line(&format!(
-        "best epoch {}: validation accuracy {:.2} %{test}; run in {root}",
-        summary.best_epoch,
-        100.0 * summary.best_accuracy
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::Augmentation;
+    use crate::train::{Augmentation, Recipe};
     use std::time::Duration;
 
     #[test]
@@ -557,6 +566,7 @@ mod tests {
             workers: Some(1),
             save_steps: Some(1),
             no_decay: vec![NoDecay::Bias],
+            recipe: Recipe { warmup_lr: Some(1e-6), clip_grad: Some(1.0), patience: Some(2), ..Recipe::default() },
             ..TrainConfig::sample("62.5".parse().unwrap())
         };
         std::fs::write(&path, toml::to_string(&config).unwrap()).unwrap();

@@ -5,7 +5,7 @@ use super::{LAYER_NORM_EPS, Vit};
 use crate::error::Result;
 use crate::ops::matmul::{self, Epilogue};
 use crate::ops::mlp::{self, Layers};
-use crate::ops::{attention, gather, layer_norm, layer_scale, residual};
+use crate::ops::{attention, drop_path, gather, layer_norm, layer_scale, residual};
 use crate::tape::{Tape, Var};
 use std::sync::Arc;
 
@@ -54,8 +54,8 @@ impl Vit {
         self.join(tape, &x, (l, 1), |tape, residual| mlp::forward(tape, &normal, layers, residual))
     }
 
-    /// x and residual branch `n` of block `l`, which `branch` computes; with the sum in its last product where nothing
-    /// scales the branch before.
+    /// x and residual branch `n` of block `l`, which `branch` computes: with the sum in its last product, unless the model
+    /// scales its branches, or training leaves this one out for some images.
     fn join(
         &self,
         mut tape: Option<&mut Tape>,
@@ -63,12 +63,19 @@ impl Vit {
         (l, n): (usize, usize),
         branch: impl FnOnce(Option<&mut Tape>, Option<&Var>) -> Result<Var>,
     ) -> Result<Var> {
-        if !self.config.layer_scale {
+        let drop = self.drop_path.as_ref().filter(|_| tape.is_some());
+        let scales = drop.and_then(|drop| drop.scales(l, n));
+        if scales.is_none() && !self.config.layer_scale {
             return branch(tape, Some(x));
         }
-        let branch = branch(tape.as_deref_mut(), None)?;
-        let gamma = self.param(&format!("blocks.{l}.ls{}.gamma", n + 1));
-        let branch = layer_scale::forward(tape.as_deref_mut(), &branch, &gamma)?;
-        residual::forward(tape, x, &branch)
+        let mut branch = branch(tape.as_deref_mut(), None)?;
+        if self.config.layer_scale {
+            let gamma = self.param(&format!("blocks.{l}.ls{}.gamma", n + 1));
+            branch = layer_scale::forward(tape.as_deref_mut(), &branch, &gamma)?;
+        }
+        match scales {
+            Some(scales) => drop_path::forward(tape, x, &branch, scales),
+            None => residual::forward(tape, x, &branch),
+        }
     }
 }

@@ -71,7 +71,7 @@ impl Vit {
             let name = params.name(id).to_string();
             initialise(&name, params.values_mut(id), seed);
         }
-        Vit { config, options, params }
+        Vit { config, options, params, drop_path: None }
     }
 
     /// Weights by timm's names or those that `Named` translates. One error lists every missing or mis-shaped tensor;
@@ -131,7 +131,7 @@ impl Vit {
             }
         }
         report.unexpected = named.unplaced(params.ids().map(|id| params.name(id)));
-        Ok((Vit { config, options, params }, report))
+        Ok((Vit { config, options, params, drop_path: None }, report))
     }
 }
 

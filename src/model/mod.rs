@@ -6,12 +6,14 @@
 
 mod block;
 mod config;
+mod drop_path;
 mod embed;
 mod load;
 mod naming;
 mod positions;
 
 pub use config::{MAX_IMAGE_SIZE, VitConfig};
+pub use drop_path::DropPath;
 pub use load::{HeadPolicy, LoadReport};
 pub use naming::{Found, Named, Naming};
 pub use positions::resample;
@@ -67,6 +69,8 @@ pub struct Vit {
     pub config: VitConfig,
     pub options: VitOptions,
     pub params: ParamArena,
+    /// Which residual branches passes with a tape leave out, as last drawn; passes without one leave out none.
+    pub drop_path: Option<DropPath>,
 }
 
 impl Vit {
@@ -86,6 +90,11 @@ impl Vit {
         self.params.var(self.id(name))
     }
 
+    /// Whether any parameter before the head is trained.
+    fn trains_body(&self) -> bool {
+        self.params.ids().any(|id| !self.params.is_frozen(id) && !self.params.name(id).starts_with("head."))
+    }
+
     /// Logits (B, classes) on a tape, or without one.
     fn forward(&self, mut tape: Option<&mut Tape>, images: &Tensor, kept: &Kept) -> Result<Var> {
         let (c, side) = (self.config.channels, self.config.image_size);
@@ -93,13 +102,15 @@ impl Vit {
             let expected = [kept.batch, c, side, side];
             return Err(Error::shape("vit", format!("images {:?}, not {expected:?}", images.shape())));
         }
-        let mut x = self.embed(tape.as_deref_mut(), images, kept)?;
+        // Without a trained parameter before the head, nothing before it needs a way back.
+        let mut body = if self.trains_body() { tape.as_deref_mut() } else { None };
+        let mut x = self.embed(body.as_deref_mut(), images, kept)?;
         for l in 0..self.config.depth {
             let last = l + 1 == self.config.depth;
             x = if last && !self.options.full_last_block {
-                self.short_block(tape.as_deref_mut(), &x, l)?
+                self.short_block(body.as_deref_mut(), &x, l)?
             } else {
-                self.block(tape.as_deref_mut(), &x, l)?
+                self.block(body.as_deref_mut(), &x, l)?
             };
         }
         self.head(tape, &x)
@@ -108,9 +119,10 @@ impl Vit {
     /// The classifier on [CLS], the first token of x (B,S,D).
     fn head(&self, mut tape: Option<&mut Tape>, x: &Var) -> Result<Var> {
         let b = x.shape()[0];
-        let cls = crate::ops::gather::forward(tape.as_deref_mut(), x, &vec![0; b].into(), 1)?;
+        let mut body = if self.trains_body() { tape.as_deref_mut() } else { None };
+        let cls = crate::ops::gather::forward(body.as_deref_mut(), x, &vec![0; b].into(), 1)?;
         let (weight, bias) = (self.param("norm.weight"), self.param("norm.bias"));
-        let normal = layer_norm::forward(tape.as_deref_mut(), &cls, &weight, &bias, LAYER_NORM_EPS)?;
+        let normal = layer_norm::forward(body, &cls, &weight, &bias, LAYER_NORM_EPS)?;
         let rows = normal.reshape(&[b, self.config.width]);
         matmul::forward(tape, &rows, &self.param("head.weight"), &self.param("head.bias"), Epilogue::Bias)
     }

@@ -11,6 +11,7 @@
 //! | layer_scale | gamma x by channel, on the CPU | x, gamma |
 //! | attention | softmax(Q K^T / sqrt(Dh)) V per head | q, k, v |
 //! | gelu, softmax, gather, residual | on their own | x |
+//! | drop_path | x + s_b branch, a scale an image; CPU only | x, branch |
 //! | cross_entropy | logits, labels -> mean loss | logits |
 //! | adamw, grad_norm, all_finite | over the flat arena | - |
 //!
@@ -22,6 +23,7 @@ pub mod all_finite;
 pub mod assemble;
 pub mod attention;
 pub mod cross_entropy;
+pub mod drop_path;
 pub mod gather;
 pub mod gelu;
 pub mod grad_norm;

@@ -1,16 +1,22 @@
 //! AdamW over the flat arena, the learning-rate schedule, and which parameters are spared the decay.
 #![forbid(unsafe_code)]
 
+mod average;
+mod clip;
+mod layers;
 mod loss_scale;
 mod no_decay;
 mod schedule;
 
+pub use average::Average;
+pub use clip::clip_grad_norm;
+pub use layers::{Freeze, Layer, layers, rates};
 pub use loss_scale::LossScale;
 pub use no_decay::{NoDecay, no_decay_ranges};
-pub use schedule::Schedule;
+pub use schedule::{Decay, Schedule, ScheduleKind};
 
 use crate::device::cuda::Gpu;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::adamw::{self, AdamWStep, Coefficients, cuda};
 use crate::tape::ParamArena;
 use crate::tensor::Tensor;
@@ -32,18 +38,26 @@ pub struct AdamW {
     pub config: AdamWConfig,
     /// Ranges of the arena that are not decayed.
     pub no_decay: Vec<Range<usize>>,
+    /// The elements that are trained, and their share of the rate.
+    pub rates: Vec<(Range<usize>, f64)>,
     /// Running mean of the gradient, (len,).
     pub exp_avg: Tensor,
     /// Running mean of the squared gradient, (len,).
     pub exp_avg_sq: Tensor,
     /// Updates applied so far.
     pub step: u64,
+    /// Longest gradient, by the L2 norm over all parameters.
+    pub clip_grad: Option<f64>,
+    /// The moving average of the parameters, where one is kept; on the CPU only.
+    pub average: Option<Average>,
 }
 
 impl AdamW {
     /// Zero moments for `len` parameters.
     pub fn new(len: usize, config: AdamWConfig, no_decay: Vec<Range<usize>>) -> Self {
-        AdamW { config, no_decay, exp_avg: Tensor::zeros(&[len]), exp_avg_sq: Tensor::zeros(&[len]), step: 0 }
+        let (exp_avg, exp_avg_sq) = (Tensor::zeros(&[len]), Tensor::zeros(&[len]));
+        let rates = vec![(0..len, 1.0)];
+        AdamW { config, no_decay, rates, exp_avg, exp_avg_sq, step: 0, clip_grad: None, average: None }
     }
 
     /// Moves the moments to a card.
@@ -63,20 +77,31 @@ impl AdamW {
     /// Returns whether the update was applied, once the card has come to it.
     pub fn update_on_card(&mut self, params: &mut ParamArena, grads: &Tensor, scale: f32, lr: f64) -> Result<bool> {
         let gpu = grads.gpu();
-        let factors = cuda::factors(&Coefficients::new(&self.hyper(lr, self.step + 1)), scale);
-        let factors = Tensor::from_vec(factors.to_vec(), &[cuda::FACTORS]).to_card(gpu)?;
-        let spared: Vec<u32> =
-            adamw::merged(&self.no_decay).iter().flat_map(|r| [r.start as u32, r.end as u32]).collect();
-        let (spared, flag) = (Tensor::indices(gpu, &spared)?, Tensor::zeros_on_card(gpu, &[1])?);
+        let flag = Tensor::zeros_on_card(gpu, &[1])?;
         cuda::check(gpu, grads.floats(), flag.words())?;
-        let arenas = cuda::Arenas {
-            params: params.flat().floats(),
-            grads: grads.floats(),
-            exp_avg: self.exp_avg.floats(),
-            exp_avg_sq: self.exp_avg_sq.floats(),
-            copy: params.compute().map(Tensor::values),
-        };
-        cuda::step(gpu, arenas, factors.floats(), flag.words(), spared.words())?;
+        let merged = adamw::merged(&self.no_decay);
+        for (part, share) in &self.rates {
+            let factors = cuda::factors(&Coefficients::new(&self.hyper(lr * share, self.step + 1)), scale);
+            let factors = Tensor::from_vec(factors.to_vec(), &[cuda::FACTORS]).to_card(gpu)?;
+            let spared: Vec<u32> =
+                adamw::within(&merged, part).iter().flat_map(|r| [r.start as u32, r.end as u32]).collect();
+            let spared = Tensor::indices(gpu, &spared)?;
+            if !part.start.is_multiple_of(4) {
+                return Err(Error::shape("adamw", format!("a part begins at {}, off the card's fours", part.start)));
+            }
+            let window = |all: &Tensor| all.window(part.start, &[part.len()]);
+            let (flat, grads) = (window(params.flat()), window(grads));
+            let (first, second) = (window(&self.exp_avg), window(&self.exp_avg_sq));
+            let copy = params.compute().map(window);
+            let arenas = cuda::Arenas {
+                params: flat.floats(),
+                grads: grads.floats(),
+                exp_avg: first.floats(),
+                exp_avg_sq: second.floats(),
+                copy: copy.as_ref().map(Tensor::values),
+            };
+            cuda::step(gpu, arenas, factors.floats(), flag.words(), spared.words())?;
+        }
         let applied = gpu.stream().download(flag.words())? == [0];
         self.step += u64::from(applied);
         Ok(applied)
@@ -87,8 +112,14 @@ impl AdamW {
     /// Panics when the lengths differ or when `params` is shared.
     pub fn update(&mut self, params: &mut Tensor, grads: &Tensor, lr: f64) {
         self.step += 1;
-        let hyper = self.hyper(lr, self.step);
-        adamw::step(params, grads, &mut self.exp_avg, &mut self.exp_avg_sq, hyper, &self.no_decay);
+        for (part, share) in self.rates.clone() {
+            let hyper = self.hyper(lr * share, self.step);
+            let (first, second) = (&mut self.exp_avg, &mut self.exp_avg_sq);
+            adamw::step_part(params, grads, first, second, hyper, &self.no_decay, part);
+        }
+        if let Some(average) = &mut self.average {
+            average.follow(params, self.step);
+        }
     }
 }
 

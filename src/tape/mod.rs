@@ -284,7 +284,7 @@ impl Grads<'_> {
     fn check_coverage(mut self, params: &ParamArena) -> Result<()> {
         self.reached.sort_unstable();
         let mut names = Vec::new();
-        for id in params.ids() {
+        for id in params.ids().filter(|&id| !params.is_frozen(id)) {
             let range = params.range(id);
             let mut covered = range.start;
             for &(start, end) in &self.reached {

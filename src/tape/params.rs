@@ -19,6 +19,8 @@ pub struct ParamArena {
     names: Vec<String>,
     shapes: Vec<Vec<usize>>,
     ranges: Vec<Range<usize>>,
+    /// Whether each is kept from training.
+    frozen: Vec<bool>,
     index: HashMap<String, ParamId>,
     flat: Tensor,
     /// The same values in the type that a card's products read, unless that is f32.
@@ -42,6 +44,7 @@ impl ParamArena {
             offset += len;
         }
         ParamArena {
+            frozen: vec![false; names.len()],
             names,
             shapes,
             ranges,
@@ -80,6 +83,16 @@ impl ParamArena {
     /// Where a parameter lies in the flat tensor.
     pub fn range(&self, id: ParamId) -> Range<usize> {
         self.ranges[id.0].clone()
+    }
+
+    /// Keeps the parameters whose names `holds` from training: the way back may leave them without a gradient.
+    pub fn freeze(&mut self, holds: impl Fn(&str) -> bool) {
+        self.frozen = self.names.iter().map(|name| holds(name)).collect();
+    }
+
+    /// Whether a parameter is kept from training.
+    pub fn is_frozen(&self, id: ParamId) -> bool {
+        self.frozen[id.0]
     }
 
     /// The values of a parameter.

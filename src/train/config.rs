@@ -2,10 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::augment::Augmentation;
+use super::recipe::Recipe;
 use crate::data::{EvalResize, Interpolation, LabelPolicy, Norm, SplitPolicy, TransformConfig};
 use crate::error::{Error, Result};
 use crate::model::{EmbedMode, PosMode, VitConfig, VitOptions};
-use crate::optim::{AdamWConfig, NoDecay};
+use crate::optim::{AdamWConfig, NoDecay, Schedule};
 use crate::prune::{Keep, PruneConfig, Round, SaliencyDomain, Scorer};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::PathBuf;
@@ -119,6 +120,8 @@ pub struct TrainConfig {
     /// Steps between checkpoints inside an epoch.
     pub save_steps: Option<u64>,
     pub keep_checkpoints: usize,
+    #[serde(flatten)]
+    pub recipe: Recipe,
 }
 
 /// K may be written as a number or as a string in TOML.
@@ -182,6 +185,7 @@ impl TrainConfig {
             save_every: 10.0,
             save_steps: None,
             keep_checkpoints: 3,
+            recipe: Recipe::default(),
         }
     }
 
@@ -225,7 +229,7 @@ impl TrainConfig {
         ];
         match checks.into_iter().find(|(holds, ..)| !holds) {
             Some((_, flag, rule)) => Err(Error::usage(flag, "the value is out of range", format!("give {rule}"))),
-            None => Ok(()),
+            None => self.recipe.validate(self.lr),
         }
     }
 
@@ -269,6 +273,23 @@ impl TrainConfig {
     /// The optimiser's constants.
     pub fn adamw(&self) -> AdamWConfig {
         AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: self.weight_decay }
+    }
+
+    /// Updates in an epoch of so many images.
+    pub fn updates(&self, images: usize) -> usize {
+        images.div_ceil(self.batch_size).div_ceil(self.recipe.grad_accum)
+    }
+
+    /// The rate of every update of a run on so many images.
+    pub fn schedule(&self, images: usize) -> Schedule {
+        let updates = self.updates(images);
+        let all = u64::from(self.epochs) * updates as u64;
+        Schedule {
+            lr: self.lr,
+            decay: self.recipe.decay(self.step_size, self.gamma, all),
+            warmup_steps: (self.warmup_epochs * updates as f64).round() as u64,
+            warmup_lr: self.recipe.warmup_lr,
+        }
     }
 
     /// How the name of this run's folder begins; a time follows.

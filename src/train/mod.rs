@@ -3,11 +3,15 @@
 
 mod augment;
 mod config;
+mod memory;
+mod recipe;
 mod run;
 mod signals;
 
 pub use augment::Augmentation;
 pub use config::{DatasetName, DeviceName, MAX_THREADS, Precision, TrainConfig};
+pub use memory::Memory;
+pub use recipe::Recipe;
 pub use run::Run;
 pub use signals::Stop;
 
@@ -20,7 +24,7 @@ use crate::eval::{Report, evaluate};
 use crate::model::{HeadPolicy, Vit};
 use crate::ops::all_finite;
 use crate::ops::cross_entropy::Labels;
-use crate::optim::{AdamW, LossScale};
+use crate::optim::{AdamW, LossScale, clip_grad_norm};
 use crate::prune::{Pixels, PruneConfig, select};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
@@ -37,6 +41,8 @@ pub enum Event<'a> {
     Evaluated { split: &'static str, images: usize, of: usize },
     /// An epoch is over and saved.
     EpochEnd { row: &'a EpochMetrics, best: bool },
+    /// The run ends after `epoch` of `epochs` epochs, since the validation accuracy grows no more.
+    OutOfPatience { epoch: u32, epochs: u32 },
 }
 
 /// What a finished run leaves.
@@ -51,8 +57,11 @@ pub struct Summary {
 
 /// Runs the epochs that are left, then reads the test split. An interrupted run is saved before the error is returned.
 pub fn train(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<Summary> {
-    while run.progress.epoch < run.config.epochs {
+    while run.progress.epoch < run.config.epochs && !run.out_of_patience() {
         epoch(run, stop, show)?;
+    }
+    if run.progress.epoch < run.config.epochs {
+        show(Event::OutOfPatience { epoch: run.progress.epoch, epochs: run.config.epochs });
     }
     let test = if run.dataset.test.is_empty() { None } else { Some(test(run, stop, show)?) };
     Ok(Summary {
@@ -75,6 +84,7 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
         run.workers,
     );
     let mut clock = Instant::now();
+    let mut begun = Begun::default();
     for batch in batches {
         let batch = match batch {
             Ok(batch) => batch,
@@ -86,13 +96,26 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
                 return Err(error);
             }
         };
-        let images = batch.labels.len();
         let lr = run.schedule.at(epoch, run.progress.step);
-        let loss = step(run, batch, lr)?;
+        let (images, whole) = (batch.labels.len(), run.images_of_update());
+        let loss = step(run, batch, begun.images, whole, lr)?;
+        begun = Begun {
+            batches: begun.batches + 1,
+            images: begun.images + images,
+            loss: begun.loss + f64::from(loss) * images as f64,
+        };
+        if begun.images < whole {
+            if stop.requested() {
+                // What is saved stands before this update; a resumed run begins it anew.
+                return Err(run.interrupted()?);
+            }
+            continue;
+        }
+        let Begun { batches, images, loss } = std::mem::take(&mut begun);
         let progress = &mut run.progress;
-        progress.batch += 1;
+        progress.batch += batches;
         progress.step += 1;
-        progress.loss_sum += f64::from(loss) * images as f64;
+        progress.loss_sum += loss;
         progress.loss_count += images as u64;
         progress.epoch_seconds += clock.elapsed().as_secs_f64();
         show(Event::Step { step: progress.step, images, loss: progress.loss_sum / progress.loss_count as f64, lr });
@@ -108,12 +131,34 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
     end_epoch(run, stop, show)
 }
 
-/// One step of the run. Returns the mean loss of the batch.
-fn step(run: &mut Run, batch: Batch, lr: f64) -> Result<f32> {
+/// The batches of an update that is not complete yet; `loss` is summed over their images.
+#[derive(Default)]
+struct Begun {
+    batches: u32,
+    images: usize,
+    loss: f64,
+}
+
+/// A batch of an update of `whole` images, of which `done` came before; the last one updates. Returns its mean loss.
+fn step(run: &mut Run, batch: Batch, done: usize, whole: usize, lr: f64) -> Result<f32> {
     let (step, epoch, smoothing) = (run.progress.step, run.progress.epoch, run.config.label_smoothing as f32);
+    let (images, gathered) = (batch.labels.len(), &mut run.gathered);
     let loss_scale = &mut run.progress.loss_scale;
     let mut learner = Learner { vit: &mut run.vit, optim: &mut run.optim, grads: &mut run.grads, loss_scale };
-    learner.step(&run.card.prune, batch, epoch, smoothing, lr).map_err(|error| match error {
+    let take = || {
+        let loss = learner.gradients(&run.card.prune, batch, epoch, smoothing, images as f32 / whole as f32)?;
+        let last = done + images == whole;
+        if let Some(sum) = gathered.as_mut().filter(|_| images < whole) {
+            if done > 0 {
+                sum.add(learner.grads)?;
+            }
+            if done == 0 || last {
+                std::mem::swap(sum, learner.grads);
+            }
+        }
+        if last { learner.update(lr).map(|()| loss) } else { Ok(loss) }
+    };
+    take().map_err(|error| match error {
         Error::NonFinite { what, .. } => Error::NonFinite {
             what: format!("{what} of step {} (epoch {})", step + 1, epoch + 1),
             remedy: match run.gpu() {
@@ -140,24 +185,45 @@ impl Learner<'_> {
     /// One step: score, prune, forward, backward, update. Returns the mean loss of the batch. A loss or gradient that
     /// is not finite is an error, and nothing is updated; with a loss scale, such a gradient halves it instead.
     pub fn step(&mut self, prune: &PruneConfig, batch: Batch, epoch: u32, smoothing: f32, lr: f64) -> Result<f32> {
+        let loss = self.gradients(prune, batch, epoch, smoothing, 1.0)?;
+        self.update(lr)?;
+        Ok(loss)
+    }
+
+    /// Score, prune, forward, backward: leaves the gradient of `share` times the loss, times the loss scale, in `grads`.
+    /// Returns the mean loss of the batch; an error when it is not finite.
+    pub fn gradients(
+        &mut self,
+        prune: &PruneConfig,
+        batch: Batch,
+        epoch: u32,
+        smoothing: f32,
+        share: f32,
+    ) -> Result<f32> {
         let (b, c, p) = (batch.labels.len(), self.vit.config.channels, self.vit.config.image_size);
         let pixels = Pixels { normalized: &batch.images, rgb: &batch.rgb, ids: &batch.ids, epoch };
         let kept = select(prune, &self.vit.config.grid(), &pixels)?;
         let targets = Labels { own: &batch.labels, mixed: batch.mixed.as_ref() };
         let images = Tensor::from_vec(batch.images, &[b, c, p, p]);
-        let scale = self.loss_scale.map_or(1.0, |scale| scale.scale);
+        if let Some(drop) = &mut self.vit.drop_path {
+            drop.draw(self.vit.config.depth, epoch, &batch.ids);
+        }
+        let scale = share * self.loss_scale.map_or(1.0, |scale| scale.scale);
         let (loss, _) = self.vit.loss_and_gradients(&images, &kept, targets, smoothing, scale, self.grads)?;
-        let blame = |what: &str| Error::NonFinite { what: what.into(), remedy: "lower the rate".into() };
-        if !loss.is_finite() {
-            return Err(blame("the loss"));
+        if loss.is_finite() { Ok(loss) } else { Err(blame("the loss")) }
+    }
+
+    /// Updates the model by `grads`, which come with the loss scale, clipped when the optimiser is told to.
+    pub fn update(&mut self, lr: f64) -> Result<()> {
+        let mut scale = self.loss_scale.map_or(1.0, |scale| scale.scale);
+        if self.grads.device() == Device::Cpu && !all_finite::check(self.grads) {
+            return Err(blame("a gradient"));
+        }
+        if let Some(max) = self.optim.clip_grad {
+            scale = clip_grad_norm(self.grads, max, scale)?;
         }
         match self.grads.device() {
-            Device::Cpu => {
-                if !all_finite::check(self.grads) {
-                    return Err(blame("a gradient"));
-                }
-                self.optim.update(self.vit.params.flat_mut(), self.grads, lr);
-            }
+            Device::Cpu => self.optim.update(self.vit.params.flat_mut(), self.grads, lr),
             Device::Cuda => {
                 let applied = self.optim.update_on_card(&mut self.vit.params, self.grads, scale, lr)?;
                 match self.loss_scale {
@@ -170,13 +236,21 @@ impl Learner<'_> {
                 }
             }
         }
-        Ok(loss)
+        Ok(())
     }
+}
+
+/// The error of numbers that are not finite.
+fn blame(what: &str) -> Error {
+    Error::NonFinite { what: what.into(), remedy: "lower the rate".into() }
 }
 
 /// Validates, and makes the epoch count: progress, checkpoint, metrics.
 fn end_epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> {
-    let report = match watched(run, &run.vit, "val", stop, show) {
+    run.swap_average();
+    let report = watched(run, &run.vit, "val", stop, show);
+    run.swap_average();
+    let report = match report {
         Err(Error::Interrupted { .. }) => return Err(run.interrupted()?),
         other => other?,
     };
@@ -203,9 +277,12 @@ fn end_epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<
     (progress.loss_sum, progress.loss_count, progress.epoch_seconds) = (0.0, 0, 0.0);
     // The row goes first: a run killed before the checkpoint drops it again on resume, while a row never written is lost.
     run.dir.append_metrics(&row)?;
+    if run.config.recipe.tensorboard {
+        run.dir.append_event(&mut run.events, &row)?;
+    }
     run.save(best)?;
     show(Event::EpochEnd { row: &row, best });
-    if stop.requested() && run.progress.epoch < run.config.epochs {
+    if stop.requested() && run.progress.epoch < run.config.epochs && !run.out_of_patience() {
         return Err(run.interruption());
     }
     Ok(())

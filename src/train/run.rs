@@ -8,8 +8,8 @@ use crate::device::Device;
 use crate::device::cuda::{Gpu, Store};
 use crate::error::{Error, Result};
 use crate::eval::Feed;
-use crate::model::{HeadPolicy, Vit};
-use crate::optim::{AdamW, Schedule, no_decay_ranges};
+use crate::model::{DropPath, HeadPolicy, Vit};
+use crate::optim::{AdamW, Average, Decay, Schedule, no_decay_ranges, rates};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,10 @@ pub struct Run {
     pub(super) schedule: Schedule,
     /// The flat gradient, as `vit.params.flat()`.
     pub(super) grads: Tensor,
+    /// The sum of the gradients of an update's batches so far, where an update has several.
+    pub(super) gathered: Option<Tensor>,
+    /// The event file of this process, once it has one.
+    pub(super) events: Option<PathBuf>,
     saved_at: Instant,
 }
 
@@ -93,8 +97,14 @@ impl Run {
         if epochs.is_none() {
             run.config.epochs = run.config.epochs.max(run.progress.epochs);
         }
+        run.schedule = run.config.schedule(run.dataset.train.len());
+        if matches!(run.schedule.decay, Decay::Cosine { .. }) && run.progress.epochs != run.config.epochs {
+            let (was, now) = (run.progress.epochs, run.config.epochs);
+            run.notes.push(format!("the cosine spans {now} epochs from here on, and spanned {was} before"));
+        }
         // Rows belong to finished epochs; one written for the current epoch is written again when that ends.
-        run.dir.truncate_metrics(run.progress.step - u64::from(run.progress.batch))?;
+        let accum = run.config.recipe.grad_accum;
+        run.dir.truncate_metrics(run.progress.step - u64::from(run.progress.batch).div_ceil(accum as u64))?;
         run.mend_best(&checkpoint)?;
         run.notes.push(format!(
             "resuming at step {} (epoch {} of {}, {} batches into it)",
@@ -119,12 +129,11 @@ impl Run {
         config: TrainConfig,
         dataset: Dataset,
         dir: RunDir,
-        vit: Vit,
+        mut vit: Vit,
         workers: usize,
         notes: Vec<String>,
     ) -> Result<Self> {
         let len = vit.params.flat().len();
-        let batches = dataset.train.len().div_ceil(config.batch_size);
         let card = ModelCard {
             model: vit.config.clone(),
             options: vit.options,
@@ -132,16 +141,20 @@ impl Run {
             transform: config.transform(&vit.config),
             prune: config.prune(),
         };
+        let mut optim = AdamW::new(len, config.adamw(), no_decay_ranges(&vit.params, &config.no_decay));
+        let layers = config.recipe.layers(&vit.config.parameters(), &config.no_decay);
+        optim.rates = rates(&layers);
+        vit.drop_path = (config.recipe.drop_path > 0.0).then(|| DropPath::new(config.recipe.drop_path, config.seed));
+        vit.params.freeze(|name| config.recipe.freeze.holds(name));
+        optim.clip_grad = config.recipe.clip_grad;
+        optim.average = config.recipe.model_ema.then(|| Average::new(config.recipe.model_ema_decay, vit.params.flat()));
         Ok(Run {
-            optim: AdamW::new(len, config.adamw(), no_decay_ranges(&vit.params, &config.no_decay)),
-            schedule: Schedule {
-                lr: config.lr,
-                step_size: config.step_size,
-                gamma: config.gamma,
-                warmup_steps: (config.warmup_epochs * batches as f64).round() as u64,
-            },
+            optim,
+            schedule: config.schedule(dataset.train.len()),
             grads: Tensor::zeros(&[len]),
+            gathered: (config.recipe.grad_accum > 1).then(|| Tensor::zeros(&[len])),
             progress: Progress::default(),
+            events: None,
             saved_at: Instant::now(),
             config,
             dataset,
@@ -155,9 +168,14 @@ impl Run {
 
     /// Computes on a card from now on: parameters, moments and gradients live there.
     pub fn move_to(&mut self, gpu: &Arc<Gpu>) -> Result<()> {
+        self.config.recipe.check_on_card()?;
         self.vit.move_to(gpu)?;
         self.optim.move_to(gpu)?;
         self.grads = self.grads.to_card(gpu)?;
+        self.gathered = self.gathered.as_ref().map(|sum| sum.to_card(gpu)).transpose()?;
+        if self.config.recipe.clip_grad.is_some() {
+            self.notes.push("--clip-grad copies the gradient to the host at every update, for its norm".into());
+        }
         if gpu.compute() == Store::F16 {
             self.progress.loss_scale.get_or_insert_default();
         } else {
@@ -179,9 +197,29 @@ impl Run {
         self.dataset.train.len().div_ceil(self.config.batch_size)
     }
 
+    /// Puts the averaged weights in the model's place and the model's in theirs, where an average is kept.
+    pub(super) fn swap_average(&mut self) {
+        if let Some(average) = &mut self.optim.average {
+            std::mem::swap(&mut average.values, self.vit.params.flat_mut());
+        }
+    }
+
+    /// Images of the update that the next batch begins; at the end of an epoch fewer than `grad_accum` batches.
+    pub(super) fn images_of_update(&self) -> usize {
+        let (begin, most) = (self.progress.batch as usize, self.config.recipe.grad_accum);
+        let at = |batch: usize| batch.saturating_mul(self.config.batch_size).min(self.dataset.train.len());
+        at(begin + most) - at(begin)
+    }
+
     /// How validation and test images are fed.
     pub fn feed(&self) -> Feed<'_> {
         Feed { transform: &self.card.transform, batch_size: self.config.batch_size, workers: self.workers }
+    }
+
+    /// True when the validation accuracy has not grown for as many epochs as the run has patience for.
+    pub fn out_of_patience(&self) -> bool {
+        let since = self.progress.epoch - self.progress.best_epoch.unwrap_or(self.progress.epoch);
+        self.config.recipe.patience.is_some_and(|patience| since >= patience)
     }
 
     /// True when a checkpoint inside the epoch is due; never after its last batch, where the epoch saves anyway.

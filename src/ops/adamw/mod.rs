@@ -82,6 +82,19 @@ pub fn step(
     hyper: AdamWStep,
     no_decay: &[Range<usize>],
 ) {
+    step_part(params, grads, exp_avg, exp_avg_sq, hyper, no_decay, 0..params.len());
+}
+
+/// [`step`] for the elements of `part` alone; all others stay as they are. Panics also when `part` leaves the tensors.
+pub fn step_part(
+    params: &mut Tensor,
+    grads: &Tensor,
+    exp_avg: &mut Tensor,
+    exp_avg_sq: &mut Tensor,
+    hyper: AdamWStep,
+    no_decay: &[Range<usize>],
+    part: Range<usize>,
+) {
     let n = params.len();
     assert!(
         [grads.len(), exp_avg.len(), exp_avg_sq.len()] == [n; 3],
@@ -92,9 +105,17 @@ pub fn step(
     );
     assert!(no_decay.iter().all(|r| r.end <= n), "adamw: a range without decay leaves the {n} parameters");
     assert!(hyper.step > 0, "adamw: updates are counted from 1");
-    let spared = merged(no_decay);
-    let c = Coefficients::new(&hyper);
-    cpu::step(params.data_mut(), grads.data(), exp_avg.data_mut(), exp_avg_sq.data_mut(), c, &spared);
+    let spared = within(&merged(no_decay), &part);
+    let (c, at) = (Coefficients::new(&hyper), part);
+    let (m, v) = (&mut exp_avg.data_mut()[at.clone()], &mut exp_avg_sq.data_mut()[at.clone()]);
+    cpu::step(&mut params.data_mut()[at.clone()], &grads.data()[at], m, v, c, &spared);
+}
+
+/// What of the ranges lies in `part`, counted from its beginning.
+pub fn within(ranges: &[Range<usize>], part: &Range<usize>) -> Vec<Range<usize>> {
+    let cut = |r: &Range<usize>| r.start.clamp(part.start, part.end)..r.end.clamp(part.start, part.end);
+    let inside = ranges.iter().map(cut).filter(|r| !r.is_empty());
+    inside.map(|r| r.start - part.start..r.end - part.start).collect()
 }
 
 /// The same elements as ascending, disjoint, non-empty ranges.

@@ -1,0 +1,108 @@
+//! What `train` prints at the end: of one run, or of one run a seed with mean and deviation.
+#![forbid(unsafe_code)]
+
+use super::print;
+use crate::error::Result;
+use crate::train::{Run, Summary};
+use serde::Serialize;
+
+/// The result of a run as `--json` prints it.
+#[derive(Serialize)]
+pub struct Outcome {
+    run: String,
+    model: String,
+    keep: f64,
+    seed: u64,
+    epochs: u32,
+    best_epoch: u32,
+    best_val_accuracy: f64,
+    test_accuracy: Option<f64>,
+    test_loss: Option<f64>,
+}
+
+impl Outcome {
+    /// What a finished run comes to.
+    pub fn of(run: &Run, summary: &Summary) -> Self {
+        let test = summary.test.as_ref();
+        Outcome {
+            run: run.dir.root().display().to_string(),
+            model: run.config.model.clone(),
+            keep: run.config.keep.percent(),
+            seed: run.config.seed,
+            epochs: run.progress.epoch,
+            best_epoch: summary.best_epoch,
+            best_val_accuracy: summary.best_accuracy,
+            test_accuracy: test.map(|test| test.accuracy()),
+            test_loss: test.map(|test| test.loss()),
+        }
+    }
+
+    fn words(&self) -> String {
+        let test = self.test_accuracy.map_or(String::new(), |test| format!(", test accuracy {:.2} %", 100.0 * test));
+        let (epoch, val, run) = (self.best_epoch, 100.0 * self.best_val_accuracy, &self.run);
+        format!("best epoch {epoch}: validation accuracy {val:.2} %{test}; run in {run}")
+    }
+
+    /// Prints it.
+    pub fn print(&self, json: bool) -> Result<()> {
+        if json { print::json(self) } else { print::line(&self.words()) }
+    }
+}
+
+/// Mean and sample deviation (of n - 1) of several runs; one run has no deviation.
+#[derive(Debug, PartialEq, Serialize)]
+struct Spread {
+    mean: f64,
+    deviation: Option<f64>,
+}
+
+impl Spread {
+    fn of(values: &[f64]) -> Self {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|x| (x - mean) * (x - mean)).sum();
+        Spread { mean, deviation: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()) }
+    }
+
+    fn words(&self) -> String {
+        let deviation = self.deviation.map_or(String::new(), |deviation| format!(" +- {:.2}", 100.0 * deviation));
+        format!("{:.2}{deviation} %", 100.0 * self.mean)
+    }
+}
+
+/// The result of `--seeds` as `--json` prints it.
+#[derive(Serialize)]
+struct Seeds<'a> {
+    runs: &'a [Outcome],
+    best_val_accuracy: Spread,
+    test_accuracy: Option<Spread>,
+}
+
+/// Prints the runs of several seeds, at least one, with mean and sample deviation of their accuracies.
+pub fn print_seeds(runs: &[Outcome], json: bool) -> Result<()> {
+    let val: Vec<f64> = runs.iter().map(|run| run.best_val_accuracy).collect();
+    let test: Option<Vec<f64>> = runs.iter().map(|run| run.test_accuracy).collect();
+    let seeds = Seeds { runs, best_val_accuracy: Spread::of(&val), test_accuracy: test.as_deref().map(Spread::of) };
+    if json {
+        return print::json(&seeds);
+    }
+    for run in runs {
+        print::line(&format!("seed {}: {}", run.seed, run.words()))?;
+    }
+    let test = seeds.test_accuracy.map_or(String::new(), |test| format!(", test accuracy {}", test.words()));
+    let val = seeds.best_val_accuracy.words();
+    print::line(&format!("{} seeds, mean and sample deviation: validation accuracy {val}{test}", runs.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deviation_is_that_of_a_sample() {
+        let spread = Spread::of(&[0.5, 0.75, 1.0]);
+        assert_eq!(spread, Spread { mean: 0.75, deviation: Some(0.25) });
+        assert_eq!(spread.words(), "75.00 +- 25.00 %");
+        assert_eq!(Spread::of(&[0.5]), Spread { mean: 0.5, deviation: None });
+    }
+}

@@ -1,0 +1,93 @@
+//! The residual sum with a branch that counts differently for each image: timm's `DropPath`, once the scales are drawn.
+//!
+//! - computes: y = x + s_b branch, with the scale s_b of image b
+//! - derivative: dx = dy, dbranch = s_b dy
+//! - saves: the scales
+//! - shapes: x, branch and y alike, (B, ...); scales (B)
+//! - cost: 2 FLOPs and 12 bytes an element
+//!
+//! The CPU engine alone has it: there is no kernel for a card.
+#![forbid(unsafe_code)]
+
+pub mod cpu;
+pub mod reference;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
+use crate::tensor::Tensor;
+use std::sync::Arc;
+
+struct DropPathBackward {
+    scales: Arc<[f32]>,
+    dx: Slot,
+    dbranch: Slot,
+}
+
+/// x + s branch. An error when the shapes differ, when there is not one scale an image, or on a card.
+pub fn forward(tape: Option<&mut Tape>, x: &Var, branch: &Var, scales: &Arc<[f32]>) -> Result<Var> {
+    if x.shape() != branch.shape() || x.shape().first() != Some(&scales.len()) {
+        let (x, branch) = (x.shape(), branch.shape());
+        return Err(Error::shape("drop_path", format!("{x:?} + {} scales of {branch:?}", scales.len())));
+    }
+    if x.value.device() == Device::Cuda {
+        return Err(Error::shape("drop_path", "the card has no kernel for it"));
+    }
+    let mut y = Tensor::scratch(x.shape());
+    cpu::forward(x.value.data(), branch.value.data(), scales, y.data_mut());
+    emit(tape, "drop_path", y, &[x, branch], &[], |_| DropPathBackward {
+        scales: scales.clone(),
+        dx: x.slot,
+        dbranch: branch.slot,
+    })
+}
+
+impl Backward for DropPathBackward {
+    fn op(&self) -> &'static str {
+        "drop_path"
+    }
+
+    fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
+        let mut dbranch = Tensor::scratch(dy.shape());
+        cpu::backward(dy.data(), &self.scales, dbranch.data_mut());
+        grads.add(self.dbranch, dbranch)?;
+        grads.add(self.dx, dy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::real::Real;
+    use crate::ops::testing::{AWKWARD, Definition, check, values};
+
+    struct Scaled(Vec<f32>);
+
+    impl Definition for Scaled {
+        fn run<R: Real>(&self, inputs: &[Vec<R>], dy: &[R]) -> (Vec<R>, Vec<Vec<R>>) {
+            let y = reference::forward(&inputs[0], &inputs[1], &self.0);
+            (y, vec![dy.to_vec(), reference::backward(dy, &self.0)])
+        }
+    }
+
+    #[test]
+    fn matches_its_reference() {
+        for (i, b) in AWKWARD.into_iter().enumerate() {
+            let n = AWKWARD[(3 * i + 1) % AWKWARD.len()];
+            // Kept at a quarter, or left out.
+            let scales: Vec<f32> = (0..b).map(|i| if i % 4 == 0 { 4.0 } else { 0.0 }).collect();
+            let inputs = [(vec![b, n], values(b * n, 1, 2.0)), (vec![b, n], values(b * n, 2, 2.0))];
+            let shared: Arc<[f32]> = scales.as_slice().into();
+            check("drop_path", &inputs, &Scaled(scales), |tape, v| forward(tape, &v[0], &v[1], &shared));
+        }
+    }
+
+    #[test]
+    fn refuses_shapes_that_do_not_fit() {
+        let var = |shape: &[usize]| Var::constant(Tensor::zeros(shape));
+        let scales: Arc<[f32]> = vec![1.0; 2].into();
+        assert!(forward(None, &var(&[2, 3]), &var(&[2, 4]), &scales).is_err());
+        assert!(forward(None, &var(&[3, 3]), &var(&[3, 3]), &scales).is_err());
+        assert!(forward(None, &var(&[]), &var(&[]), &scales).is_err());
+    }
+}

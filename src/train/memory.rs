@@ -1,0 +1,61 @@
+//! What a training step holds in memory, by formula: an estimate to plan with, not a measurement.
+#![forbid(unsafe_code)]
+
+use super::config::{Precision, TrainConfig};
+use crate::model::{EmbedMode, VitConfig};
+use serde::Serialize;
+
+/// Bytes of a training step by what they are for. Left out: the program, packed weights, workspaces of products, decoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Weights in f32, their copy in 16 bits on a card, and their average.
+    pub weights: u64,
+    /// The gradient, and the sum of an update's batches.
+    pub gradients: u64,
+    /// AdamW's two moments.
+    pub moments: u64,
+    /// What the way back needs of the forward pass, and one block's gradients.
+    pub activations: u64,
+    /// Pixels of the batch and of two batches decoded ahead, in f32 and in bytes.
+    pub images: u64,
+}
+
+impl Memory {
+    /// The estimate for `config` on a model of shape `vit` with `parameters` parameters and k kept patches.
+    ///
+    /// A block saves, for each token, its input, both norms' outputs, the mixed values and the input of the MLP (5 D),
+    /// queries, keys and values (3 D), and the MLP's hidden values before and after GELU (2 F). The short last block
+    /// saves 4 D of them for all tokens. Under a frozen backbone one block's values are held at a time.
+    pub fn estimate(config: &TrainConfig, vit: &VitConfig, parameters: u64, k: usize) -> Self {
+        let (d, f, b, s) = (vit.width as u64, vit.mlp as u64, config.batch_size as u64, k as u64 + 1);
+        let half = matches!(config.precision, Precision::F16 | Precision::Bf16);
+        let size = if half { 2 } else { 4 };
+        let embedded = if config.embed == EmbedMode::Dense { vit.patches() } else { k } as u64;
+        let patches = embedded * (vit.patch * vit.patch * vit.channels) as u64;
+        let block = s * (8 * d + 2 * f);
+        let blocks = match vit.depth as u64 {
+            _ if config.recipe.freeze.holds("norm.weight") => 0,
+            depth if config.full_last_block => depth * block,
+            depth => (depth - 1) * block + 4 * s * d,
+        };
+        let pixels = (vit.image_size * vit.image_size * vit.channels) as u64;
+        let copies = 1 + u64::from(config.recipe.model_ema);
+        Memory {
+            weights: parameters * (4 * copies + if half { 2 } else { 0 }),
+            gradients: parameters * 4 * (1 + u64::from(config.recipe.grad_accum > 1)),
+            moments: parameters * 8,
+            activations: size * b * (patches + blocks + block),
+            images: 3 * b * pixels * 5,
+        }
+    }
+
+    /// What of it lies on a card: of the three batches of pixels one.
+    pub fn on_card(&self) -> u64 {
+        self.total() - self.images / 3 * 2
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.weights + self.gradients + self.moments + self.activations + self.images
+    }
+}
