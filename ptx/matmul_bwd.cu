@@ -60,17 +60,18 @@ template <unsigned SIDE, typename V> struct GeluSlope {
         }
     }
     DEVICE void finish(char *shared, unsigned first_row, unsigned column, unsigned count, unsigned m, unsigned k) {
-        const unsigned lane = threadIdx.x % WARP;
-        bool writes = lane < 4;
+        // Lane and lane + 4 share their columns; each writes four of the eight, side by side with the others.
+        const unsigned lane = threadIdx.x % WARP, quad = lane % 4, upper = lane / 4;
+        bool writes = lane < 8;
         if (SIDE == 64) {
             // The lower half of the rows belongs to another warp, which hands its sums over.
             float *handed = reinterpret_cast<float *>(shared) + warp_column();
             const bool lower = warp_row<SIDE>() > 0;
             __syncthreads();
-            if (lower && writes) {
+            if (lower && lane < 4) {
 #pragma unroll
                 for (unsigned i = 0; i < 8; ++i) {
-                    handed[lane * 8 + i] = before[i];
+                    handed[quad * 8 + i] = before[i];
                 }
             }
             __syncthreads();
@@ -78,19 +79,18 @@ template <unsigned SIDE, typename V> struct GeluSlope {
             if (writes) {
 #pragma unroll
                 for (unsigned i = 0; i < 8; ++i) {
-                    before[i] += handed[lane * 8 + i];
+                    before[i] += handed[quad * 8 + i];
                 }
             }
         }
-        if (writes && first_row < m) {
-            float *to = partial + size_t(first_row / 64) * k + column;
+        if (writes && first_row < m && count > 0) {
+            uint32_t four[4];
 #pragma unroll
-            for (unsigned i = 0; i < 8; i += 4) {
-                if (i < count) {
-                    st_global_v4(to + i, make_uint4(__float_as_uint(before[i]), __float_as_uint(before[i + 1]),
-                                                    __float_as_uint(before[i + 2]), __float_as_uint(before[i + 3])));
-                }
+            for (unsigned i = 0; i < 4; ++i) {
+                four[i] = __float_as_uint(upper ? before[4 + i] : before[i]);
             }
+            st_global_v4(partial + size_t(first_row / 64) * k + column + 4 * upper,
+                         make_uint4(four[0], four[1], four[2], four[3]));
         }
     }
 };
