@@ -59,8 +59,13 @@ export DYNAVIT_REQUIRE_GPU=1
 keep machine bash -c 'uname -srm; date -u +%F; nvidia-smi -L; nvidia-smi --query-gpu=driver_version,clocks.max.sm --format=csv'
 failed=0
 keep doctor "$bin/dynavit" doctor --device "$device"
-keep tests-cuda "$bin/cuda"
-keep tests-training "$bin/card_training"
+for test in cuda card_training; do
+    if [[ $device == cuda || -x $bin/$test ]]; then
+        keep "tests-$test" "$bin/$test"
+    else
+        printf '\n== %s is not in %s: skipped\n' "$test" "$bin"
+    fi
+done
 
 if command -v compute-sanitizer >/dev/null && [[ $device == cuda ]]; then
     for tool in memcheck racecheck initcheck synccheck; do

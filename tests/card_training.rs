@@ -218,3 +218,33 @@ fn two_runs_give_the_same_bits() {
     };
     assert!(run() == run());
 }
+
+/// Bytes that a step gives to its kernels and launches, by batch and depth; in f16, with all patches.
+fn traffic(gpu: &Arc<Gpu>, images: usize, depth: usize) -> (f64, usize) {
+    let config = VitConfig { width: 384, heads: 6, mlp: 1536, depth, ..small(VitOptions::default()).config };
+    let mut vit = Vit::init(config, VitOptions { full_last_block: true, ..VitOptions::default() }, 7);
+    vit.params.move_to(gpu).unwrap();
+    let mut grads = Tensor::zeros(&[vit.params.flat().len()]).to_card(gpu).unwrap();
+    let batch = batch(images, 3);
+    let pixels = Pixels { normalized: &batch.images, rgb: &batch.rgb, ids: &batch.ids, epoch: 0 };
+    let kept = select(&prune("100"), &vit.config.grid(), &pixels).unwrap();
+    let pixels = Tensor::from_vec(batch.images.clone(), &[images, 3, 64, 64]);
+    gpu.stream().begin_profile();
+    vit.loss_and_gradients(&pixels, &kept, &batch.labels[..], 0.0, 1.0, &mut grads).unwrap();
+    let launches = gpu.stream().end_profile().unwrap();
+    (launches.iter().map(|launched| launched.bytes as f64).sum(), launches.len())
+}
+
+/// ARCHITECTURE.md counts the least that a block's kernels can touch: 80 S D values of 16 bits an image.
+#[test]
+fn a_block_touches_little_more_than_the_fused_minimum() {
+    let gpu = card(Store::F16);
+    // Few enough rows that every weight's gradient is one sum; what does not grow with the batch drops out.
+    let (few, many) = (12, 15);
+    let block = |images| traffic(&gpu, images, 3).0 - traffic(&gpu, images, 2).0;
+    let image = (block(many) - block(few)) / (many - few) as f64;
+    let least = 80.0 * 17.0 * 384.0 * 2.0;
+    assert!((1.0..=1.15).contains(&(image / least)), "{image} bytes an image and block; the least is {least}");
+    let launches = |depth| traffic(&gpu, few, depth).1;
+    assert_eq!(launches(3) - launches(2), 27, "launches of a block, there and back");
+}
