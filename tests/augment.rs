@@ -114,6 +114,7 @@ fn mixed_batches_targets_and_losses_are_timms() {
             rgb: vec![0; pixels],
             labels: (0..b).map(|i| (3 * i + number) % 7).collect(),
             ids: (0..b as u64).collect(),
+            norm: None,
             mixed: None,
         };
         let blend = if case["cutmix"].as_bool().unwrap() {

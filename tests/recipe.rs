@@ -149,6 +149,7 @@ fn part(batch: &Batch, from: usize, to: usize) -> Batch {
         labels: batch.labels[from..to].to_vec(),
         ids: batch.ids[from..to].to_vec(),
         mixed: None,
+        norm: batch.norm,
     }
 }
 

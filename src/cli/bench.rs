@@ -8,10 +8,11 @@ use super::print;
 use crate::data::{Norm, noise};
 use crate::device::cuda::Store;
 use crate::error::{Error, Result};
+use crate::eval::look;
 use crate::flops::Cost;
 use crate::model::{Vit, VitConfig, VitOptions};
 use crate::optim::{AdamW, LossScale, no_decay_ranges};
-use crate::prune::{Keep, Pixels, PruneConfig, select};
+use crate::prune::{Keep, PruneConfig};
 use crate::tensor::Tensor;
 use crate::train::{DatasetName, Learner, TrainConfig};
 use clap::builder::RangedU64ValueParser;
@@ -161,16 +162,15 @@ fn measure(
     engine: &Engine,
 ) -> Result<Measured> {
     engine.take(&mut vit)?;
-    let (side, channels, grid) = (vit.config.image_size, vit.config.channels, vit.config.grid());
+    let side = vit.config.image_size;
     let batch = || noise(args.batch_size, side, Norm::Imagenet, args.classes, 0);
     match args.what {
         What::Infer => {
-            let batch = batch();
-            let images = Tensor::from_vec(batch.images, &[args.batch_size, channels, side, side]);
             let mut step = || {
+                let mut batch = batch();
                 let clock = Instant::now();
-                let pixels = Pixels { normalized: images.data(), rgb: &batch.rgb, ids: &batch.ids, epoch: 0 };
-                vit.logits(&images, &select(prune, &grid, &pixels)?)?;
+                let (images, kept) = look(&vit, prune, &mut batch, 0)?;
+                vit.logits(images, &kept)?;
                 Ok(clock.elapsed().as_secs_f64())
             };
             step()?;

@@ -1,7 +1,7 @@
 //! Batches in order, decoded ahead by threads of its own, image by image, within a bounded look-ahead.
 #![forbid(unsafe_code)]
 
-use super::{Batch, Mix, Mode, Sample, TransformConfig, transform};
+use super::{Batch, Mix, Mode, Norm, Sample, TransformConfig, transform};
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,6 +39,8 @@ struct Shared {
     ahead: usize,
     work: Work,
     mixer: Option<Mixer>,
+    /// How values follow from bytes, in batches that are not mixed; `None` where single images are changed after.
+    norm: Option<Norm>,
     state: Mutex<State>,
     /// Rung when images may be claimed or the loader closes.
     room: Condvar,
@@ -81,19 +83,21 @@ impl Loader {
             }
             Mode::Eval => None,
         };
+        let erases = mode != Mode::Eval && transform.augment.erase.prob > 0.0;
+        let norm = (!erases).then_some(transform.norm);
         let work = move |sample: &Sample| transform::load(&sample.source, sample.id, &transform, mode);
-        Self::mixing(samples, Box::new(work), mixer, batch_size, first_batch, workers)
+        Self::mixing(samples, Box::new(work), (mixer, norm), batch_size, first_batch, workers)
     }
 
     #[cfg(test)]
     fn with_work(samples: Vec<Sample>, work: Work, batch_size: usize, first_batch: usize, workers: usize) -> Self {
-        Self::mixing(samples, work, None, batch_size, first_batch, workers)
+        Self::mixing(samples, work, (None, None), batch_size, first_batch, workers)
     }
 
     fn mixing(
         samples: Vec<Sample>,
         work: Work,
-        mixer: Option<Mixer>,
+        (mixer, norm): (Option<Mixer>, Option<Norm>),
         batch_size: usize,
         first_batch: usize,
         workers: usize,
@@ -106,6 +110,7 @@ impl Loader {
             ahead: batch_size.saturating_mul(2).saturating_add(workers),
             work,
             mixer,
+            norm,
             state: Mutex::new(State { next: first, front: first, pending: VecDeque::new(), closed: false }),
             room: Condvar::new(),
             ready: Condvar::new(),
@@ -219,7 +224,7 @@ impl Shared {
         }
         let images = std::mem::take(&mut pending.images);
         drop(state);
-        let mut batch = assemble(images, &self.samples[index - offset..]);
+        let mut batch = assemble(images, &self.samples[index - offset..], self.norm);
         if let (Ok(batch), Some(Mixer { mix, seed, epoch, side })) = (&mut batch, &self.mixer) {
             // The same number after a resume, since batches are counted from the epoch's beginning.
             let number = ((index - offset) / self.batch_size) as u32;
@@ -235,7 +240,7 @@ impl Shared {
 }
 
 /// Joins the images of a batch, or gives the first error among them. `samples` begins with the batch's own.
-fn assemble(images: Vec<Option<Result<Image>>>, samples: &[Sample]) -> Result<Batch> {
+fn assemble(images: Vec<Option<Result<Image>>>, samples: &[Sample], norm: Option<Norm>) -> Result<Batch> {
     let samples = &samples[..images.len()];
     let images = images.into_iter().flatten().collect::<Result<Vec<Image>>>()?;
     let total = |length: fn(&Image) -> usize| images.iter().map(length).sum();
@@ -245,6 +250,7 @@ fn assemble(images: Vec<Option<Result<Image>>>, samples: &[Sample]) -> Result<Ba
         labels: samples.iter().map(|sample| sample.label).collect(),
         ids: samples.iter().map(|sample| sample.id).collect(),
         mixed: None,
+        norm,
     };
     for (pixels, rgb) in &images {
         batch.images.extend_from_slice(pixels);

@@ -214,6 +214,8 @@ pub struct Batch {
     pub ids: Vec<u64>,
     /// The second labels, when images were mixed.
     pub mixed: Option<Mixed>,
+    /// How `images` follows from `rgb`; `None` where more was done to it.
+    pub norm: Option<Norm>,
 }
 
 /// The samples in the order of an epoch: Fisher-Yates from (seed, epoch).

@@ -14,5 +14,5 @@ pub fn noise(count: usize, side: usize, norm: Norm, classes: usize, seed: u64) -
     rgb.truncate(count * side * side * 3);
     let images = rgb.chunks_exact(side * side * 3).flat_map(|image| transform::normalise(image, norm)).collect();
     let labels = (0..count).map(|i| i % classes).collect();
-    Batch { images, rgb, labels, ids: (0..count as u64).collect(), mixed: None }
+    Batch { images, rgb, labels, ids: (0..count as u64).collect(), mixed: None, norm: Some(norm) }
 }

@@ -133,6 +133,12 @@ fn flip(rgb: &mut [u8], width: usize) {
     }
 }
 
+/// What `normalise` makes of each byte of each channel, (3,256).
+pub fn levels(norm: Norm) -> Vec<f32> {
+    let all: Vec<u8> = (0..=255).flat_map(|level| [level; 3]).collect();
+    normalise(&all, norm)
+}
+
 /// `ToTensor` and `Normalize` of torchvision in f32: (h, w, 3) to (3, h, w), (v / 255 - mean) / std.
 pub fn normalise(rgb: &[u8], norm: Norm) -> Vec<f32> {
     let (mean, std) = norm.mean_std();

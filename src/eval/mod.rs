@@ -7,10 +7,12 @@ mod report;
 pub use predict::{Prediction, Top, predict};
 pub use report::{ClassReport, MacroReport, Report};
 
-use crate::data::{Loader, Mode, Sample, TransformConfig};
+use crate::data::{Batch, Loader, Mode, Sample, TransformConfig, transform};
+use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::model::Vit;
-use crate::prune::{Pixels, PruneConfig, select};
+use crate::model::{Images, Vit};
+use crate::ops::patchify::ByteImages;
+use crate::prune::{Kept, Pixels, PruneConfig, select, select_on_card};
 use crate::tensor::Tensor;
 
 /// How the images of a split are turned into batches.
@@ -32,15 +34,12 @@ pub fn evaluate(
     feed: Feed,
     watch: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Report> {
-    let (c, p) = (vit.config.channels, vit.config.image_size);
     let mut report = Report::new(vit.config.classes);
     let loader = Loader::new(samples.to_vec(), feed.transform.clone(), Mode::Eval, feed.batch_size, 0, feed.workers);
     for batch in loader {
-        let batch = batch?;
-        let b = batch.labels.len();
-        let pixels = Pixels { normalized: &batch.images, rgb: &batch.rgb, ids: &batch.ids, epoch: 0 };
-        let kept = select(prune, &vit.config.grid(), &pixels)?;
-        let logits = vit.logits(&Tensor::from_vec(batch.images, &[b, c, p, p]), &kept)?;
+        let mut batch = batch?;
+        let (images, kept) = look(vit, prune, &mut batch, 0)?;
+        let logits = vit.logits(images, &kept)?;
         for (row, &label) in logits.data().chunks_exact(vit.config.classes).zip(&batch.labels) {
             if row.iter().any(|z| !z.is_finite()) {
                 return Err(Error::NonFinite {
@@ -53,6 +52,22 @@ pub fn evaluate(
         watch(report.images())?;
     }
     Ok(report)
+}
+
+/// What `vit` looks at of a batch, which gives its pixels away, and the patches that it keeps. On a card bytes are enough:
+/// they are scored there, and the values are made of those that are kept.
+pub fn look(vit: &Vit, prune: &PruneConfig, batch: &mut Batch, epoch: u32) -> Result<(Images, Kept)> {
+    let (b, c, p, grid) = (batch.labels.len(), vit.config.channels, vit.config.image_size, vit.config.grid());
+    if let (Some(norm), Device::Cuda, 3) = (batch.norm, vit.params.flat().device(), c) {
+        let (gpu, levels) = (vit.params.flat().gpu(), transform::levels(norm));
+        let images = ByteImages::upload(gpu, &batch.rgb, &levels, [b, p, p])?;
+        if let Some(kept) = select_on_card(gpu, prune, &grid, images.rgb(), &levels, &batch.ids, epoch)? {
+            return Ok((Images::Bytes(images), kept));
+        }
+    }
+    let pixels = Pixels { normalized: &batch.images, rgb: &batch.rgb, ids: &batch.ids, epoch };
+    let kept = select(prune, &grid, &pixels)?;
+    Ok((Images::Values(Tensor::from_vec(std::mem::take(&mut batch.images), &[b, c, p, p])), kept))
 }
 
 /// Softmax of a row of logits, in f64.

@@ -1,12 +1,11 @@
 //! Predictions for image files, with the patches that were looked at.
 #![forbid(unsafe_code)]
 
-use super::softmax;
-use crate::data::{TransformConfig, load_image};
+use super::{look, softmax};
+use crate::data::{Batch, TransformConfig, load_image};
 use crate::error::{Error, Result};
 use crate::model::Vit;
-use crate::prune::{Pixels, PruneConfig, select};
-use crate::tensor::Tensor;
+use crate::prune::PruneConfig;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -42,13 +41,14 @@ pub fn predict(
     first: usize,
     top: usize,
 ) -> Result<Vec<Prediction>> {
-    let (b, c, p) = (paths.len(), vit.config.channels, vit.config.image_size);
     let loaded = paths.par_iter().map(|path| load_image(path, transform)).collect::<Result<Vec<_>>>()?;
     let images: Vec<f32> = loaded.iter().flat_map(|(image, _)| image).copied().collect();
     let rgb: Vec<u8> = loaded.iter().flat_map(|(_, rgb)| rgb).copied().collect();
-    let ids: Vec<u64> = (first..first + b).map(|id| id as u64).collect();
-    let kept = select(prune, &vit.config.grid(), &Pixels { normalized: &images, rgb: &rgb, ids: &ids, epoch: 0 })?;
-    let logits = vit.logits(&Tensor::from_vec(images, &[b, c, p, p]), &kept)?;
+    let ids: Vec<u64> = (first..first + paths.len()).map(|id| id as u64).collect();
+    let labels = vec![0; paths.len()];
+    let mut batch = Batch { images, rgb, labels, ids, mixed: None, norm: Some(transform.norm) };
+    let (images, kept) = look(vit, prune, &mut batch, 0)?;
+    let logits = vit.logits(images, &kept)?;
     let rows = logits.data().chunks_exact(vit.config.classes);
     paths
         .iter()

@@ -14,6 +14,7 @@ mod positions;
 
 pub use config::{MAX_IMAGE_SIZE, VitConfig};
 pub use drop_path::DropPath;
+pub use embed::Images;
 pub use load::{HeadPolicy, LoadReport};
 pub use naming::{Found, Named, Naming};
 pub use positions::resample;
@@ -96,7 +97,7 @@ impl Vit {
     }
 
     /// Logits (B, classes) on a tape, or without one.
-    fn forward(&self, mut tape: Option<&mut Tape>, images: &Tensor, kept: &Kept) -> Result<Var> {
+    fn forward(&self, mut tape: Option<&mut Tape>, images: &Images, kept: &Kept) -> Result<Var> {
         let (c, side) = (self.config.channels, self.config.image_size);
         if images.shape() != [kept.batch, c, side, side] || kept.indices.len() != kept.batch * kept.k {
             let expected = [kept.batch, c, side, side];
@@ -127,9 +128,9 @@ impl Vit {
         matmul::forward(tape, &rows, &self.param("head.weight"), &self.param("head.bias"), Epilogue::Bias)
     }
 
-    /// Logits (B, classes) of normalised images (B,C,h,w) at their kept patches, on the host; records nothing.
-    pub fn logits(&self, images: &Tensor, kept: &Kept) -> Result<Tensor> {
-        self.forward(None, &images.beside(self.params.flat())?, kept)?.value.to_host()
+    /// Logits (B, classes) of images (B,C,h,w) at their kept patches, on the host; records nothing.
+    pub fn logits(&self, images: impl Into<Images>, kept: &Kept) -> Result<Tensor> {
+        self.forward(None, &images.into().beside(self.params.flat())?, kept)?.value.to_host()
     }
 
     /// Mean cross-entropy and logits (B, classes) of a batch; overwrites `grads`, laid out as `params.flat()`, with the
@@ -137,7 +138,7 @@ impl Vit {
     /// error that names it.
     pub fn loss_and_gradients<'a>(
         &self,
-        images: &Tensor,
+        images: impl Into<Images>,
         kept: &Kept,
         labels: impl Into<cross_entropy::Labels<'a>>,
         label_smoothing: f32,
@@ -145,7 +146,7 @@ impl Vit {
         grads: &mut Tensor,
     ) -> Result<(f32, Tensor)> {
         let mut tape = Tape::new();
-        let images = images.beside(self.params.flat())?;
+        let images = images.into().beside(self.params.flat())?;
         let logits = self.forward(Some(&mut tape), &images, kept)?;
         let loss = cross_entropy::forward(Some(&mut tape), &logits, labels, label_smoothing)?;
         let upstream = Tensor::from_vec(vec![scale], &[1]).beside(self.params.flat())?;

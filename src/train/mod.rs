@@ -20,12 +20,12 @@ use crate::data::{Batch, Loader, Mode, epoch_order};
 use crate::device::Device;
 use crate::device::cuda::Store;
 use crate::error::{Error, Result};
-use crate::eval::{Report, evaluate};
+use crate::eval::{Report, evaluate, look};
 use crate::model::{HeadPolicy, Vit};
 use crate::ops::all_finite;
 use crate::ops::cross_entropy::Labels;
 use crate::optim::{AdamW, LossScale, clip_grad_norm};
-use crate::prune::{Pixels, PruneConfig, select};
+use crate::prune::PruneConfig;
 use crate::tensor::Tensor;
 use crate::weights::Weights;
 use std::time::Instant;
@@ -195,21 +195,18 @@ impl Learner<'_> {
     pub fn gradients(
         &mut self,
         prune: &PruneConfig,
-        batch: Batch,
+        mut batch: Batch,
         epoch: u32,
         smoothing: f32,
         share: f32,
     ) -> Result<f32> {
-        let (b, c, p) = (batch.labels.len(), self.vit.config.channels, self.vit.config.image_size);
-        let pixels = Pixels { normalized: &batch.images, rgb: &batch.rgb, ids: &batch.ids, epoch };
-        let kept = select(prune, &self.vit.config.grid(), &pixels)?;
+        let (images, kept) = look(self.vit, prune, &mut batch, epoch)?;
         let targets = Labels { own: &batch.labels, mixed: batch.mixed.as_ref() };
-        let images = Tensor::from_vec(batch.images, &[b, c, p, p]);
         if let Some(drop) = &mut self.vit.drop_path {
             drop.draw(self.vit.config.depth, epoch, &batch.ids);
         }
         let scale = share * self.loss_scale.map_or(1.0, |scale| scale.scale);
-        let (loss, _) = self.vit.loss_and_gradients(&images, &kept, targets, smoothing, scale, self.grads)?;
+        let (loss, _) = self.vit.loss_and_gradients(images, &kept, targets, smoothing, scale, self.grads)?;
         if loss.is_finite() { Ok(loss) } else { Err(blame("the loss")) }
     }
 

@@ -88,6 +88,7 @@ impl Blend {
             }
         };
         let others = batch.labels.iter().rev().copied().collect();
+        batch.norm = None;
         batch.mixed = Some(Mixed { others, weight: weight as f32 });
     }
 }

@@ -101,6 +101,11 @@ impl Buffer {
         Slice::at(self.address, self.len)
     }
 
+    /// The memory of the elements, byte by byte.
+    pub fn bytes(&self) -> Slice<'_, u8> {
+        Slice::at(self.address, self.len * self.store.bytes())
+    }
+
     /// The bits of the elements, which must be of a 16-bit type.
     pub fn halves(&self) -> Slice<'_, u16> {
         assert_ne!(self.store, Store::F32, "a buffer of another type");
