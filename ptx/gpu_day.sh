@@ -6,23 +6,27 @@
 # BIN is a folder with `dynavit` and the test programs `cuda` and `card_training` (ptx/gpu_day.sh --build BIN makes it on
 # a machine with the toolchain); nothing else is needed where this runs. PyTorch is measured beside it where python3 has
 # torch and timm, and compute-sanitizer is run where it is installed. All output goes to OUT, the table to OUT/table.md.
-# Smaller sizes, for the virtual card: MODEL, KEEPS, BATCHES, STEPS, PRECISIONS, RIVALS.
+# Less of it: MODEL, KEEPS, BATCHES, STEPS, PRECISIONS, RIVALS; LIMIT is the seconds of one command (300). All of it takes
+# hours, most of them PyTorch's compiler; KEEPS="100 70" BATCHES=256 PRECISIONS=f16 RIVALS="eager compile" a quarter of one.
+# The exit status tells whether the tests and the sanitizer passed; a timing that failed is a dash in the table.
 set -uo pipefail
+export LC_ALL=C
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if [[ ${1-} == --build && $# == 2 ]]; then
     mkdir -p "$2"
     cargo build --release --locked || exit
-    cp target/release/dynavit "$2/" || exit
+    cp "${CARGO_TARGET_DIR:-target}/release/dynavit" "$2/" || exit
     for test in cuda card_training; do
-        built=$(cargo test --locked --test "$test" --no-run 2>&1 | sed -n "s/.*(\(target.*\))$/\1/p")
+        built=$(CARGO_TERM_COLOR=never cargo test --locked --test "$test" --no-run 2>&1 |
+            sed -n "s/.*Executable.*(\(.*\))$/\1/p")
         cp "$built" "$2/$test" || exit
     done
     strip "$2"/* || exit
     exit
 fi
 if [[ $# -lt 2 ]]; then
-    sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
 fi
 bin=$1 out=$2 device=${3:-cuda}
@@ -40,7 +44,7 @@ keep() {
     local name=$1
     shift
     printf '\n== %s: %s\n' "$name" "$*"
-    if ! "$@" >"$out/$name.txt" 2>&1; then
+    if ! timeout "${LIMIT:-300}" "$@" >"$out/$name.txt" 2>&1; then
         failed=1
         echo "FAILED" >>"$out/$name.txt"
     fi
@@ -56,7 +60,8 @@ show() { if [[ -n ${2-} ]]; then printf "%.$1f" "$2"; else printf -- '-'; fi; }
 export DYNAVIT_REQUIRE_GPU=1
 [[ $device == cuda ]] || unset DYNAVIT_REQUIRE_GPU
 
-keep machine bash -c 'uname -srm; date -u +%F; nvidia-smi -L; nvidia-smi --query-gpu=driver_version,clocks.max.sm --format=csv'
+keep machine bash -c 'uname -srm; date -u +%F; nvidia-smi -L; nvidia-smi --query-gpu=driver_version,clocks.max.sm --format=csv; git rev-parse HEAD'
+sha256sum "$bin/dynavit" >>"$out/machine.txt"
 failed=0
 keep doctor "$bin/dynavit" doctor --device "$device"
 for test in cuda card_training; do
@@ -71,11 +76,14 @@ if command -v compute-sanitizer >/dev/null && [[ $device == cuda ]]; then
     for tool in memcheck racecheck initcheck synccheck; do
         keep "sanitizer-$tool" compute-sanitizer --tool "$tool" --error-exitcode 9 \
             "$bin/dynavit" bench train --device cuda --model vit_tiny_patch16_224 --batch-size 2 --steps 1
+        keep "sanitizer-$tool-ops" compute-sanitizer --tool "$tool" --error-exitcode 9 "$bin/cuda"
     done
 fi
 
+proven=$failed
 torch=0
-if [[ $device == cuda && ${#rivals[@]} -gt 0 ]] && python3 -c 'import torch, timm' 2>/dev/null; then torch=1; fi
+if [[ $device == cuda && ${#rivals[@]} -gt 0 ]] &&
+    python3 -c 'import timm, torch; assert torch.cuda.is_available()' 2>/dev/null; then torch=1; fi
 {
     printf '| step | precision | K | batch | img/s | ms | of peak'
     for rival in "${rivals[@]}"; do printf ' | torch %s | ratio' "$rival"; done
@@ -115,4 +123,4 @@ for what in train infer; do
 done
 printf '\n'
 cat "$out/table.md"
-exit "$failed"
+exit "$proven"

@@ -4,14 +4,15 @@
 //            sobel: the mean length of the 3x3 Sobel gradient of the luma over the patch, in units of full scale.
 //            entropy: minus the sum of terms[count of a bin of the luma's histogram], bins ascending.
 //            top_k: the k best of n scores of each image, as ascending indices; the lower index wins a tie
-// pointers   rgb (B, height, width, 3) bytes; scores (B, N) of f64, N = (height / P) (width / P); squares (3, 256) of f64;
-//            terms (P P + 1) of f64; kept (B, k) of u32; all 16-byte aligned
+// pointers   rgb (B, height, width, 3) bytes; scores (B, N) of f64, N = (height / P) (width / P); squares (3, 256), terms
+//            (P P + 1) of f64; kept (B, k) of u32; all 16-byte aligned
 // arithmetic f64 sums in the order of the CPU engine, whose bits they have; luma and gradients are exact integers
 // owners     a thread a patch; of top_k a block an image
 // outputs    scores and kept are set
 // launch     ceil(B N / 64) blocks of 64; top_k B blocks of 256 with 12 n bytes of dynamic shared memory. P at most 255.
 // resources  entropy: 32 KiB for 64 histograms; registers in RESOURCES.md
-// cost       3 bytes a pixel are read from memory, 8 bytes a patch written; top_k compares n n scores twice an image
+// cost       3 bytes a pixel are read from memory, most loads are served by the first cache, where l2 and entropy also
+//            look up 8 bytes a byte or a bin; 8 bytes a patch are written; top_k compares n n scores twice an image
 #include "common.cuh"
 
 namespace saliency {
@@ -102,7 +103,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         return;
     }
     const Patch p(rgb, index, height, width, patch);
-    // Threads side by side lie in banks side by side, whatever their bins.
+    // Of two threads side by side each may make the other wait for a bank; no more than two share one.
     uint16_t *histogram = histograms + threadIdx.x;
     for (unsigned bin = 0; bin < bins; ++bin) {
         histogram[bin * THREADS] = 0;
@@ -145,7 +146,10 @@ extern "C" __global__ void __launch_bounds__(256)
             for (unsigned j = 0; j < i; ++j) {
                 place += chosen[j];
             }
-            kept[size_t(blockIdx.x) * k + place] = i;
+            // Fewer than k precede it, unless a score is NaN, which no other is better or worse than.
+            if (place < k) {
+                kept[size_t(blockIdx.x) * k + place] = i;
+            }
         }
     }
 }

@@ -247,3 +247,28 @@ fn cards_from_before_layer_scale_still_load() {
     text["model"].as_object_mut().unwrap().remove("layer_scale").unwrap();
     assert_eq!(serde_json::from_value::<ModelCard>(text).unwrap(), card);
 }
+
+#[test]
+fn what_would_be_another_model_is_refused_and_scalars_are_no_panic() {
+    let about = json("family.json");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let refusal = |tensors: &[Listed]| {
+        save(&path, tensors);
+        let weights = Weights::open(&path).unwrap();
+        let loaded = Vit::load(config(true), VitOptions::default(), &weights, HeadPolicy::Require, 0);
+        loaded.map(drop).unwrap_err().to_string()
+    };
+    for name in ["blocks.0.gamma_1", "blocks.1.attn.q_norm.weight", "norm_pre.weight", "fc_norm.bias"] {
+        let mut tensors = listed(&about, "scaled");
+        tensors.push((name.into(), vec![1], vec![1.0]));
+        assert!(refusal(&tensors).contains(name), "{name}");
+    }
+    let mut tensors = listed(&about, "vit");
+    for (name, shape, values) in &mut tensors {
+        if ["query", "key", "value"].iter().any(|part| name.contains(part)) {
+            (*shape, *values) = (Vec::new(), vec![1.0]);
+        }
+    }
+    assert!(refusal(&tensors).contains("is missing"));
+}

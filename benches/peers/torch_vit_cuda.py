@@ -1,4 +1,4 @@
-"""PyTorch on the card as a rival: timm's ViT behind the paper's pruning, as fast as its users make it.
+"""PyTorch on the card as a rival: timm's ViT behind the paper's pruning, under autocast as it is trained.
 
     torch_vit_cuda.py infer|train MODEL K BATCH f16|bf16|f32 eager|compile|max-autotune [STEPS]
 

@@ -116,7 +116,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     // A backward pass computes two products for each of the forward's: attention's a little more, the embedding's less.
     let passes = if args.what == What::Train { 3 } else { 1 };
     let flops = 2 * passes * Cost::new(&config, &options, k).executed * args.batch_size as u64;
-    let peak = engine.gpu.as_ref().map_or(Ok(None), |gpu| gpu.peak_flops())?;
+    let units = engine.gpu.as_ref().filter(|gpu| gpu.compute() != Store::F32);
+    let peak = units.map_or(Ok(None), |gpu| gpu.peak_flops())?;
     let outcome = Outcome {
         images_per_second: args.batch_size as f64 / median,
         milliseconds: Milliseconds { median: median * 1e3, min: times[0] * 1e3, max: times[times.len() - 1] * 1e3 },

@@ -2,13 +2,14 @@
 #![forbid(unsafe_code)]
 
 use super::print;
-use crate::device::cuda::{Gpu, Launched};
+use crate::device::cuda::{Gpu, Launched, Store};
 use crate::error::Result;
+use crate::ops::attention::cuda::HEAD_WIDTH;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Width of a head, as the attention kernels have it.
-const HEAD_WIDTH: u64 = 64;
+/// Beginnings of the names of kernels that pick rows or patches out of larger buffers.
+const PICKING: &[&str] = &["gather", "patchify", "assemble", "attention_fwd_rows", "attention_bwd_rows"];
 
 /// All launches of one kernel in a step.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -19,12 +20,12 @@ pub struct KernelTime {
     pub milliseconds: f64,
     /// Of its products; 0 for kernels that only move and transform values.
     pub flops: u64,
-    /// Of the buffers that it was given: the least that it could move.
+    /// Of the buffers that it was given: what it moves when it touches each value of them once.
     pub bytes: u64,
     /// What the virtual card saw it read and write; null on a real one.
     pub moved_bytes: Option<u64>,
     /// The larger of the shares of the card's arithmetic and of its memory's speed that it reached; null where the
-    /// card's speed is not known.
+    /// card's speed is not known, and for kernels that touch a part of what they are given.
     pub share_of_bound: Option<f64>,
 }
 
@@ -48,7 +49,7 @@ fn flops(launched: &Launched, images: u64) -> u64 {
         _ if name.contains("_bwd") => 5,
         _ => 2,
     };
-    2 * products * images * count("heads") * queries * keys * HEAD_WIDTH
+    2 * products * images * count("heads") * queries * keys * HEAD_WIDTH as u64
 }
 
 /// The launches of a step by kernel, the longest first.
@@ -63,11 +64,12 @@ pub fn by_kernel(gpu: &Gpu, launches: &[Launched], images: usize) -> Result<Vec<
         kernel.bytes += launched.bytes;
     }
     let counters = cuda_driver::counters();
-    let (arithmetic, memory) = (gpu.peak_flops()?, gpu.peak_bytes()?);
+    let (arithmetic, memory) = (gpu.peak_flops()?.filter(|_| gpu.compute() != Store::F32), gpu.peak_bytes()?);
     for kernel in kernels.values_mut() {
         kernel.moved_bytes = counters.get(kernel.name).map(|c| c.global_read_bytes + c.global_write_bytes);
         let share = |of: u64, peak: f64| of as f64 / (kernel.milliseconds / 1e3) / peak;
         kernel.share_of_bound = match (arithmetic, memory) {
+            _ if PICKING.iter().any(|name| kernel.name.starts_with(name)) => None,
             (Some(arithmetic), Some(memory)) => Some(share(kernel.flops, arithmetic).max(share(kernel.bytes, memory))),
             _ => None,
         };

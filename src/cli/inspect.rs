@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::options::SizeFlags;
+use super::print::printable;
 use crate::checkpoint::Progress;
 use crate::error::{Error, Result};
 use crate::model::{Found, MAX_IMAGE_SIZE, Named, Naming, VitConfig};
@@ -300,11 +301,6 @@ fn cut(line: &str) -> String {
         None => line + "\n",
         Some(_) => line.chars().take(COLUMNS - 3).collect::<String>() + "...\n",
     }
-}
-
-/// Names and metadata come from the file: control characters must not reach the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Digits in groups of three.

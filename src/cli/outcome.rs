@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::print;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::train::{Run, Summary};
 use serde::Serialize;
+use std::path::Path;
 
 /// The result of a run as `--json` prints it.
 #[derive(Serialize)]
@@ -78,8 +79,40 @@ struct Seeds<'a> {
     test_accuracy: Option<Spread>,
 }
 
+/// Refuses a `--run-name` of several seeds of which one has its folder already, before any of them is trained.
+pub fn refuse_taken(output: &Path, name: &str, seeds: &[u64]) -> Result<()> {
+    match seeds.iter().map(|seed| output.join(format!("{name}-s{seed}"))).find(|folder| folder.exists()) {
+        None => Ok(()),
+        Some(folder) => {
+            Err(Error::data(folder, "a run of that name is there", "choose another --run-name, or move it"))
+        }
+    }
+}
+
+/// Trains with each seed and prints the results; those there are, and the seeds that are left, when one fails.
+pub fn each_seed(seeds: &[u64], quiet: bool, json: bool, train: impl Fn(u64) -> Result<Outcome>) -> Result<()> {
+    let mut outcomes = Vec::new();
+    for &seed in seeds {
+        if !quiet {
+            print::complain("seed", &format!("{seed}, {} of {}", outcomes.len() + 1, seeds.len()));
+        }
+        match train(seed) {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(error) => {
+                if !outcomes.is_empty() {
+                    print_seeds(&outcomes, json)?;
+                }
+                let left: Vec<String> = seeds[outcomes.len()..].iter().map(u64::to_string).collect();
+                print::complain("seeds", &format!("not finished: {}", left.join(",")));
+                return Err(error);
+            }
+        }
+    }
+    print_seeds(&outcomes, json)
+}
+
 /// Prints the runs of several seeds, at least one, with mean and sample deviation of their accuracies.
-pub fn print_seeds(runs: &[Outcome], json: bool) -> Result<()> {
+fn print_seeds(runs: &[Outcome], json: bool) -> Result<()> {
     let val: Vec<f64> = runs.iter().map(|run| run.best_val_accuracy).collect();
     let test: Option<Vec<f64>> = runs.iter().map(|run| run.test_accuracy).collect();
     let seeds = Seeds { runs, best_val_accuracy: Spread::of(&val), test_accuracy: test.as_deref().map(Spread::of) };

@@ -44,7 +44,7 @@ pub fn header(run: &Run, engine: &Engine, progress: &Progress) {
         progress.say(&format!("augment    {words}"));
     }
     progress.say(&format!("engine     {}, {} decoding threads", engine.words(), run.workers));
-    if let Some(text) = tight(run, engine) {
+    for text in tight(run, engine).into_iter().chain(doubts(config, dataset.train.len())) {
         progress.say(&format!("note       {text}"));
     }
     let layers = config.recipe.layers(&vit.parameters(), &config.no_decay);
@@ -54,6 +54,24 @@ pub fn header(run: &Run, engine: &Engine, progress: &Progress) {
     for note in dataset.notes.iter().chain(&run.notes) {
         progress.say(&format!("note       {note}"));
     }
+}
+
+/// What of the settings is hardly meant.
+fn doubts(config: &TrainConfig, images: usize) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if config.warmup_epochs >= f64::from(config.epochs) && config.epochs > 0 {
+        doubts.push("the warm-up is as long as the run: --lr is never reached".to_string());
+    }
+    let (decay, updates) = (config.recipe.model_ema_decay, f64::from(config.epochs) * config.updates(images) as f64);
+    if config.recipe.model_ema && updates * (1.0 - decay) < 3.0 {
+        doubts.push(format!(
+            "--model-ema-decay {decay} looks back over {:.0} updates, the run has {updates}: the averaged weights, which \
+             are validated and kept, stay near the first; {:.4} would look back over a tenth of it",
+            1.0 / (1.0 - decay),
+            1.0 - 10.0 / updates.max(20.0)
+        ));
+    }
+    doubts
 }
 
 /// Words to the user where a step may not fit into what is free on the card, with the batch that may.
@@ -142,6 +160,10 @@ pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, json: boo
     let updates = u64::from(config.epochs) * per_epoch as u64;
     let schedule = config.schedule(dataset.train.len());
     let rate = |t: u64| schedule.at((t / per_epoch.max(1) as u64) as u32, t);
+    // A rate rises only within an epoch of the warm-up: the highest is the last of one, or the first after.
+    let warm = schedule.warmup_steps.min(updates);
+    let ends = (1..=warm.div_ceil(per_epoch.max(1) as u64).min(10_000)).map(|epoch| epoch * per_epoch as u64 - 1);
+    let candidates = ends.chain([0, warm.saturating_sub(1), warm]).filter(|&t| t < updates.max(1));
     let memory = Memory::estimate(config, &vit, parameters as u64, k);
     let plan = Plan {
         dataset: &dataset.name,
@@ -157,12 +179,12 @@ pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, json: boo
         macs_unpruned: Cost::new(&vit, &config.options(), vit.patches()).macs,
         engine: engine.words(),
         epochs: config.epochs,
-        images_per_update: config.batch_size.saturating_mul(config.recipe.grad_accum),
+        images_per_update: config.batch_size.saturating_mul(config.recipe.grad_accum).min(dataset.train.len()),
         updates_per_epoch: per_epoch,
         updates,
         lr: Rates {
             first: rate(0),
-            peak: (0..updates).map(rate).fold(0.0, f64::max),
+            peak: candidates.map(rate).fold(0.0, f64::max),
             last: rate(updates.saturating_sub(1)),
         },
         parameters_trained: trained,
@@ -212,6 +234,7 @@ pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, json: boo
     ]
     .into_iter()
     .chain(table(&layers))
+    .chain(doubts(config, dataset.train.len()).into_iter().map(|text| format!("note       {text}")))
     .chain(dataset.notes.iter().map(|note| format!("note       {note}")))
     {
         print::line(&line)?;

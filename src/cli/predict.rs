@@ -144,7 +144,7 @@ fn is_image(path: &Path) -> bool {
 /// One line for people.
 fn sentence(prediction: &Prediction) -> String {
     let classes = prediction.top.iter().map(|top| {
-        let name = top.class.clone().unwrap_or_else(|| format!("class {}", top.index));
+        let name = top.class.as_deref().map(print::printable).unwrap_or_else(|| format!("class {}", top.index));
         format!("{name} {:.1} %", 100.0 * top.prob)
     });
     format!("{}: {}", prediction.path, classes.collect::<Vec<_>>().join(", "))

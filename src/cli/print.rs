@@ -15,6 +15,11 @@ pub fn line(text: &str) -> Result<()> {
     }
 }
 
+/// Names and metadata come from the file: control characters must not reach the terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// Writes `value` as one JSON document on one line of stdout.
 pub fn json<T: Serialize>(value: &T) -> Result<()> {
     line(&serde_json::to_string(value).expect("results are plain structures with string keys"))

@@ -149,6 +149,10 @@ pub fn tell(report: &LoadReport) {
     if let Some(note) = report.resampled_note() {
         super::print::complain("notice", &note);
     }
+    if !report.unexpected.is_empty() {
+        let names = report.unexpected.join(", ");
+        super::print::complain("notice", &format!("tensors of the file without a place in the model: {names}"));
+    }
 }
 
 /// What to say when the file's own metadata, or the config of timm or transformers beside it, asks for another

@@ -3,7 +3,7 @@
 
 use super::augment::AugmentFlags;
 use super::options::{Engine, EngineFlags, ImageFlags, PruneFlags, SizeFlags};
-use super::outcome::{Outcome, print_seeds};
+use super::outcome::{Outcome, each_seed, refuse_taken};
 use super::plan::{self, header};
 use super::progress::Progress;
 use super::recipe::RecipeFlags;
@@ -143,7 +143,7 @@ struct TrainFlags {
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Recipe")]
     no_decay: Option<Vec<NoDecay>>,
     /// Label smoothing [default: 0]
-    #[arg(long, value_name = "F", help_heading = "Recipe")]
+    #[arg(long, visible_alias = "smoothing", value_name = "F", help_heading = "Recipe")]
     label_smoothing: Option<f64>,
     /// Share of the image that crops cover [default: 0.08,1]
     #[arg(long, visible_alias = "scale", value_name = "A,B", value_parser = pair, help_heading = "Recipe")]
@@ -220,15 +220,13 @@ pub fn run(args: TrainArgs) -> Result<()> {
         let run = start(&args, config, fell_back, &engine, &stop)?;
         return finish(run, &engine, &args, &stop)?.print(args.json);
     };
-    let mut outcomes = Vec::new();
-    for &seed in seeds {
-        if !args.quiet {
-            print::complain("seed", &format!("{seed}, {} of {}", outcomes.len() + 1, seeds.len()));
-        }
-        let run = start(&args, TrainConfig { seed, ..config.clone() }, fell_back, &engine, &stop)?;
-        outcomes.push(finish(run, &engine, &args, &stop)?);
+    if let Some(name) = &args.run_name {
+        refuse_taken(&args.output, name, seeds)?;
     }
-    print_seeds(&outcomes, args.json)
+    each_seed(seeds, args.quiet, args.json, |seed| {
+        let run = start(&args, TrainConfig { seed, ..config.clone() }, fell_back, &engine, &stop)?;
+        finish(run, &engine, &args, &stop)
+    })
 }
 
 /// Trains a run that is begun or picked up, to its end.

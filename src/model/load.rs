@@ -131,6 +131,15 @@ impl Vit {
             }
         }
         report.unexpected = named.unplaced(params.ids().map(|id| params.name(id)));
+        let elsewhere = |name: &&String| {
+            let name = name.as_str();
+            ["blocks.", "norm_pre.", "fc_norm.", "attn_pool."].iter().any(|part| name.starts_with(part))
+                || name.contains("encoder.layer.")
+        };
+        if let Some(name) = report.unexpected.iter().find(elsewhere) {
+            let reason = format!("tensor {name} belongs to another kind of ViT, which would compute something else");
+            return Err(Error::data(weights.path(), reason, "take weights of timm's plain VisionTransformer"));
+        }
         Ok((Vit { config, options, params, drop_path: None }, report))
     }
 }

@@ -118,7 +118,8 @@ impl<'a> Named<'a> {
             if part? != one {
                 return None;
             }
-            shape[0] = shape[0].checked_add(*one.first()?)?;
+            let rows = *one.first()?;
+            shape[0] = shape[0].checked_add(rows)?;
         }
         Some(shape)
     }

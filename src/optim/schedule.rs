@@ -57,7 +57,18 @@ impl Schedule {
         if let (true, Some(first)) = (warming, self.warmup_lr) {
             return first + step as f64 * ((self.lr - first) / self.warmup_steps as f64);
         }
-        let falls = |times: usize, gamma: f64| (0..times).fold(self.lr, |rate, _| rate * gamma);
+        // One product a fall, until a fall changes nothing any more.
+        let falls = |times: usize, gamma: f64| {
+            let mut rate = self.lr;
+            for _ in 0..times {
+                let next = rate * gamma;
+                if next == rate {
+                    break;
+                }
+                rate = next;
+            }
+            rate
+        };
         let rate = match &self.decay {
             Decay::Constant => self.lr,
             Decay::Step { size, gamma } => falls(epoch.checked_div(*size).unwrap_or(0) as usize, *gamma),

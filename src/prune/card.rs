@@ -3,14 +3,15 @@
 
 use super::scorers::{entropy, l2};
 use super::{Grid, Kept, Pixels, PruneConfig, SaliencyDomain, Scorer, select};
-use crate::device::cuda::{Arena, Gpu, Slice};
+use crate::device::cuda::{Buffer, Gpu, Slice, Store};
 use crate::error::Result;
 use crate::ops::saliency::cuda::{self, LARGEST_PATCH, MOST_PATCHES, Statistic};
+use std::sync::Arc;
 
 /// The kept patches of images (B,h,w,3) on the card, by random numbers of `ids` and `epoch` where luck chooses. `levels`
-/// (3,256) is what the model is fed for each byte. `None` when a card does not choose so: then the host must.
+/// (3,256), all finite, is what the model is fed for each byte. `None` when a card does not choose so: the host must.
 pub fn select_on_card(
-    gpu: &Gpu,
+    gpu: &Arc<Gpu>,
     config: &PruneConfig,
     grid: &Grid,
     rgb: Slice<u8>,
@@ -24,7 +25,7 @@ pub fn select_on_card(
     if k == n || blind {
         return select(config, grid, &Pixels { normalized: &[], rgb: &[], ids, epoch }).map(Some);
     }
-    if n > MOST_PATCHES || grid.patch > LARGEST_PATCH || b == 0 {
+    if n > MOST_PATCHES || grid.patch > LARGEST_PATCH || b == 0 || levels.iter().any(|level| !level.is_finite()) {
         return Ok(None);
     }
     let pixels = grid.patch * grid.patch;
@@ -34,8 +35,10 @@ pub fn select_on_card(
         (Scorer::Entropy, _) => (0..=pixels as u32).map(|count| entropy::term(count, pixels)).collect(),
         _ => Vec::new(),
     };
-    let arena = Arena::new(gpu, (8 * (table.len() + b * n) + 4 * b * k + 4 * 256) as u64)?;
-    let (table, scores, kept) = (arena.upload(&table)?, arena.alloc(b * n)?, arena.alloc(b * k)?);
+    let room = |words| Buffer::new(gpu, words, Store::F32);
+    let (table_room, scores, kept) = (room(2 * table.len())?, room(2 * b * n)?, room(b * k)?);
+    gpu.stream().upload(table_room.doubles(), &table)?;
+    let (table, scores, kept) = (table_room.doubles(), scores.doubles(), kept.words());
     let statistic = match config.scorer {
         Scorer::L2 => Statistic::L2 { squares: table },
         Scorer::Entropy => Statistic::Entropy { terms: table, bins: config.entropy_bins as usize },

@@ -94,8 +94,8 @@ impl Run {
         let vit = Vit::init(shape, config.options(), config.seed);
         let mut run = Self::assemble(config, dataset, dir, vit, workers, notes)?;
         run.progress = run.dir.restore(&checkpoint, &mut run.vit, &mut run.optim)?;
-        if epochs.is_none() {
-            run.config.epochs = run.config.epochs.max(run.progress.epochs);
+        if epochs.is_none() && run.progress.epochs > 0 {
+            run.config.epochs = run.progress.epochs;
         }
         run.schedule = run.config.schedule(run.dataset.train.len());
         if matches!(run.schedule.decay, Decay::Cosine { .. }) && run.progress.epochs != run.config.epochs {

@@ -6,6 +6,7 @@ use dynavit::device::cuda::{Arena, Gpu, Half, Store, Values};
 use dynavit::ops::patchify::{cuda, reference};
 use dynavit::prune::{Grid, Pixels, PruneConfig, Round, SaliencyDomain, Scorer, select, select_on_card};
 use dynavit::rng::{Purpose, Stream};
+use std::sync::Arc;
 
 const BYTES: u64 = 1 << 24;
 
@@ -26,7 +27,7 @@ fn images(b: usize, pixels: usize) -> Vec<u8> {
     (0..b).flat_map(|image| (0..3 * pixels).map(move |_| image)).map(&mut byte).collect()
 }
 
-pub fn check(gpu: &Gpu, half: Half) {
+pub fn check(gpu: &Arc<Gpu>, half: Half) {
     for (b, rows, columns, patch) in [
         (3, 14, 14, 16),
         (1, 1, 2, 16),
@@ -45,7 +46,7 @@ pub fn check(gpu: &Gpu, half: Half) {
     }
 }
 
-fn check_images(gpu: &Gpu, half: Half, grid: Grid, b: usize, rgb: &[u8], norm: Norm) {
+fn check_images(gpu: &Arc<Gpu>, half: Half, grid: Grid, b: usize, rgb: &[u8], norm: Norm) {
     let arena = Arena::new(gpu, BYTES).unwrap();
     let (levels, ids): (_, Vec<u64>) = (levels(norm), (0..b as u64).collect());
     let rgb_card = arena.upload(rgb).unwrap();

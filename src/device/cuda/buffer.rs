@@ -106,6 +106,11 @@ impl Buffer {
         Slice::at(self.address, self.len * self.store.bytes())
     }
 
+    /// The memory of the elements as f64.
+    pub fn doubles(&self) -> Slice<'_, f64> {
+        Slice::at(self.address, self.len * self.store.bytes() / 8)
+    }
+
     /// The bits of the elements, which must be of a 16-bit type.
     pub fn halves(&self) -> Slice<'_, u16> {
         assert_ne!(self.store, Store::F32, "a buffer of another type");

@@ -221,7 +221,7 @@ impl Gpu {
     /// card does not tell its clock, when it is virtual, or for chips that the table lacks.
     ///
     /// FLOPs a clock and multiprocessor are those of the vendor's white papers: Turing 1024, GA100 2048, the smaller
-    /// Ampere and Ada chips 1024 (half of that where a GeForce sums in f32), Hopper 4096.
+    /// Ampere and Ada chips 1024 (a GeForce, which sums in f32 at half of that, is given too much), Hopper 4096.
     pub fn peak_flops(&self) -> Result<Option<f64>> {
         let each = match self.capability {
             (7, 5) | (8, 6) | (8, 9) => 1024.0,

@@ -126,8 +126,9 @@ impl Stream {
         kernel.allow_shared(geometry.shared)?;
         let what = || format!("{} {geometry}", kernel.entry().name);
         let mut profile = self.profile.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = profile.as_ref().map(|_| Event::record(self.stream)).transpose()?;
         let mut pointers: Vec<*mut c_void> = args.iter().map(Arg::pointer).collect();
+        let timed = profile.is_some() && !self.capturing.load(Ordering::Relaxed);
+        let before = timed.then(|| Event::record(self.stream)).transpose()?;
         let ([gx, gy, gz], [bx, by, bz]) = (geometry.grid, geometry.block);
         // SAFETY: there is a pointer to a value of the right size for each parameter, as `check` and the kernel's own
         // comparison with the PTX say; what the kernel does with them is the caller's promise.

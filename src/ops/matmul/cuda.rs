@@ -134,7 +134,7 @@ pub fn backward_dx(
     args.extend([m32, n32, k32].map(Arg::from));
     let name = format!("matmul_bwd_dx{name}{}_{}", tile.suffix(), store.name());
     // SAFETY: the buffers have the lengths of the kernel's contract, checked above; the kernel masks what its tiles hold
-    // beyond m and k.
+    // beyond m and k. Where dx is pre, a thread reads a value before it writes it.
     unsafe { launch(gpu, source(tile, (&ptx::MATMUL_BWD, BACKWARD)), &name, sizes.backward_dx(tile)?, &args) }
 }
 

@@ -3,7 +3,7 @@
 
 use super::reference::Cut;
 use crate::device::cuda::{Arg, Entry, Geometry, Gpu, Kind, Slice, Values, counts, lengths};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::ptx;
 
 const FORWARD: &[(&str, Kind)] = &[
@@ -69,6 +69,9 @@ pub fn from_bytes(
     y: Values,
 ) -> Result<()> {
     let Cut { channels: _, height, width, patch } = cut;
+    if patch == 0 || height % patch != 0 || width % patch != 0 {
+        return Err(Error::shape("patchify", format!("patches of {patch} in images of {height} x {width}")));
+    }
     let b = kept.len().checked_div(k).unwrap_or(0);
     lengths(
         "patchify",

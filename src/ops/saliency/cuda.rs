@@ -108,7 +108,8 @@ pub fn scores(
     unsafe { gpu.stream().launch(&kernel, geometry, &args) }
 }
 
-/// kept (B, k): the k best of each image's n scores, ascending; the lower index wins a tie. No score may be NaN.
+/// kept (B, k): the k best of each image's n scores, ascending; the lower index wins a tie. With a NaN among the scores it is some
+/// other choice.
 pub fn top_k(gpu: &Gpu, scores: Slice<f64>, n: usize, k: usize, kept: Slice<u32>) -> Result<()> {
     if n > MOST_PATCHES || k == 0 || k > n {
         let reason = format!("{k} of {n} patches; a card chooses among at most {MOST_PATCHES}");
@@ -121,6 +122,7 @@ pub fn top_k(gpu: &Gpu, scores: Slice<f64>, n: usize, k: usize, kept: Slice<u32>
     let args: [Arg; 4] = [scores.into(), kept.into(), n.into(), k.into()];
     let kernel = gpu.kernel(&ptx::SALIENCY, Entry::named(ENTRIES, "saliency_top_k"))?;
     // SAFETY: the buffers have the lengths of the kernel's contract, checked above; exactly k scores of an image have
-    // fewer than k better ones, as equal ones are ordered by their index.
+    // fewer than k better ones, as equal ones are ordered by their index; NaN makes that fewer or more, and the kernel
+    // writes no further than k.
     unsafe { gpu.stream().launch(&kernel, geometry, &args) }
 }
