@@ -1,7 +1,8 @@
 //! Images as bytes: scores, selection and patches on the card, which have the bits of the CPU's.
 #![forbid(unsafe_code)]
 
-use dynavit::data::{Norm, transform::normalise};
+use dynavit::data::Norm;
+use dynavit::data::transform::{levels, normalise};
 use dynavit::device::cuda::{Arena, Gpu, Half, Store, Values};
 use dynavit::ops::patchify::{cuda, reference};
 use dynavit::prune::{Grid, Pixels, PruneConfig, Round, SaliencyDomain, Scorer, select, select_on_card};
@@ -9,12 +10,6 @@ use dynavit::rng::{Purpose, Stream};
 use std::sync::Arc;
 
 const BYTES: u64 = 1 << 24;
-
-/// What each byte of each channel is fed as, (3, 256).
-fn levels(norm: Norm) -> Vec<f32> {
-    let all: Vec<u8> = (0..=255).flat_map(|level| [level; 3]).collect();
-    normalise(&all, norm)
-}
 
 /// Noise of three kinds by image: all levels, few of them, and one colour, where every score ties.
 fn images(b: usize, pixels: usize) -> Vec<u8> {
