@@ -5,7 +5,7 @@ mod predict;
 mod report;
 
 pub use predict::{Prediction, Top, predict};
-pub use report::{ClassReport, MacroReport, Report};
+pub use report::{ClassReport, MacroReport, Report, Verdict};
 
 use crate::data::{Batch, Loader, Mode, Sample, TransformConfig, transform};
 use crate::device::Device;

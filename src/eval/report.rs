@@ -3,12 +3,28 @@
 
 use serde::Serialize;
 
-/// Running sums over a split: loss and confusion.
+/// What was measured on a split: every image's verdict, and the confusion they add up to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// Rows are the true classes, columns the predicted ones.
     pub confusion: Vec<Vec<u64>>,
+    /// One an image, in the order of the samples.
+    pub verdicts: Vec<Verdict>,
     loss_sum: f64,
+}
+
+/// What the model said of one image.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Verdict {
+    /// The true class.
+    pub label: usize,
+    /// The class of the largest logit; the first of equals.
+    pub predicted: usize,
+    /// Probability of `predicted`.
+    pub confidence: f64,
+    /// Classes ahead of the true one, so that it is among the n likeliest when this is below n. Of equal logits the
+    /// first is ahead.
+    pub rank: usize,
 }
 
 /// Precision, recall and F1 of one class; a ratio over nothing is 0, as scikit-learn's `zero_division=0`.
@@ -36,7 +52,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
 impl Report {
     /// No images yet.
     pub fn new(classes: usize) -> Self {
-        Report { confusion: vec![vec![0; classes]; classes], loss_sum: 0.0 }
+        Report { confusion: vec![vec![0; classes]; classes], verdicts: Vec::new(), loss_sum: 0.0 }
     }
 
     /// Counts one image: its logits (classes,) and its class. The first of equal logits is the prediction.
@@ -44,8 +60,11 @@ impl Report {
         let best = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
         self.confusion[label][best] += 1;
         let max = f64::from(logits[best]);
-        let log_sum = logits.iter().map(|&z| (f64::from(z) - max).exp()).sum::<f64>().ln() + max;
-        self.loss_sum += log_sum - f64::from(logits[label]);
+        let sum: f64 = logits.iter().map(|&z| (f64::from(z) - max).exp()).sum();
+        self.loss_sum += sum.ln() + max - f64::from(logits[label]);
+        let ahead = |&i: &usize| logits[i] > logits[label] || (logits[i] == logits[label] && i < label);
+        let rank = (0..logits.len()).filter(ahead).count();
+        self.verdicts.push(Verdict { label, predicted: best, confidence: sum.recip(), rank });
     }
 
     /// Images counted.
@@ -102,6 +121,12 @@ mod tests {
         }
         assert_eq!(report.confusion, [[2, 1, 0], [0, 1, 0], [1, 0, 0]]);
         assert_eq!((report.images(), report.accuracy()), (5, 0.6));
+        assert_eq!(
+            report.verdicts.iter().map(|v| (v.predicted, v.rank)).collect::<Vec<_>>()[1..4],
+            [(0, 0), (1, 1), (1, 0)]
+        );
+        let e = std::f64::consts::E;
+        approx::assert_relative_eq!(report.verdicts[0].confidence, e / (e + 2.0), epsilon = 1e-12);
         let per_class = report.per_class();
         assert_eq!((per_class[0].precision, per_class[0].recall, per_class[0].support), (2.0 / 3.0, 2.0 / 3.0, 3));
         assert_eq!((per_class[1].precision, per_class[1].recall, per_class[1].f1), (0.5, 1.0, 2.0 / 3.0));
@@ -116,6 +141,7 @@ mod tests {
         let mut report = Report::new(2);
         report.add(&[3e4, 3e4], 1);
         assert_eq!(report.confusion, [[0, 0], [1, 0]]);
+        assert_eq!(report.verdicts[0], Verdict { label: 1, predicted: 0, confidence: 0.5, rank: 1 });
         approx::assert_relative_eq!(report.loss(), 2f64.ln(), epsilon = 1e-9);
     }
 }
