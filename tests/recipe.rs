@@ -429,3 +429,32 @@ fn a_run_with_dropped_branches_resumes_bit_for_bit() {
     run(folder, &train("plain", "--epochs 2"));
     assert_ne!(model(&torn), model(&in_runs(folder, "plain")));
 }
+
+#[test]
+fn blocks_that_run_again_give_the_same_bits() {
+    let gradient = |full_last_block: bool, recompute: bool| {
+        let config = VitConfig { image_size: 64, depth: 4, ..VitConfig::named("vit_micro_patch16_224", 5).unwrap() };
+        let mut vit = Vit::init(config, VitOptions { full_last_block, ..VitOptions::default() }, 3);
+        (vit.drop_path, vit.recompute) = (Some(DropPath::new(0.3, 9)), recompute);
+        let len = vit.params.flat().len();
+        let recipe = TrainConfig::paper(DatasetName::Voc, "70".parse().unwrap());
+        let (mut optim, mut grads) = (AdamW::new(len, recipe.adamw(), Vec::new()), Tensor::zeros(&[len]));
+        let mut learner = Learner { vit: &mut vit, optim: &mut optim, grads: &mut grads, loss_scale: &mut None };
+        let loss = learner.gradients(&recipe.prune(), noise(4, 64, Norm::Half, 5, 1), 0, 0.0, 1.0).unwrap();
+        (loss, grads.data().to_vec())
+    };
+    for full_last_block in [false, true] {
+        assert_eq!(gradient(full_last_block, true), gradient(full_last_block, false));
+    }
+    let folder = small_sample();
+    let folder = folder.path();
+    run(folder, &train("kept", "--epochs 1 --drop-path 0.3"));
+    run(folder, &train("again", "--epochs 1 --drop-path 0.3 --grad-checkpointing"));
+    assert_eq!(model(&in_runs(folder, "kept")), model(&in_runs(folder, "again")));
+    let memory = |more: &str| -> u64 {
+        let (out, _) = run(folder, &train("plan", &format!("--dry-run --json {more}")));
+        let plan: serde_json::Value = serde_json::from_str(&out).unwrap();
+        plan["estimated_memory"]["activations"].as_u64().unwrap()
+    };
+    assert!(2 * memory("--grad-checkpointing") < memory(""));
+}

@@ -28,7 +28,7 @@ fn vit() -> Vit {
     };
     let specs = [("cls_token", vec![1, 1, 3]), ("head.weight", vec![2, 3]), ("head.bias", vec![2])];
     let params = ParamArena::new(&specs.map(|(name, shape)| (name.to_string(), shape)));
-    Vit { config, options: VitOptions::default(), params, drop_path: None }
+    Vit { config, options: VitOptions::default(), params, drop_path: None, recompute: false }
 }
 
 fn optim() -> AdamW {

@@ -54,6 +54,9 @@ pub struct BenchArgs {
     /// Timed steps; one more warms up
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one)]
     steps: usize,
+    /// Training: blocks keep only their input and run again on the way back
+    #[arg(long)]
+    grad_checkpointing: bool,
     /// On a card: the time of each kernel in one more step
     #[arg(long)]
     kernels: bool,
@@ -96,6 +99,10 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if args.kernels && engine.gpu.is_none() {
         return Err(Error::usage("--kernels", "the CPU engine launches none", "add --device cuda or ptx-vm"));
     }
+    if args.grad_checkpointing && args.what == What::Infer {
+        let reason = "inference keeps nothing to compute again";
+        return Err(Error::usage("--grad-checkpointing", reason, "leave it out, or time train"));
+    }
     let config = args.size.of(VitConfig::named(&args.model, args.classes)?)?;
     let mut options = VitOptions::default();
     set(&mut options.pos, args.prune.pos);
@@ -109,7 +116,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     set(&mut prune.round, args.prune.round);
 
     let k = prune.keep.count(config.patches(), prune.round);
-    let vit = Vit::init(config.clone(), options, 0);
+    let mut vit = Vit::init(config.clone(), options, 0);
+    vit.recompute = args.grad_checkpointing;
     let Measured { mut times, kernels } = measure(args, &prune, vit, &recipe, &engine)?;
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];

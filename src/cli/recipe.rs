@@ -43,6 +43,9 @@ pub struct RecipeFlags {
     /// Chance that the last block drops a branch of an image [default: 0]
     #[arg(long, value_name = "F")]
     pub drop_path: Option<f64>,
+    /// Less memory for a third more work: blocks run again on the way back
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub grad_checkpointing: Option<bool>,
     /// Stop after so many epochs without better validation accuracy
     #[arg(long, value_name = "N")]
     pub patience: Option<u32>,

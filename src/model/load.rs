@@ -71,7 +71,7 @@ impl Vit {
             let name = params.name(id).to_string();
             initialise(&name, params.values_mut(id), seed);
         }
-        Vit { config, options, params, drop_path: None }
+        Vit { config, options, params, drop_path: None, recompute: false }
     }
 
     /// Weights by timm's names or those that `Named` translates. One error lists every missing or mis-shaped tensor;
@@ -140,7 +140,7 @@ impl Vit {
             let reason = format!("tensor {name} belongs to another kind of ViT, which would compute something else");
             return Err(Error::data(weights.path(), reason, "take weights of timm's plain VisionTransformer"));
         }
-        Ok((Vit { config, options, params, drop_path: None }, report))
+        Ok((Vit { config, options, params, drop_path: None, recompute: false }, report))
     }
 }
 

@@ -65,13 +65,16 @@ pub struct VitOptions {
     pub full_last_block: bool,
 }
 
-/// A ViT: its shape, options and parameters.
+/// A ViT: its shape, options and parameters. A clone views the same parameters.
+#[derive(Clone)]
 pub struct Vit {
     pub config: VitConfig,
     pub options: VitOptions,
     pub params: ParamArena,
     /// Which residual branches passes with a tape leave out, as last drawn; passes without one leave out none.
     pub drop_path: Option<DropPath>,
+    /// Whether passes with a tape keep only the input of each block but the last, and run it again on the way back.
+    pub recompute: bool,
 }
 
 impl Vit {
@@ -105,13 +108,18 @@ impl Vit {
         }
         // Without a trained parameter before the head, nothing before it needs a way back.
         let mut body = if self.trains_body() { tape.as_deref_mut() } else { None };
+        let view = self.recompute.then(|| Arc::new(self.clone()));
         let mut x = self.embed(body.as_deref_mut(), images, kept)?;
         for l in 0..self.config.depth {
             let last = l + 1 == self.config.depth;
-            x = if last && !self.options.full_last_block {
-                self.short_block(body.as_deref_mut(), &x, l)?
-            } else {
-                self.block(body.as_deref_mut(), &x, l)?
+            x = match (body.as_deref_mut(), &view) {
+                (tape, _) if last && !self.options.full_last_block => self.short_block(tape, &x, l)?,
+                // The last block is the first on the way back: to keep nothing of it would save nothing.
+                (Some(tape), Some(view)) if !last => {
+                    let view = view.clone();
+                    tape.recomputed(&x, move |tape, x| view.block(Some(tape), x, l))?
+                }
+                (tape, _) => self.block(tape, &x, l)?,
             };
         }
         self.head(tape, &x)

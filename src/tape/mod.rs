@@ -7,6 +7,7 @@
 
 pub mod gradcheck;
 mod params;
+mod recompute;
 
 pub use params::{ParamArena, ParamId};
 
@@ -160,14 +161,21 @@ impl Tape {
         if flat.shape() != params.flat().shape() {
             return Err(Error::shape("tape", format!("gradients of shape {:?}", flat.shape())));
         }
-        let mut grads = Grads { nodes: vec![None; self.records.len()], flat, reached: Vec::new() };
+        let mut grads = Grads { nodes: Vec::new(), flat, reached: Vec::new() };
+        self.walk(output, dy, &mut grads)?;
+        grads.check_coverage(params)
+    }
+
+    /// Runs the records from the last to the first, with the gradients of this tape's activations in `grads.nodes`.
+    fn walk(self, output: &Var, dy: Tensor, grads: &mut Grads) -> Result<()> {
+        grads.nodes = vec![None; self.records.len()];
         grads.add(output.slot, dy)?;
         for (node, record) in self.records.into_iter().enumerate().rev() {
             if let Some(dy) = grads.nodes[node].take() {
-                record.backward.backward(dy, &mut grads)?;
+                record.backward.backward(dy, grads)?;
             }
         }
-        grads.check_coverage(params)
+        Ok(())
     }
 }
 

@@ -13,8 +13,9 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ParamId(pub usize);
 
-/// Named parameters side by side in one flat tensor, in the order of their names' registration.
-#[derive(Debug)]
+/// Named parameters side by side in one flat tensor, in the order of their names' registration. A clone is a view of the
+/// same values, as `var` gives one of a parameter.
+#[derive(Clone, Debug)]
 pub struct ParamArena {
     names: Vec<String>,
     shapes: Vec<Vec<usize>>,

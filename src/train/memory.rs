@@ -25,7 +25,8 @@ impl Memory {
     ///
     /// A block saves, for each token, its input, both norms' outputs, the mixed values and the input of the MLP (5 D),
     /// queries, keys and values (3 D), and the MLP's hidden values before and after GELU (2 F). The short last block
-    /// saves 4 D of them for all tokens. Under a frozen backbone one block's values are held at a time.
+    /// saves 4 D of them for all tokens. Blocks that are run again save their input alone. Under a frozen backbone one
+    /// block's values are held at a time.
     pub fn estimate(config: &TrainConfig, vit: &VitConfig, parameters: u64, k: usize) -> Self {
         let (d, f, b, s) = (vit.width as u64, vit.mlp as u64, config.batch_size as u64, k as u64 + 1);
         let half = matches!(config.precision, Precision::F16 | Precision::Bf16);
@@ -35,8 +36,10 @@ impl Memory {
         let block = s * (8 * d + 2 * f);
         let blocks = match vit.depth as u64 {
             _ if config.recipe.freeze.holds("norm.weight") => 0,
-            depth if config.full_last_block => depth * block,
-            depth => (depth - 1) * block + 4 * s * d,
+            depth => {
+                let each = if config.recipe.grad_checkpointing { s * d } else { block };
+                (depth - 1) * each + if config.full_last_block { block } else { 4 * s * d }
+            }
         };
         let pixels = (vit.image_size * vit.image_size * vit.channels) as u64;
         let copies = 1 + u64::from(config.recipe.model_ema);

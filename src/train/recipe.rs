@@ -32,6 +32,8 @@ pub struct Recipe {
     pub freeze: Freeze,
     /// Probability that the last block leaves a residual branch of an image out; it rises linearly from the first's 0.
     pub drop_path: f64,
+    /// Whether a step keeps only the inputs of the blocks and computes the rest again on the way back.
+    pub grad_checkpointing: bool,
     /// Epochs without a better validation accuracy that end the run.
     pub patience: Option<u32>,
     /// Whether event files are written.
@@ -52,6 +54,7 @@ impl Default for Recipe {
             layer_decay: 1.0,
             freeze: Freeze::None,
             drop_path: 0.0,
+            grad_checkpointing: false,
             patience: None,
             tensorboard: false,
         }
