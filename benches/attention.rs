@@ -4,7 +4,7 @@
 
 mod support;
 
-use dynavit::device::cpu::gemm::{Mat, Write, gemm};
+use dynavit::device::cpu::gemm::{Mat, Operands, Write, gemm};
 use dynavit::model::{Vit, VitConfig, VitOptions};
 use dynavit::ops::{attention, softmax};
 use dynavit::tape::{ParamArena, Tape, Var};
@@ -180,7 +180,7 @@ impl Naive {
     /// `out = alpha * a b` for each head: `a` (rows, inner) and `b` (inner, cols) after the transposes that are asked for.
     fn product(out: &mut [f32], (rows, cols): (usize, usize), a: Operand, b: Operand, alpha: f32) {
         out.par_chunks_mut(rows * cols).enumerate().for_each(|(h, out)| {
-            gemm(out, cols, a.head(h), b.head(h), alpha, Write::Set);
+            gemm(out, cols, a.head(h), b.head(h), alpha, Write::Set, Operands::F32);
         });
     }
 

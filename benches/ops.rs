@@ -2,7 +2,7 @@
 
 mod support;
 
-use dynavit::device::cpu::gemm::{Mat, Panels, Write, par_gemm};
+use dynavit::device::cpu::gemm::{Mat, Operands, Panels, Write, par_gemm};
 use std::hint::black_box;
 use support::{Flags, alternate, peak, prove, timed, values};
 
@@ -53,7 +53,7 @@ fn main() {
 /// Median milliseconds of x W^T, packing W each time and with W packed before.
 fn measure(pool: &rayon::ThreadPool, rounds: usize, (m, n, k): (usize, usize, usize)) -> [f64; 2] {
     let (x, w) = (values(m * k, 1), values(n * k, 2));
-    let pack = || Panels::new(Mat::new(&w, n, k).t());
+    let pack = || Panels::new(Mat::new(&w, n, k).t(), Operands::F32);
     let product = |out: &mut [f32], panels: &Panels| {
         pool.install(|| par_gemm(out, &mut [], Mat::new(&x, m, k), panels, Write::Set, &|_| {}));
     };

@@ -92,7 +92,7 @@ fn values_out_of_range_name_their_flag() {
         refused(folder.path(), &format!("train voc 70 --data x {flag} {value}"), 2, &[flag]);
     }
     // The settings of a file are held to the same rules.
-    for (line, word) in [("threads = 0", "--threads"), ("device = 'cuda'", "--device"), ("precision = 'bf16'", "f32")] {
+    for (line, word) in [("threads = 0", "--threads"), ("device = 'cuda'", "--device"), ("precision = 'f16'", "f32")] {
         put(folder.path(), "c.toml", line);
         refused(folder.path(), "train voc 70 --data x --config c.toml", 2, &[word]);
     }

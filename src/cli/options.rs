@@ -3,6 +3,7 @@
 
 use crate::checkpoint::ModelCard;
 use crate::data::{EvalResize, Interpolation, Norm};
+use crate::device::cpu::gemm::Operands;
 use crate::device::cuda::{Gpu, Store, Target};
 use crate::error::{Error, Result};
 use crate::model::{EmbedMode, PosMode, Vit, VitConfig};
@@ -133,6 +134,8 @@ pub struct Engine {
     pub threads: usize,
     /// The card, when it computes there.
     pub gpu: Option<Arc<Gpu>>,
+    /// How products of the CPU read their operands.
+    operands: Operands,
 }
 
 impl EngineFlags {
@@ -150,7 +153,9 @@ impl EngineFlags {
             .num_threads(threads)
             .build_global()
             .map_err(|error| Error::usage("--threads", error.to_string(), "give a smaller number"))?;
-        Ok(Engine { threads: rayon::current_num_threads(), gpu: self.card()?.map(Arc::new) })
+        let bf16 = self.precision == Some(Precision::Bf16);
+        let operands = if bf16 { Operands::Bf16 } else { Operands::F32 };
+        Ok(Engine { threads: rayon::current_num_threads(), gpu: self.card()?.map(Arc::new), operands })
     }
 
     /// The card to compute on. Under `auto` a card that cannot be used is told and left alone, unless the precision that
@@ -163,7 +168,7 @@ impl EngineFlags {
             Precision::Auto | Precision::F16 => Store::F16,
         };
         let open = |target| Gpu::open(target)?.computing_in(store);
-        let needs_card = matches!(precision, Precision::Bf16 | Precision::F16);
+        let needs_card = precision == Precision::F16;
         let gpu = match self.device.unwrap_or(DeviceName::Auto) {
             DeviceName::Cpu => None,
             DeviceName::Cuda => Some(open(Target::Cuda)?),
@@ -180,7 +185,7 @@ impl EngineFlags {
             },
         };
         if gpu.is_none() && needs_card {
-            return Err(Error::usage("--precision", "the CPU engine computes in f32 only", "use --precision f32"));
+            return Err(Error::usage("--precision", "the CPU engine computes in f32 or bf16", "use --precision f32"));
         }
         Ok(gpu)
     }
@@ -189,12 +194,21 @@ impl EngineFlags {
 impl Engine {
     /// Brings a model to where it is computed.
     pub fn take(&self, vit: &mut Vit) -> Result<()> {
-        self.gpu.as_ref().map_or(Ok(()), |gpu| vit.move_to(gpu))
+        match &self.gpu {
+            Some(gpu) => vit.move_to(gpu),
+            None => {
+                vit.params.set_operands(self.operands);
+                Ok(())
+            }
+        }
     }
 
     /// What was picked, by the names of the flags.
     pub fn choice(&self) -> (DeviceName, Precision) {
-        let Some(gpu) = &self.gpu else { return (DeviceName::Cpu, Precision::F32) };
+        let Some(gpu) = &self.gpu else {
+            let precision = if self.operands == Operands::Bf16 { Precision::Bf16 } else { Precision::F32 };
+            return (DeviceName::Cpu, precision);
+        };
         let device = if gpu.is_virtual() { DeviceName::PtxVm } else { DeviceName::Cuda };
         let precision = match gpu.compute() {
             Store::F32 => Precision::F32,
@@ -208,7 +222,7 @@ impl Engine {
     pub fn words(&self) -> String {
         match &self.gpu {
             Some(gpu) => format!("{} in {}", gpu.name(), gpu.compute().name()),
-            None => format!("cpu in f32, {} threads", self.threads),
+            None => format!("cpu in {}, {} threads", self.operands.words(), self.threads),
         }
     }
 

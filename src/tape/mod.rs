@@ -12,7 +12,7 @@ mod recompute;
 pub use params::{ParamArena, ParamId};
 
 use crate::device::Device;
-use crate::device::cpu::gemm::{Panels, Write};
+use crate::device::cpu::gemm::{Operands, Panels, Write};
 use crate::device::cpu::{PanelCache, vector};
 use crate::device::cuda::Slice;
 use crate::error::{Error, Result};
@@ -59,6 +59,11 @@ impl Var {
             (Slot::Param { offset, len }, Some(cache)) if !training => cache.get((offset, len), make),
             _ => Arc::new(make()),
         }
+    }
+
+    /// How products of the CPU with this parameter read their operands; as they are where this is none.
+    pub fn operands(&self) -> Operands {
+        self.panels.as_ref().map_or(Operands::F32, |cache| cache.operands())
     }
 
     /// The same value and gradient under another shape of equal size.
@@ -389,7 +394,7 @@ mod tests {
         let pack = |w: &Var, training| {
             w.panels(training, || {
                 made.set(made.get() + 1);
-                Panels::new(Mat::new(w.value.data(), w.value.len() / 3, 3))
+                Panels::new(Mat::new(w.value.data(), w.value.len() / 3, 3), w.operands())
             });
             made.get()
         };

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::device::cpu::PanelCache;
+use crate::device::cpu::gemm::Operands;
 use crate::device::cuda::{Gpu, Store};
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -133,7 +134,17 @@ impl ParamArena {
 
     /// Gives back what inference packed of the weights, as before training goes on.
     pub fn forget_panels(&mut self) {
-        self.panels = Arc::default();
+        self.panels = Arc::new(PanelCache::new(self.operands()));
+    }
+
+    /// How products of the CPU read their operands: these parameters, what they are multiplied with, and gradients.
+    pub fn operands(&self) -> Operands {
+        self.panels.operands()
+    }
+
+    /// Sets `operands`, for passes to come.
+    pub fn set_operands(&mut self, operands: Operands) {
+        self.panels = Arc::new(PanelCache::new(operands));
     }
 
     /// Packed weights of the present values.

@@ -4,6 +4,7 @@
 use super::augment::Augmentation;
 use super::recipe::Recipe;
 use crate::data::{EvalResize, Interpolation, LabelPolicy, Norm, SplitPolicy, TransformConfig};
+use crate::device::cpu::gemm::Operands;
 use crate::error::{Error, Result};
 use crate::model::{EmbedMode, PosMode, VitConfig, VitOptions};
 use crate::optim::{AdamWConfig, NoDecay, Schedule};
@@ -54,14 +55,15 @@ pub enum DeviceName {
     PtxVm,
 }
 
-/// Arithmetic of the step: what activations are stored as; statistics, master weights and moments are f32.
+/// Arithmetic of the step: what a card stores activations as, and what the CPU's products read; sums, statistics, master
+/// weights and moments are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// f16 on a card, f32 on the CPU
     Auto,
     F32,
-    /// On cards of compute capability 8.0 and later
+    /// On the CPU the products' operands; on cards of compute capability 8.0 and later
     Bf16,
     /// On cards, with a dynamic loss scale
     F16,
@@ -202,6 +204,12 @@ impl TrainConfig {
             crop_scale: [0.6, 1.0],
             ..Self::paper(DatasetName::Sample, keep)
         }
+    }
+
+    /// How products of the CPU read their operands.
+    pub(super) fn operands(&self) -> Operands {
+        let bf16 = self.precision == Precision::Bf16 && self.device == DeviceName::Cpu;
+        if bf16 { Operands::Bf16 } else { Operands::F32 }
     }
 
     /// Refuses values that no run could use, naming the flag.

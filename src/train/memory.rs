@@ -1,7 +1,7 @@
 //! What a training step holds in memory, by formula: an estimate to plan with, not a measurement.
 #![forbid(unsafe_code)]
 
-use super::config::{Precision, TrainConfig};
+use super::config::{DeviceName, Precision, TrainConfig};
 use crate::model::{EmbedMode, VitConfig};
 use serde::Serialize;
 
@@ -29,7 +29,8 @@ impl Memory {
     /// block's values are held at a time.
     pub fn estimate(config: &TrainConfig, vit: &VitConfig, parameters: u64, k: usize) -> Self {
         let (d, f, b, s) = (vit.width as u64, vit.mlp as u64, config.batch_size as u64, k as u64 + 1);
-        let half = matches!(config.precision, Precision::F16 | Precision::Bf16);
+        // On the CPU only the operands of products are 16 bits wide, while they are multiplied.
+        let half = matches!(config.precision, Precision::F16 | Precision::Bf16) && config.device != DeviceName::Cpu;
         let size = if half { 2 } else { 4 };
         let embedded = if config.embed == EmbedMode::Dense { vit.patches() } else { k } as u64;
         let patches = embedded * (vit.patch * vit.patch * vit.channels) as u64;

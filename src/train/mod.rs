@@ -291,6 +291,7 @@ fn test(run: &Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<Report> {
     let weights = Weights::open(&path)?;
     let (mut vit, _) =
         Vit::load(run.vit.config.clone(), run.vit.options, &weights, HeadPolicy::Require, run.config.seed)?;
+    vit.params.set_operands(run.config.operands());
     if let Some(gpu) = run.gpu() {
         vit.move_to(gpu)?;
     }

@@ -146,6 +146,7 @@ impl Run {
         optim.rates = rates(&layers);
         vit.drop_path = (config.recipe.drop_path > 0.0).then(|| DropPath::new(config.recipe.drop_path, config.seed));
         vit.recompute = config.recipe.grad_checkpointing;
+        vit.params.set_operands(config.operands());
         vit.params.freeze(|name| config.recipe.freeze.holds(name));
         optim.clip_grad = config.recipe.clip_grad;
         optim.average = config.recipe.model_ema.then(|| Average::new(config.recipe.model_ema_decay, vit.params.flat()));

@@ -1,10 +1,11 @@
-//! Matrix products in f32 over strided views, by one thread or by all.
+//! Matrix products with sums in f32 over strided views, by one thread or by all.
 //!
 //! Both operands are packed, then tiles of micro-kernels run over the panels. The order in which an element is summed
 //! depends on the inner size alone, so results do not depend on tiles or on the number of threads.
 #![allow(unsafe_code)]
 
-use super::kernel::{KERNEL, Kernel, Rectangle};
+pub use super::kernel::Operands;
+use super::kernel::{Kernel, Rectangle, kernel};
 use super::pack::{By, Packed};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -84,15 +85,15 @@ unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}
 
-/// Inner sizes are cut into runs of at most this many, so that a panel of b stays in the second cache. The cut depends
+/// Inner sizes are cut into runs of at most this many words, so that a panel of b stays in the second cache. The cut depends
 /// on the inner size alone: it decides the order of a sum.
 const DEPTH: usize = 768;
 
-/// Panels of a that a tile holds at most: each panel of b is read from afar once for so many.
-const TILE_ROWS: usize = 64;
+/// Rows of a tile at most: each panel of b is read from afar once for so many.
+const TILE_ROWS: usize = 384;
 
-/// Panels of b that a tile holds at most, so that the tile of the output stays in the second cache.
-const TILE_COLS: usize = 8;
+/// Columns of a tile at most, so that the tile of the output stays in the second cache.
+const TILE_COLS: usize = 128;
 
 /// Tiles that a product is cut into at least, when it has so many panels, to share it among threads.
 const TILES: usize = 16;
@@ -104,21 +105,22 @@ fn runs(k: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// `out (+)= alpha * a b` on the calling thread, `out` of a.rows rows that begin `row_stride` apart.
-pub fn gemm(out: &mut [f32], row_stride: usize, a: Mat, b: Mat, alpha: f32, write: Write) {
-    let (m, n) = (a.rows, b.cols);
+pub fn gemm(out: &mut [f32], row_stride: usize, a: Mat, b: Mat, alpha: f32, write: Write, operands: Operands) {
+    let (m, n, kernel) = (a.rows, b.cols, kernel(operands));
+    let Kernel { mr, nr, words, .. } = *kernel;
     if m == 0 || n == 0 {
         return;
     }
     assert_eq!(a.cols, b.rows, "inner sizes of a product differ");
     assert!(row_stride >= n && out.len() >= reach(m, n, row_stride), "a product leaves its output");
-    let (a_packed, b_packed) = (Packed::new(a, KERNEL.mr, By::Caller), Packed::new(b.t(), KERNEL.nr, By::Caller));
+    let (a_packed, b_packed) = (Packed::new(a, mr, words, By::Caller), Packed::new(b.t(), nr, words, By::Caller));
     if a.cols == 0 && write == Write::Set {
         out.chunks_mut(row_stride).take(m).for_each(|row| row[..n].fill(0.0));
     }
     let output = Output { c: out.as_mut_ptr(), stride: row_stride, m, n };
-    let (rows, cols) = (0..m.div_ceil(KERNEL.mr), 0..n.div_ceil(KERNEL.nr));
+    let (rows, cols) = (0..m.div_ceil(mr), 0..n.div_ceil(nr));
     // SAFETY: `out` holds m rows of n elements at `row_stride` (asserted above) and is borrowed mutably.
-    unsafe { tile(output, &a_packed, &b_packed, a.cols, rows, cols, alpha, write) }
+    unsafe { tile(kernel, output, &a_packed, &b_packed, rows, cols, alpha, write) }
 }
 
 /// The tile of panels `rows` of a and panels `cols` of b.
@@ -127,17 +129,17 @@ pub fn gemm(out: &mut [f32], row_stride: usize, a: Mat, b: Mat, alpha: f32, writ
 /// `out` must hold the tile's rectangle, which no other thread touches.
 #[allow(clippy::too_many_arguments)]
 unsafe fn tile(
+    kernel: &Kernel,
     out: Output,
     a: &Packed,
     b: &Packed,
-    k: usize,
     rows: Range<usize>,
     cols: Range<usize>,
     alpha: f32,
     write: Write,
 ) {
-    let Kernel { mr, nr, .. } = *KERNEL;
-    for run in runs(k) {
+    let Kernel { mr, nr, .. } = *kernel;
+    for run in runs(a.depth()) {
         let add = write == Write::Add || run.start > 0;
         for j in cols.clone() {
             let b = b.panel(j, run.clone());
@@ -147,7 +149,7 @@ unsafe fn tile(
                 // SAFETY: the rectangle begins inside the output and ends at its borders at the latest.
                 unsafe {
                     let out = Rectangle { c: out.c.add(row * out.stride + col), stride: out.stride, rows, cols };
-                    KERNEL.run(a.panel(i, run.clone()), b, out, alpha, add);
+                    kernel.run(a.panel(i, run.clone()), b, out, alpha, add);
                 }
             }
         }
@@ -155,17 +157,18 @@ unsafe fn tile(
 }
 
 /// Panels a tile holds in each direction, as even as may be.
-fn tiling(row_panels: usize, col_panels: usize) -> (usize, usize) {
+fn tiling(kernel: &Kernel, row_panels: usize, col_panels: usize) -> (usize, usize) {
     let even = |panels: usize, most: usize| panels.div_ceil(panels.div_ceil(most).max(1)).max(1);
-    let rows = even(row_panels, TILE_ROWS);
+    let rows = even(row_panels, TILE_ROWS / kernel.mr);
     let tiles_down = row_panels.div_ceil(rows).max(1);
     let wanted = TILES.div_ceil(tiles_down);
-    (rows, even(col_panels, col_panels.div_ceil(wanted).clamp(1, TILE_COLS)))
+    (rows, even(col_panels, col_panels.div_ceil(wanted).clamp(1, TILE_COLS / kernel.nr)))
 }
 
 /// The right operand of a product, packed once for many products.
 pub struct Panels {
     packed: Packed,
+    operands: Operands,
     /// Inner size.
     k: usize,
     /// Columns.
@@ -173,9 +176,10 @@ pub struct Panels {
 }
 
 impl Panels {
-    /// Packs `b` (k, n) on all threads.
-    pub fn new(b: Mat) -> Self {
-        Panels { packed: Packed::new(b.t(), KERNEL.nr, By::All), k: b.rows, n: b.cols }
+    /// Packs `b` (k, n) on all threads, for products that read both operands so.
+    pub fn new(b: Mat, operands: Operands) -> Self {
+        let Kernel { nr, words, .. } = *kernel(operands);
+        Panels { packed: Packed::new(b.t(), nr, words, By::All), operands, k: b.rows, n: b.cols }
     }
 }
 
@@ -209,9 +213,11 @@ pub fn par_gemm(
     if k == 0 && write == Write::Set {
         out.fill(0.0);
     }
-    let a = Packed::new(a, KERNEL.mr, By::All);
-    let (row_panels, col_panels) = (m.div_ceil(KERNEL.mr), n.div_ceil(KERNEL.nr));
-    let (tile_rows, tile_cols) = tiling(row_panels, col_panels);
+    let kernel = kernel(b.operands);
+    let Kernel { mr, nr, words, .. } = *kernel;
+    let a = Packed::new(a, mr, words, By::All);
+    let (row_panels, col_panels) = (m.div_ceil(mr), n.div_ceil(nr));
+    let (tile_rows, tile_cols) = tiling(kernel, row_panels, col_panels);
     let (tiles_down, tiles_across) = (row_panels.div_ceil(tile_rows), col_panels.div_ceil(tile_cols));
     let output = &Output { c: out.as_mut_ptr(), stride: n, m, n };
     let second = &Output { c: beside.as_mut_ptr(), ..*output };
@@ -220,9 +226,9 @@ pub fn par_gemm(
         let (i, j) = ((index / tiles_across) * tile_rows, (index % tiles_across) * tile_cols);
         let (rows, cols) = (i..(i + tile_rows).min(row_panels), j..(j + tile_cols).min(col_panels));
         // SAFETY: the tiles' rectangles lie inside the output and do not overlap.
-        unsafe { tile(*output, &a, &b.packed, k, rows.clone(), cols.clone(), 1.0, write) };
-        let (column, end) = (cols.start * KERNEL.nr, (cols.end * KERNEL.nr).min(n));
-        for row in rows.start * KERNEL.mr..(rows.end * KERNEL.mr).min(m) {
+        unsafe { tile(kernel, *output, &a, &b.packed, rows.clone(), cols.clone(), 1.0, write) };
+        let (column, end) = (cols.start * nr, (cols.end * nr).min(n));
+        for row in rows.start * mr..(rows.end * mr).min(m) {
             let at = row * n + column;
             // SAFETY: as above; the slices cover this tile's columns of one row, of an output that has them.
             let (values, beside) = unsafe {
@@ -241,7 +247,7 @@ pub fn par_gemm(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::cpu::vector::UNIT_F32;
+    use crate::device::cpu::vector::{UNIT_F32, bf16_bits};
     use crate::rng::{Purpose, Stream};
 
     fn values(len: usize, a: u32) -> Vec<f32> {
@@ -254,29 +260,39 @@ mod tests {
         for (m, n, k) in
             [(0, 3, 2), (1, 1, 1), (2, 3, 0), (7, 5, 3), (3, 4, 0), (33, 197, 31), (197, 33, 64), (300, 1100, 65)]
         {
-            let (a, b) = (values(m * k, 0), values(k * n, 1));
-            let start = values(m * n, 2);
-            for write in [Write::Set, Write::Add] {
-                let mut out = start.clone();
-                let mut twice = vec![0.0; m * n];
-                let panels = Panels::new(Mat::new(&b, k, n));
-                par_gemm(&mut out, &mut twice, Mat::new(&a, m, k), &panels, write, &|segment| {
-                    for (j, (value, twice)) in segment.values.iter_mut().zip(segment.beside).enumerate() {
-                        *value += (segment.row * 1000 + segment.column + j) as f32 * 1e-3;
-                        *twice = 2.0 * *value;
-                    }
-                });
-                assert!(out.iter().zip(&twice).all(|(&x, &y)| 2.0 * x == y), "the second output of ({m},{n},{k})");
-                for i in 0..m {
-                    for j in 0..n {
-                        let mut exact = if write == Write::Add { f64::from(start[i * n + j]) } else { 0.0 };
-                        exact += (0..k).map(|l| f64::from(a[i * k + l]) * f64::from(b[l * n + j])).sum::<f64>();
-                        exact += f64::from((i * 1000 + j) as f32 * 1e-3);
-                        // k products of at most 1, a sum, and the epilogue's rounding.
-                        let budget = (k as f64 + 2.0) * UNIT_F32 * (1.0 + k as f64 + exact.abs());
-                        let got = f64::from(out[i * n + j]);
-                        assert!((got - exact).abs() <= budget, "({m},{n},{k}) at ({i},{j}): {got} not {exact}");
-                    }
+            for operands in [Operands::F32, Operands::Bf16] {
+                check(m, n, k, operands);
+            }
+        }
+    }
+
+    fn check(m: usize, n: usize, k: usize, operands: Operands) {
+        let (a, b) = (values(m * k, 0), values(k * n, 1));
+        let read = |x: f32| match operands {
+            Operands::F32 => f64::from(x),
+            Operands::Bf16 => f64::from(f32::from_bits(u32::from(bf16_bits(x)) << 16)),
+        };
+        let start = values(m * n, 2);
+        for write in [Write::Set, Write::Add] {
+            let mut out = start.clone();
+            let mut twice = vec![0.0; m * n];
+            let panels = Panels::new(Mat::new(&b, k, n), operands);
+            par_gemm(&mut out, &mut twice, Mat::new(&a, m, k), &panels, write, &|segment| {
+                for (j, (value, twice)) in segment.values.iter_mut().zip(segment.beside).enumerate() {
+                    *value += (segment.row * 1000 + segment.column + j) as f32 * 1e-3;
+                    *twice = 2.0 * *value;
+                }
+            });
+            assert!(out.iter().zip(&twice).all(|(&x, &y)| 2.0 * x == y), "the second output of ({m},{n},{k})");
+            for i in 0..m {
+                for j in 0..n {
+                    let mut exact = if write == Write::Add { f64::from(start[i * n + j]) } else { 0.0 };
+                    exact += (0..k).map(|l| read(a[i * k + l]) * read(b[l * n + j])).sum::<f64>();
+                    exact += f64::from((i * 1000 + j) as f32 * 1e-3);
+                    // k products of at most 1, a sum, and the epilogue's rounding.
+                    let budget = (k as f64 + 2.0) * UNIT_F32 * (1.0 + k as f64 + exact.abs());
+                    let got = f64::from(out[i * n + j]);
+                    assert!((got - exact).abs() <= budget, "({m},{n},{k}) at ({i},{j}): {got} not {exact}");
                 }
             }
         }
@@ -286,15 +302,17 @@ mod tests {
     fn bits_do_not_depend_on_the_number_of_threads() {
         let (m, n, k) = (700, 450, 130);
         let (a, b) = (values(m * k, 3), values(k * n, 4));
-        let run = |threads| {
+        let run = |threads, operands| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut out = vec![0.0; m * n];
             pool.install(|| {
-                let panels = Panels::new(Mat::new(&b, k, n));
+                let panels = Panels::new(Mat::new(&b, k, n), operands);
                 par_gemm(&mut out, &mut [], Mat::new(&a, m, k), &panels, Write::Set, &|_| {});
             });
             out.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
         };
-        assert_eq!(run(1), run(3));
+        for operands in [Operands::F32, Operands::Bf16] {
+            assert_eq!(run(1, operands), run(3, operands));
+        }
     }
 }

@@ -1,14 +1,20 @@
 //! Operands of the matrix product laid out as the micro-kernels read them.
 #![forbid(unsafe_code)]
 
-use super::Buffer;
 use super::gemm::Mat;
+use super::kernel::Words;
 use super::transpose::transpose;
+use super::{Buffer, vector};
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Elements of a cache line; the first panel begins on one.
 const LINE: usize = 16;
+
+/// Words of a row that are made and transposed at a time where a word holds a pair.
+const PAIRS: usize = 64;
+/// The widest panel.
+const WIDEST: usize = 32;
 
 /// Who packs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,39 +25,54 @@ pub(super) enum By {
     All,
 }
 
-/// A matrix cut into panels of `width` rows, each stored column by column; a short panel is filled up with zeros.
+/// A matrix cut into panels of `width` rows, each stored word by word along the rows; a short panel is filled up with
+/// zeros, and so is the last pair of an odd row.
 pub(super) struct Packed {
     buffer: Buffer,
     /// Where the first panel begins in the buffer.
     start: usize,
     width: usize,
-    cols: usize,
+    /// Words of a row.
+    depth: usize,
 }
 
 impl Packed {
     /// The panels of `m`.
-    pub fn new(m: Mat, width: usize, by: By) -> Self {
-        let cols = m.cols;
-        let len = m.rows.div_ceil(width) * width * cols;
+    pub fn new(m: Mat, width: usize, words: Words, by: By) -> Self {
+        let depth = if words == Words::Pairs { m.cols.div_ceil(2) } else { m.cols };
+        let len = m.rows.div_ceil(width) * width * depth;
         let mut buffer = Buffer::scratch(len + LINE);
         let start = buffer.as_slice().as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
         let panels = &mut buffer.as_mut_slice()[start..start + len];
         let fill = |(index, out): (usize, &mut [f32])| {
             let first = index * width;
-            pack(m.row_range(first, width.min(m.rows - first)), width, out);
+            let m = m.row_range(first, width.min(m.rows - first));
+            match words {
+                Words::F32 => pack(m, width, out),
+                Words::Rounded => {
+                    pack(m, width, out);
+                    vector::round_bf16(out);
+                }
+                Words::Pairs => pack_pairs(m, width, out),
+            }
         };
         match by {
             _ if len == 0 => {}
-            By::Caller => panels.chunks_exact_mut(width * cols).enumerate().for_each(fill),
-            By::All => panels.par_chunks_exact_mut(width * cols).enumerate().for_each(fill),
+            By::Caller => panels.chunks_exact_mut(width * depth).enumerate().for_each(fill),
+            By::All => panels.par_chunks_exact_mut(width * depth).enumerate().for_each(fill),
         }
-        Packed { buffer, start, width, cols }
+        Packed { buffer, start, width, depth }
     }
 
-    /// Columns `cols` of panel `index`.
-    pub fn panel(&self, index: usize, cols: Range<usize>) -> &[f32] {
-        let first = self.start + index * self.width * self.cols;
-        &self.buffer.as_slice()[first + cols.start * self.width..first + cols.end * self.width]
+    /// Words of a row: the inner size as the kernels count it.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Words `range` of panel `index`.
+    pub fn panel(&self, index: usize, range: Range<usize>) -> &[f32] {
+        let first = self.start + index * self.width * self.depth;
+        &self.buffer.as_slice()[first + range.start * self.width..first + range.end * self.width]
     }
 }
 
@@ -68,4 +89,58 @@ fn pack(m: Mat, width: usize, out: &mut [f32]) {
     }
     assert_eq!(m.col_stride, 1, "rows or columns of a matrix are contiguous");
     transpose(m.data, m.row_stride, m.rows, width, out);
+}
+
+/// `out[l * width + i]` holds m(i, 2 l) and m(i, 2 l + 1) in bf16; zero for what `m` lacks.
+fn pack_pairs(m: Mat, width: usize, out: &mut [f32]) {
+    assert!(width <= WIDEST, "a panel of {width} rows");
+    if m.rows < width {
+        out.fill(0.0);
+    }
+    if m.row_stride == 1 {
+        let column = |l: usize| &m.data[l * m.col_stride..][..m.rows];
+        for (l, out) in out.chunks_exact_mut(width).enumerate() {
+            let high = if 2 * l + 1 < m.cols { column(2 * l + 1) } else { &[0.0; WIDEST][..m.rows] };
+            vector::pair_bf16(column(2 * l), high, &mut out[..m.rows]);
+        }
+        return;
+    }
+    assert_eq!(m.col_stride, 1, "rows or columns of a matrix are contiguous");
+    let mut pairs = [0.0; WIDEST * PAIRS];
+    for (block, out) in out.chunks_mut(width * PAIRS).enumerate() {
+        let first = 2 * PAIRS * block;
+        let len = (m.cols - first).min(2 * PAIRS);
+        for (i, pairs) in pairs.chunks_exact_mut(PAIRS).take(m.rows).enumerate() {
+            vector::pairs_bf16(&m.data[i * m.row_stride + first..][..len], pairs);
+        }
+        transpose(&pairs, PAIRS, m.rows, width, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_lie_where_elements_would() {
+        for (rows, cols) in [(1, 1), (12, 128), (13, 129), (31, 300), (32, 7)] {
+            let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.3).sin()).collect();
+            for m in [Mat::new(&values, rows, cols), Mat::new(&values, cols, rows).t()] {
+                for width in [12, 32] {
+                    let packed = Packed::new(m, width, Words::Pairs, By::Caller);
+                    assert_eq!(packed.depth(), cols.div_ceil(2));
+                    for i in 0..rows.div_ceil(width) * width {
+                        let panel = packed.panel(i / width, 0..packed.depth());
+                        for l in 0..cols.div_ceil(2) * 2 {
+                            let word = panel[l / 2 * width + i % width].to_bits();
+                            let got = if l % 2 == 0 { word as u16 } else { (word >> 16) as u16 };
+                            let inside = i < rows && l < cols;
+                            let want = if inside { m.data[i * m.row_stride + l * m.col_stride] } else { 0.0 };
+                            assert_eq!(got, half::bf16::from_f32(want).to_bits(), "({i}, {l}) of {rows} x {cols}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -24,23 +24,26 @@ pub(super) fn transpose(rows: &[f32], stride: usize, count: usize, width: usize,
     }
 }
 
-/// Transposes what is a multiple of eight columns, for full panels of the widths that it knows; returns how many.
+/// Transposes what is a multiple of eight columns, for full panels of a width that is made of eights and of at most one
+/// four or six; returns how many.
 #[cfg(target_arch = "x86_64")]
 fn eights(rows: &[f32], stride: usize, count: usize, width: usize, out: &mut [f32]) -> usize {
-    if count != width || (width != 6 && width != 16) || !std::arch::is_x86_feature_detected!("avx") {
+    if count != width || !matches!(width % 8, 0 | 4 | 6) || !std::arch::is_x86_feature_detected!("avx") {
         return 0;
     }
     let whole = out.len() / width / 8 * 8;
     for l in (0..whole).step_by(8) {
-        // SAFETY: the processor has AVX. Rows i < width hold eight elements from column l on, since l + 8 is at most the
-        // number of columns (`transpose` asserts that those are inside); `out` holds eight times `width` from l * width.
-        unsafe {
-            let (from, to) = (rows.as_ptr().add(l), out.as_mut_ptr().add(l * width));
-            if width == 16 {
-                avx::eight_rows(from, stride, to, 16);
-                avx::eight_rows(from.add(8 * stride), stride, to.add(8), 16);
-            } else {
-                avx::six_rows(from, stride, to);
+        for first in (0..width).step_by(8) {
+            // SAFETY: the processor has AVX. Rows below `width` hold eight elements from column l on, since l + 8 is at most
+            // the number of columns (`transpose` asserts that those are inside); `out` holds eight times `width` from
+            // l * width, and the rows from `first` on fill what they are given of it.
+            unsafe {
+                let (from, to) = (rows.as_ptr().add(first * stride + l), out.as_mut_ptr().add(l * width + first));
+                match width - first {
+                    4 => avx::four_rows(from, stride, to, width),
+                    6 => avx::six_rows(from, stride, to, width),
+                    _ => avx::eight_rows(from, stride, to, width),
+                }
             }
         }
     }
@@ -95,18 +98,34 @@ mod avx {
         }
     }
 
-    /// Six rows of eight, `stride` apart, become eight columns of six, one after the other.
+    /// Six rows of eight, `stride` apart, become eight columns of six, `to_stride` apart.
     ///
     /// # Safety
     /// All of them are inside `from` and `to`.
     #[target_feature(enable = "avx")]
-    pub(super) unsafe fn six_rows(from: *const f32, stride: usize, to: *mut f32) {
+    pub(super) unsafe fn six_rows(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
         // SAFETY: the caller's promise; rows six and seven repeat the last, so nothing beyond it is read.
         unsafe {
             let rows = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i.min(5) * stride)));
             for (l, column) in transposed(rows).into_iter().enumerate() {
-                _mm_storeu_ps(to.add(l * 6), _mm256_castps256_ps128(column));
-                _mm_storel_epi64(to.add(l * 6 + 4).cast(), _mm_castps_si128(_mm256_extractf128_ps::<1>(column)));
+                _mm_storeu_ps(to.add(l * to_stride), _mm256_castps256_ps128(column));
+                let rest = _mm_castps_si128(_mm256_extractf128_ps::<1>(column));
+                _mm_storel_epi64(to.add(l * to_stride + 4).cast(), rest);
+            }
+        }
+    }
+
+    /// Four rows of eight, `stride` apart, become eight columns of four, `to_stride` apart.
+    ///
+    /// # Safety
+    /// All of them are inside `from` and `to`.
+    #[target_feature(enable = "avx")]
+    pub(super) unsafe fn four_rows(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: the caller's promise; the rows beyond the fourth repeat it, so nothing beyond it is read.
+        unsafe {
+            let rows = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i.min(3) * stride)));
+            for (l, column) in transposed(rows).into_iter().enumerate() {
+                _mm_storeu_ps(to.add(l * to_stride), _mm256_castps256_ps128(column));
             }
         }
     }
@@ -118,7 +137,7 @@ mod tests {
 
     #[test]
     fn panels_hold_the_transpose_and_nothing_else_changes() {
-        for width in [4, 6, 8, 16] {
+        for width in [4, 6, 8, 12, 16, 32] {
             for count in [0, 1, width - 1, width] {
                 for cols in [0, 1, 7, 8, 9, 31, 64] {
                     let stride = cols + 3;

@@ -102,6 +102,14 @@ fn normal(x: f32) -> (f32, f32) {
     (density, 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)))
 }
 
+/// x rounded to bf16, to nearest, ties to even; NaN stays NaN.
+#[inline(always)]
+pub fn bf16_bits(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    (if x.is_nan() { bits >> 16 | 0x40 } else { rounded }) as u16
+}
+
 #[inline(always)]
 fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
@@ -149,6 +157,29 @@ fn reduce2(x: &[f32], y: &[f32], map: impl Fn(f32, f32) -> f32) -> f32 {
 pub(super) use vectorised;
 
 vectorised! {
+    /// Rounds every element to bf16.
+    pub fn round_bf16(x: &mut [f32]) {
+        x.iter_mut().for_each(|x| *x = f32::from_bits(u32::from(bf16_bits(*x)) << 16));
+    }
+
+    /// Words of two bf16: `low` in the lower half, `high` in the upper.
+    pub fn pair_bf16(low: &[f32], high: &[f32], out: &mut [f32]) {
+        for ((out, &low), &high) in out.iter_mut().zip(low).zip(high) {
+            *out = f32::from_bits(u32::from(bf16_bits(low)) | u32::from(bf16_bits(high)) << 16);
+        }
+    }
+
+    /// Words of two neighbours in bf16, the earlier one in the lower half; the last of an odd number has a zero beside it.
+    pub fn pairs_bf16(x: &[f32], out: &mut [f32]) {
+        let (pairs, rest) = x.as_chunks::<2>();
+        for (out, &[low, high]) in out.iter_mut().zip(pairs) {
+            *out = f32::from_bits(u32::from(bf16_bits(low)) | u32::from(bf16_bits(high)) << 16);
+        }
+        if let [last] = rest {
+            out[pairs.len()] = f32::from_bits(u32::from(bf16_bits(*last)));
+        }
+    }
+
     /// The sum of x.
     pub fn sum(x: &[f32]) -> f32 {
         reduce(x, |v| v)

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::reference::Sizes;
-use crate::device::cpu::gemm::{Mat, Write, gemm};
+use crate::device::cpu::gemm::{Mat, Operands as Read, Write, gemm};
 use crate::device::cpu::{Buffer, vector};
 use rayon::prelude::*;
 
@@ -43,14 +43,14 @@ pub fn forward(x: Operands, z: Sizes, y: &mut [f32], lse: &mut [f32]) {
         let [q, k, v] = x.head(z, task / z.heads, task % z.heads);
         let mut scores = Buffer::scratch(z.queries * z.keys);
         let scores = scores.as_mut_slice();
-        gemm(scores, z.keys, q, k.t(), 1.0, Write::Set);
+        gemm(scores, z.keys, q, k.t(), 1.0, Write::Set, Read::F32);
         for (row, lse) in scores.chunks_exact_mut(z.keys).zip(lse) {
             let shift = vector::max(row) * scale(z);
             let sum = vector::exp_scaled_sum(row, scale(z), shift);
             vector::scale(row, 1.0 / sum);
             *lse = shift + sum.ln();
         }
-        gemm(out, z.head_width, Mat::new(scores, z.queries, z.keys), v, 1.0, Write::Set);
+        gemm(out, z.head_width, Mat::new(scores, z.queries, z.keys), v, 1.0, Write::Set, Read::F32);
     });
     y.par_chunks_mut(z.queries * d).enumerate().for_each(|(image, y)| {
         let heads = &heads.as_slice()[image * z.queries * d..][..z.queries * d];
@@ -83,19 +83,19 @@ pub fn backward(x: Operands, z: Sizes, y: &[f32], lse: &[f32], dy: &[f32]) -> Bu
 
         let (mut p, mut ds) = (Buffer::scratch(z.queries * z.keys), Buffer::scratch(z.queries * z.keys));
         let (p, ds) = (p.as_mut_slice(), ds.as_mut_slice());
-        gemm(p, z.keys, q, k.t(), 1.0, Write::Set);
+        gemm(p, z.keys, q, k.t(), 1.0, Write::Set, Read::F32);
         for (row, &lse) in p.chunks_exact_mut(z.keys).zip(&lse[task * z.queries..][..z.queries]) {
             vector::exp_scaled_sum(row, scale(z), lse);
         }
-        gemm(dv, z.head_width, Mat::new(p, z.queries, z.keys).t(), dy_view, 1.0, Write::Set);
-        gemm(ds, z.keys, dy_view, v.t(), 1.0, Write::Set);
+        gemm(dv, z.head_width, Mat::new(p, z.queries, z.keys).t(), dy_view, 1.0, Write::Set, Read::F32);
+        gemm(ds, z.keys, dy_view, v.t(), 1.0, Write::Set, Read::F32);
         for (i, (p, ds)) in p.chunks_exact(z.keys).zip(ds.chunks_exact_mut(z.keys)).enumerate() {
             let delta = vector::dot(&y[i * d..][..z.head_width], &dy[i * d..][..z.head_width]);
             vector::softmax_backward(p, ds, delta);
         }
         let ds = Mat::new(ds, z.queries, z.keys);
-        gemm(dq, z.head_width, ds, k, scale(z), Write::Set);
-        gemm(dk, z.head_width, ds.t(), q, scale(z), Write::Set);
+        gemm(dq, z.head_width, ds, k, scale(z), Write::Set, Read::F32);
+        gemm(dk, z.head_width, ds.t(), q, scale(z), Write::Set, Read::F32);
     });
     heads
 }

@@ -1,7 +1,7 @@
 //! The linear layer on the CPU: tiled products, with bias, residual and GELU while a tile is in cache.
 #![forbid(unsafe_code)]
 
-use crate::device::cpu::gemm::{Mat, Panels, Segment, Write, par_gemm};
+use crate::device::cpu::gemm::{Mat, Operands, Panels, Segment, Write, par_gemm};
 use crate::device::cpu::vector;
 use rayon::prelude::*;
 
@@ -20,8 +20,8 @@ pub enum Finish<'a> {
 }
 
 /// W (n_out, n_in) as the right operand of `forward`.
-pub fn panels(weight: &[f32], n: usize, k: usize) -> Panels {
-    Panels::new(Mat::new(weight, n, k).t())
+pub fn panels(weight: &[f32], n: usize, k: usize, operands: Operands) -> Panels {
+    Panels::new(Mat::new(weight, n, k).t(), operands)
 }
 
 /// y (rows, n_out) = x (rows, n_in) W^T + b, then what `finish` says.
@@ -48,24 +48,42 @@ pub fn forward(x: &[f32], weight: &Panels, bias: &[f32], finish: Finish, y: &mut
 }
 
 /// dx (rows, n_in) = dy (rows, n_out) W.
-pub fn backward_dx(dy: &[f32], weight: &[f32], dx: &mut [f32], n: usize, k: usize) {
+pub fn backward_dx(dy: &[f32], weight: &[f32], dx: &mut [f32], n: usize, k: usize, operands: Operands) {
     let m = dy.len() / n;
-    par_gemm(dx, &mut [], Mat::new(dy, m, n), &Panels::new(Mat::new(weight, n, k)), Write::Set, &|_| {});
+    let weight = Panels::new(Mat::new(weight, n, k), operands);
+    par_gemm(dx, &mut [], Mat::new(dy, m, n), &weight, Write::Set, &|_| {});
 }
 
 /// dx (rows, n_in) = dy (rows, n_out) W gelu'(pre), for an input that was gelu(pre).
-pub fn backward_dx_gelu(dy: &[f32], weight: &[f32], pre: &[f32], dx: &mut [f32], n: usize, k: usize) {
+pub fn backward_dx_gelu(
+    dy: &[f32],
+    weight: &[f32],
+    pre: &[f32],
+    dx: &mut [f32],
+    n: usize,
+    k: usize,
+    operands: Operands,
+) {
     let m = dy.len() / n;
-    par_gemm(dx, &mut [], Mat::new(dy, m, n), &Panels::new(Mat::new(weight, n, k)), Write::Set, &|s| {
+    let weight = Panels::new(Mat::new(weight, n, k), operands);
+    par_gemm(dx, &mut [], Mat::new(dy, m, n), &weight, Write::Set, &|s| {
         let start = s.row * k + s.column;
         vector::gelu_backward(&pre[start..start + s.values.len()], s.values);
     });
 }
 
 /// dW (n_out, n_in) (+)= dy^T x.
-pub fn backward_dweight(dy: &[f32], x: &[f32], dweight: &mut [f32], write: Write, n: usize, k: usize) {
+pub fn backward_dweight(
+    dy: &[f32],
+    x: &[f32],
+    dweight: &mut [f32],
+    write: Write,
+    n: usize,
+    k: usize,
+    operands: Operands,
+) {
     let m = dy.len() / n;
-    par_gemm(dweight, &mut [], Mat::new(dy, m, n).t(), &Panels::new(Mat::new(x, m, k)), write, &|_| {});
+    par_gemm(dweight, &mut [], Mat::new(dy, m, n).t(), &Panels::new(Mat::new(x, m, k), operands), write, &|_| {});
 }
 
 /// db (n_out) += column sums of dy: each task owns a run of columns and adds the rows in order.

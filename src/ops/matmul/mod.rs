@@ -12,6 +12,7 @@ pub mod cuda;
 pub mod reference;
 
 use crate::device::Device;
+use crate::device::cpu::gemm::Operands;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
@@ -29,11 +30,24 @@ pub enum Epilogue<'a> {
 
 struct MatmulBackward {
     x: Tensor,
-    weight: Tensor,
+    weight: Weight,
     dx: Slot,
     dweight: Slot,
     dbias: Slot,
     dresidual: Slot,
+}
+
+/// A weight as the way back reads it.
+pub(super) struct Weight {
+    values: Tensor,
+    /// How products of the CPU read their operands.
+    operands: Operands,
+}
+
+impl Weight {
+    pub(super) fn of(weight: &Var) -> Self {
+        Weight { values: weight.compute().clone(), operands: weight.operands() }
+    }
 }
 
 /// The linear layer. `weight` may be of any rank whose first dimension is n_out; the rest is n_in.
@@ -46,7 +60,7 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, epilo
     let inputs: Vec<&Var> = std::iter::once(x).chain(residual).collect();
     emit(tape, "matmul", y, &inputs, &[weight, bias], |_| MatmulBackward {
         x: x.value.clone(),
-        weight: weight.compute().clone(),
+        weight: Weight::of(weight),
         dx: x.slot,
         dweight: weight.slot,
         dbias: bias.slot,
@@ -88,7 +102,7 @@ pub(super) fn product(
     let gelu = matches!(after, After::Gelu);
     match x.device() {
         Device::Cpu => {
-            let panels = weight.panels(training, || cpu::panels(weight.value.data(), n, k));
+            let panels = weight.panels(training, || cpu::panels(weight.value.data(), n, k, weight.operands()));
             // Without a way back GELU works in place.
             let mut pre = (gelu && training).then(|| x.like(&shape)).transpose()?;
             let (first, finish) = match (after, &mut pre) {
@@ -116,21 +130,23 @@ pub(super) fn product(
 }
 
 /// (m, n, k) of the layer that made g (..., n) with weights of n rows.
-fn sizes(g: &Tensor, weight: &Tensor) -> Sizes {
-    let n = weight.shape()[0];
-    Sizes { m: g.len() / n, n, k: weight.len() / n }
+fn sizes(g: &Tensor, weight: &Weight) -> Sizes {
+    let n = weight.values.shape()[0];
+    Sizes { m: g.len() / n, n, k: weight.values.len() / n }
 }
 
 /// Gives g W, in the shape of x, to x's slot.
-pub(super) fn input_gradient(g: &Tensor, weight: &Tensor, x: &Tensor, dx: Slot, grads: &mut Grads) -> Result<()> {
+pub(super) fn input_gradient(g: &Tensor, weight: &Weight, x: &Tensor, dx: Slot, grads: &mut Grads) -> Result<()> {
     if !grads.wanted(dx) {
         return Ok(());
     }
     let mut gradient = x.like(x.shape())?;
     let sizes = sizes(g, weight);
     match g.device() {
-        Device::Cpu => cpu::backward_dx(g.data(), weight.data(), gradient.data_mut(), sizes.n, sizes.k),
-        Device::Cuda => cuda::backward_dx(g.gpu(), sizes, g.values(), weight.values(), None, gradient.values())?,
+        Device::Cpu => {
+            cpu::backward_dx(g.data(), weight.values.data(), gradient.data_mut(), sizes.n, sizes.k, weight.operands)
+        }
+        Device::Cuda => cuda::backward_dx(g.gpu(), sizes, g.values(), weight.values.values(), None, gradient.values())?,
     }
     grads.add(dx, gradient)
 }
@@ -138,7 +154,7 @@ pub(super) fn input_gradient(g: &Tensor, weight: &Tensor, x: &Tensor, dx: Slot, 
 /// The gradient of `pre`, whose GELU was the layer's input: (g W) gelu'(pre), whose rows' sum goes to `dbias`.
 pub(super) fn gelu_gradient(
     g: &Tensor,
-    weight: &Tensor,
+    weight: &Weight,
     pre: &Tensor,
     dbias: Slot,
     grads: &mut Grads,
@@ -147,14 +163,15 @@ pub(super) fn gelu_gradient(
     let sizes = sizes(g, weight);
     match g.device() {
         Device::Cpu => {
-            cpu::backward_dx_gelu(g.data(), weight.data(), pre.data(), gradient.data_mut(), sizes.n, sizes.k);
+            let (weight, operands) = (weight.values.data(), weight.operands);
+            cpu::backward_dx_gelu(g.data(), weight, pre.data(), gradient.data_mut(), sizes.n, sizes.k, operands);
             grads.param_add(dbias, |sum| cpu::backward_dbias_add(gradient.data(), sum));
         }
         Device::Cuda => {
             let gpu = g.gpu();
             let partial = g.like_f32(&[cuda::gelu_partial_len(sizes)])?;
             let gelu = GeluBackward { pre: pre.values(), partial: partial.floats() };
-            cuda::backward_dx(gpu, sizes, g.values(), weight.values(), Some(gelu), gradient.values())?;
+            cuda::backward_dx(gpu, sizes, g.values(), weight.values.values(), Some(gelu), gradient.values())?;
             let [(dbias, write)] = grads.param_slices([dbias])?;
             cuda::reduce_dbias(gpu, partial.floats(), dbias, write)?;
         }
@@ -176,11 +193,11 @@ pub(super) fn bias_gradient(g: &Tensor, dbias: Slot, grads: &mut Grads) -> Resul
 }
 
 /// Adds g^T x to a weight's gradient.
-pub(super) fn weight_gradient(g: &Tensor, x: &Tensor, weight: &Tensor, dweight: Slot, grads: &mut Grads) -> Result<()> {
+pub(super) fn weight_gradient(g: &Tensor, x: &Tensor, weight: &Weight, dweight: Slot, grads: &mut Grads) -> Result<()> {
     let sizes = sizes(g, weight);
     match g.device() {
         Device::Cpu => grads.param_put(dweight, |sum, write| {
-            cpu::backward_dweight(g.data(), x.data(), sum, write, sizes.n, sizes.k);
+            cpu::backward_dweight(g.data(), x.data(), sum, write, sizes.n, sizes.k, weight.operands);
         }),
         Device::Cuda => {
             let [(dweight, write)] = grads.param_slices([dweight])?;

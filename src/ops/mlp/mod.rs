@@ -12,7 +12,7 @@
 
 pub mod reference;
 
-use super::matmul::{After, bias_gradient, gelu_gradient, input_gradient, product, weight_gradient};
+use super::matmul::{After, Weight, bias_gradient, gelu_gradient, input_gradient, product, weight_gradient};
 use crate::error::Result;
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
@@ -30,7 +30,7 @@ struct MlpBackward {
     x: Tensor,
     pre: Tensor,
     hidden: Tensor,
-    weights: [Tensor; 2],
+    weights: [Weight; 2],
     dx: Slot,
     dweights: [Slot; 2],
     dbiases: [Slot; 2],
@@ -49,7 +49,7 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, layers: Layers, residual: Optio
         x: x.value.clone(),
         pre: pre.expect("a product that trains keeps the input of its GELU"),
         hidden,
-        weights: [weight1.compute().clone(), weight2.compute().clone()],
+        weights: [Weight::of(weight1), Weight::of(weight2)],
         dx: x.slot,
         dweights: [weight1.slot, weight2.slot],
         dbiases: [bias1.slot, bias2.slot],

@@ -1,0 +1,250 @@
+//! The micro-kernels of the matrix product: one small rectangle of the output, held in registers.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+use std::sync::LazyLock;
+
+/// The most elements of a rectangle.
+const MOST: usize = 384;
+
+/// In what type the operands of a product are read. Sums are f32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Operands {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to bf16, to nearest, ties to even.
+    Bf16,
+}
+
+impl Operands {
+    /// The type, and how this processor multiplies it where that is worth a word.
+    pub fn words(self) -> &'static str {
+        match (self, kernel(self).words) {
+            (Operands::F32, _) => "f32",
+            (Operands::Bf16, Words::Pairs) => "bf16",
+            (Operands::Bf16, _) => "bf16 (this processor multiplies it as f32: no faster)",
+        }
+    }
+}
+
+/// What a word (32 bits) of a panel holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Words {
+    /// An element.
+    F32,
+    /// An element rounded to bf16, as f32.
+    Rounded,
+    /// Two elements in bf16 that are neighbours in the inner dimension, the earlier one in the lower half.
+    Pairs,
+}
+
+/// `c[i * stride + j] (+)= alpha * sum over l < k of a[l * mr + i] * b[l * nr + j]`, where a product of words that hold
+/// pairs is the sum of two products.
+///
+/// # Safety
+/// `a` and `b` hold k * mr and k * nr readable words; `c` reaches mr rows of nr writable elements, `stride` apart; the
+/// processor has the instructions that the kernel was compiled for.
+type Run = unsafe fn(k: usize, a: *const f32, b: *const f32, c: *mut f32, stride: usize, alpha: f32, add: bool);
+
+/// A micro-kernel, the size of its rectangle, and the panels that it reads.
+pub(super) struct Kernel {
+    /// Rows.
+    pub mr: usize,
+    /// Columns.
+    pub nr: usize,
+    pub words: Words,
+    run: Run,
+}
+
+/// The best kernel of this processor for operands read so.
+pub(super) fn kernel(operands: Operands) -> &'static Kernel {
+    static BEST: LazyLock<[Kernel; 2]> = LazyLock::new(|| {
+        [Operands::F32, Operands::Bf16].map(|operands| candidates(operands).next().expect("plain loops run anywhere"))
+    });
+    &BEST[operands as usize]
+}
+
+/// The kernels that this processor can run, the best first. Sums run over the inner dimension in order, with one rounding
+/// a step, in all that fuse: those for f32 give the same bits with AVX2 as with AVX-512.
+fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
+    let words = if operands == Operands::F32 { Words::F32 } else { Words::Rounded };
+    let mut found = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        if operands == Operands::Bf16 && has!("avx512f") && has!("avx512bf16") {
+            found.push(Kernel { mr: avx512::MR, nr: avx512::NR, words: Words::Pairs, run: avx512::run_pairs });
+        }
+        if has!("avx512f") {
+            found.push(Kernel { mr: avx512::MR, nr: avx512::NR, words, run: avx512::run });
+        }
+        if has!("avx2") && has!("fma") {
+            found.push(Kernel { mr: 6, nr: 16, words, run: avx2::run });
+        }
+    }
+    found.push(Kernel { mr: 4, nr: 8, words, run: run_portable::<4, 8> });
+    found.into_iter()
+}
+
+/// The rectangle of the output that a call covers: where it begins and how much of it is inside the output.
+pub(super) struct Rectangle {
+    pub c: *mut f32,
+    /// Elements from row to row.
+    pub stride: usize,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+impl Kernel {
+    /// Adds to (or sets) a rectangle from packed panels `a` (k, mr) and `b` (k, nr). What the panels hold beyond the
+    /// rectangle is computed and dropped, so that an element's bits do not depend on where a tile ends.
+    ///
+    /// # Safety
+    /// `out.c` reaches `out.rows` rows of `out.cols` writable elements that no other thread touches.
+    pub unsafe fn run(&self, a: &[f32], b: &[f32], out: Rectangle, alpha: f32, add: bool) {
+        let Kernel { mr, nr, run, .. } = *self;
+        let k = a.len() / mr;
+        assert!(a.len() == k * mr && b.len() == k * nr && out.rows <= mr && out.cols <= nr, "panels do not fit");
+        assert!(mr * nr <= MOST, "a rectangle of {mr} x {nr}");
+        if out.rows == mr && out.cols == nr {
+            // SAFETY: the panels' lengths are asserted above, the whole rectangle is the caller's promise, and
+            // `candidates` offers `run` only where the processor has what it takes.
+            unsafe { run(k, a.as_ptr(), b.as_ptr(), out.c, out.stride, alpha, add) };
+            return;
+        }
+        let mut whole = [0.0; MOST];
+        // SAFETY: as above; the output is `whole`, which holds mr * nr elements.
+        unsafe { run(k, a.as_ptr(), b.as_ptr(), whole.as_mut_ptr(), nr, alpha, false) };
+        for (i, row) in whole.chunks_exact(nr).take(out.rows).enumerate() {
+            // SAFETY: row i of the rectangle holds `cols` writable elements by the caller's promise.
+            let c = unsafe { std::slice::from_raw_parts_mut(out.c.add(i * out.stride), out.cols) };
+            for (c, &value) in c.iter_mut().zip(row) {
+                *c = if add { *c + value } else { value };
+            }
+        }
+    }
+}
+
+/// Plain loops that the compiler turns into whatever vectors the target has.
+///
+/// # Safety
+/// See `Run`.
+unsafe fn run_portable<const MR: usize, const NR: usize>(
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    alpha: f32,
+    add: bool,
+) {
+    // SAFETY: the caller promises these lengths.
+    let (a, b) = unsafe { (std::slice::from_raw_parts(a, k * MR), std::slice::from_raw_parts(b, k * NR)) };
+    let mut sums = [[0.0f32; NR]; MR];
+    for (a, b) in a.chunks_exact(MR).zip(b.chunks_exact(NR)) {
+        for (sums, &x) in sums.iter_mut().zip(a) {
+            for (sum, &y) in sums.iter_mut().zip(b) {
+                *sum = if cfg!(target_arch = "aarch64") { x.mul_add(y, *sum) } else { *sum + x * y };
+            }
+        }
+    }
+    for (i, sums) in sums.iter().enumerate() {
+        // SAFETY: the caller promises MR rows of NR elements.
+        let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * stride), NR) };
+        for (c, &sum) in c.iter_mut().zip(sums) {
+            *c = if add { *c + alpha * sum } else { alpha * sum };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::cpu::vector::{UNIT_F32, bf16_bits};
+
+    /// The elements that a word stands for, in the order of the inner dimension.
+    fn elements(word: f32, words: Words) -> Vec<f64> {
+        let half = |bits: u32| f64::from(f32::from_bits(bits << 16));
+        match words {
+            Words::F32 | Words::Rounded => vec![f64::from(word)],
+            Words::Pairs => vec![half(word.to_bits() & 0xffff), half(word.to_bits() >> 16)],
+        }
+    }
+
+    /// Words for a panel, from values of at most 1.
+    fn panel(len: usize, words: Words, value: impl Fn(usize) -> f32) -> Vec<f32> {
+        let bits = |i| u32::from(bf16_bits(value(i)));
+        (0..len)
+            .map(|i| match words {
+                Words::F32 => value(i),
+                Words::Rounded => f32::from_bits(bits(i) << 16),
+                Words::Pairs => f32::from_bits(bits(2 * i) | bits(2 * i + 1) << 16),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn kernels_match_loops_inside_the_rectangle_and_touch_nothing_else() {
+        for kernel in [Operands::F32, Operands::Bf16].into_iter().flat_map(candidates) {
+            let (mr, nr, stride, words) = (kernel.mr, kernel.nr, kernel.nr + 3, kernel.words);
+            for (rows, cols) in [(mr, nr), (1, nr), (mr, 1), (mr - 1, nr - 1)] {
+                for k in [0, 1, 7, 64] {
+                    let a = panel(k * mr, words, |i| (i as f32 * 0.37).sin());
+                    let b = panel(k * nr, words, |i| (i as f32 * 0.71).cos());
+                    for add in [false, true] {
+                        let start: Vec<f32> = (0..mr * stride).map(|i| i as f32 * 1e-2).collect();
+                        let mut c = start.clone();
+                        let out = Rectangle { c: c.as_mut_ptr(), stride, rows, cols };
+                        // SAFETY: `c` holds mr rows of `stride` elements and belongs to this test.
+                        unsafe { kernel.run(&a, &b, out, 0.5, add) };
+                        for (at, (&got, &old)) in c.iter().zip(&start).enumerate() {
+                            let (i, j) = (at / stride, at % stride);
+                            if i >= rows || j >= cols {
+                                assert_eq!(got, old, "element ({i},{j}) is outside");
+                                continue;
+                            }
+                            let terms = (0..k).flat_map(|l| {
+                                let (a, b) = (elements(a[l * mr + i], words), elements(b[l * nr + j], words));
+                                a.into_iter().zip(b).map(|(a, b)| a * b).collect::<Vec<_>>()
+                            });
+                            let terms: Vec<f64> = terms.collect();
+                            let exact = 0.5 * terms.iter().sum::<f64>() + if add { f64::from(old) } else { 0.0 };
+                            let n = terms.len() as f64;
+                            let budget = (n + 2.0) * UNIT_F32 * (0.5 * n + f64::from(old) + 1.0);
+                            assert!((f64::from(got) - exact).abs() <= budget, "({i},{j}): {got} not {exact}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn kernels_that_fuse_give_the_same_bits() {
+        let (m, n, k) = (12, 32, 50);
+        let (x, y) =
+            (|i: usize, l: usize| ((i * k + l) as f32 * 0.37).sin(), |l: usize, j: usize| ((l * n + j) as f32).cos());
+        let product = |kernel: &Kernel| {
+            let mut c = vec![0.0; m * n];
+            for (row, col) in
+                (0..m).step_by(kernel.mr).flat_map(|row| (0..n).step_by(kernel.nr).map(move |col| (row, col)))
+            {
+                let a: Vec<f32> = (0..k * kernel.mr).map(|at| x(row + at % kernel.mr, at / kernel.mr)).collect();
+                let b: Vec<f32> = (0..k * kernel.nr).map(|at| y(at / kernel.nr, col + at % kernel.nr)).collect();
+                let out = Rectangle { c: c[row * n + col..].as_mut_ptr(), stride: n, rows: kernel.mr, cols: kernel.nr };
+                // SAFETY: m and n are multiples of every kernel's rectangle, so each lies inside `c`.
+                unsafe { kernel.run(&a, &b, out, 1.0, false) };
+            }
+            c.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+        };
+        let fused: Vec<Kernel> = candidates(Operands::F32).filter(|kernel| kernel.mr != 4).collect();
+        for pair in fused.windows(2) {
+            assert_eq!(product(&pair[0]), product(&pair[1]));
+        }
+    }
+}
