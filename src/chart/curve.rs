@@ -24,7 +24,7 @@ pub fn curve(title: &str, [x_name, y_name]: [&str; 2], lines: &[Line], marks: &[
     let x_top = all().map(|(x, _)| x).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
     let y_top = all().map(|(_, y)| y).fold(0.0, f64::max).max(f64::MIN_POSITIVE) * 1.04;
     let (x, y) = (|v: f64| left + width * v / x_top, |v: f64| base - height * v / y_top);
-    let mut svg = Svg::new(left + width + 30.0, base + 56.0 + 20.0 * lines.len() as f64);
+    let mut svg = Svg::new(left + width + 70.0, base + 56.0 + 20.0 * lines.len() as f64);
     let ink = "#1a1a1a";
     svg.text((16.0, 26.0), 15.0, Anchor::Start, ink, title);
     for value in ticks(y_top, 6) {

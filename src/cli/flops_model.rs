@@ -82,8 +82,7 @@ pub fn ratio(config: &VitConfig, options: &VitOptions, k: usize) -> Each<f64> {
 /// The fit for people.
 pub fn fit_table(fits: &Each<Fit>) -> String {
     let base = fits.macs.base;
-    let mut text =
-        format!("alpha S^2 + beta S + gamma, fitted over S = 2 to {base}; weights of Eq. 10 at S = {base}\n");
+    let mut text = format!("alpha S^2 + beta S + gamma over S = 2 to {base}; weights of Eq. 10 at S = {base}\n");
     let _ = writeln!(
         text,
         "{:15} {:>9} {:>11} {:>11} {:>7} {:>7} {:>7} {:>6}",
