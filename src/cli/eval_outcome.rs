@@ -205,7 +205,7 @@ pub fn table(outcome: &Outcome) -> String {
         text.push_str("\nmost confused\n");
     }
     for Confused { class, predicted, images, share } in outcome.confused.iter().take(SHOWN) {
-        let _ = writeln!(text, "{class} taken for {predicted}: {images} images, {:.1} % of the class", 100.0 * share);
+        let _ = writeln!(text, "{class} taken for {predicted}: {images}, {:.1} % of the class", 100.0 * share);
     }
     text.trim_end().to_owned()
 }
