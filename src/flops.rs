@@ -3,6 +3,10 @@
 //! All counts are multiply-accumulates (MACs), exact integers; a MAC is two FLOPs. `docs/readings.md` defines them.
 #![forbid(unsafe_code)]
 
+mod fit;
+
+pub use fit::Fit;
+
 use crate::model::{EmbedMode, VitConfig, VitOptions};
 
 /// The cost of one image, in MACs, by each convention.

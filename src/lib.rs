@@ -5,6 +5,7 @@
 //!
 //! # Rooms, in reading order
 //! - [`rng`], [`error`]: counter-based random numbers, and the one error type with its exit codes.
+//! - [`chart`]: pictures of numbers as SVG, and letters for captions.
 //! - [`device`]: where memory comes from and how it is computed on: buffers, products, vector mathematics.
 //! - [`tensor`]: shaped windows into shared buffers, and the comparator of the tests.
 //! - [`tape`]: what ran, in order; the walk back; the flat arena of parameters; finite differences.
@@ -32,6 +33,7 @@
 //! - No `unsafe` outside `device`, the launches in an op's `cuda.rs`, and the memory map of `weights`.
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+pub mod chart;
 pub mod checkpoint;
 pub mod cli;
 pub mod data;

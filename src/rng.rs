@@ -36,6 +36,8 @@ pub enum Purpose {
     Mix = 24,
     /// Greyscale: a = epoch, b = sample.
     Greyscale = 25,
+    /// Noise of corrupted images: b = sample.
+    Corrupt = 26,
     /// Residual branches left out in training: a = epoch, b = sample.
     DropPath = 40,
     /// Values of the reference fixtures: a = tensor number.

@@ -5,33 +5,12 @@ mod support;
 
 use dynavit::data::augment::rand_augment::Op;
 use dynavit::data::augment::{enhance, erase, mix};
-use dynavit::data::decode::Picture;
 use dynavit::data::{Batch, Interpolation};
 use dynavit::ops::cross_entropy;
-use dynavit::rng::Purpose;
 use dynavit::tape::Var;
 use dynavit::tensor::Tensor;
 use serde_json::Value;
-use support::{generated, hex, json, noise};
-
-const WIDTH: usize = 37;
-const HEIGHT: usize = 29;
-
-fn picture(name: &str) -> Picture {
-    let noise = noise(Purpose::FixtureAugment, 0, WIDTH * HEIGHT * 3);
-    let smooth = |i: usize| {
-        let (y, x, c) = (i / (WIDTH * 3), i / 3 % WIDTH, i % 3);
-        ((x * (5 + c) + y * (7 - 2 * c)) % 301 * 255 / 300) as u8
-    };
-    let pixels = match name {
-        "noise" => noise,
-        "smooth" => (0..noise.len()).map(smooth).collect(),
-        "narrow" => noise.iter().map(|v| v / 4 + 60).collect(),
-        "flat" => [7, 200, 90].repeat(WIDTH * HEIGHT),
-        other => panic!("unknown image {other}"),
-    };
-    Picture { width: WIDTH, height: HEIGHT, pixels }
-}
+use support::{augment_picture as picture, generated, hex, json};
 
 /// The rows of a part, as words.
 fn rows(facts: &Value, part: &str, least: usize) -> Vec<Vec<String>> {

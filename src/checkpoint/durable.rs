@@ -39,7 +39,7 @@ pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Replaces the contents of a file, or makes it: readers see the old bytes or the new ones.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = neighbour(path);
     remove_if_there(&temporary)?;
     write_new(&temporary, bytes)?;

@@ -19,6 +19,7 @@ mod tensorboard;
 #[cfg(test)]
 mod tests;
 
+pub use durable::replace;
 pub use resolve::{card_of, resolve};
 
 use crate::data::TransformConfig;

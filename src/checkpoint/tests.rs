@@ -76,6 +76,7 @@ fn card() -> ModelCard {
             crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
             flip: 0.5,
             augment: Default::default(),
+            corrupt: None,
         },
         prune: PruneConfig {
             keep: "70".parse().unwrap(),

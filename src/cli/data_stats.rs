@@ -4,6 +4,7 @@
 use super::data::SetFlags;
 use super::print;
 use super::progress::bar;
+use crate::checkpoint::replace;
 use crate::data::{Dataset, Sample, stats};
 use crate::error::{Error, Result};
 use crate::train::Stop;
@@ -119,20 +120,12 @@ pub fn stats(args: &StatsArgs, stop: &Stop) -> Result<()> {
     if args.json { print::json(&outcome) } else { print::line(&table(&outcome)) }
 }
 
-/// Writes the contact sheet beside its place, then moves it there.
+/// Writes the contact sheet; readers see all of it or nothing.
 fn write_sheet(dataset: &Dataset, columns: usize, path: &Path) -> Result<()> {
     let sheet = stats::contact_sheet(dataset, columns)?;
     let failed =
         |e: image::ImageError| Error::data(path, e.to_string(), "name a file ending in .png that can be written");
-    let image = image::RgbImage::from_raw(sheet.width as u32, sheet.height as u32, sheet.pixels);
-    let image = image.ok_or_else(|| Error::data(path, "the sheet has no pixels", "report this"))?;
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    image.write_to(&mut bytes, image::ImageFormat::Png).map_err(failed)?;
-    let draft = path.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::write(&draft, bytes.into_inner()).and_then(|()| std::fs::rename(&draft, path)).map_err(|e| {
-        let _ = std::fs::remove_file(&draft);
-        Error::io(path, &e)
-    })
+    replace(path, &sheet.png().map_err(failed)?)
 }
 
 /// The statistics for people.

@@ -1,17 +1,19 @@
 //! `dynavit eval`: a checkpoint on a split, without augmentation.
 #![forbid(unsafe_code)]
 
+use super::eval_outcome::{About, Condition, Outcome, Split, conditions_csv, conditions_table, table};
 use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags, set};
+use super::progress::bar;
 use super::{cache, print, source};
-use crate::data::{Dataset, LabelPolicy, SplitPolicy};
+use crate::checkpoint::replace;
+use crate::data::corrupt::{Corruption, Corruptions};
+use crate::data::{Dataset, LabelPolicy, Sample, SplitPolicy, TransformConfig};
 use crate::error::{Error, Result};
-use crate::eval::{ClassReport, Feed, MacroReport, Report, evaluate};
+use crate::eval::{Feed, Report, Subject, evaluate, files};
 use crate::model::{HeadPolicy, Vit};
 use crate::prune::Keep;
 use crate::train::{DatasetName, Stop, TrainConfig};
-use clap::{Args, ValueEnum};
-use serde::Serialize;
-use std::fmt::Write;
+use clap::Args;
 use std::path::{Path, PathBuf};
 
 /// Flags of `eval`.
@@ -20,6 +22,18 @@ use std::path::{Path, PathBuf};
 Examples:
   dynavit eval voc 70 --checkpoint runs/voc-k70-l2-s42-20260101-120000
   dynavit eval voc 50 --checkpoint model.safetensors --split test --json
+  dynavit eval voc 70 --checkpoint RUN --report out
+  dynavit eval voc 70 --checkpoint RUN --corrupt noise:3
+  dynavit eval voc 70 --checkpoint RUN --corrupt all --report out
+
+--report writes confusion.csv and .svg, calibration.svg, predictions.csv (rank:
+classes ahead of the true one), mistakes.png and report.json.
+
+--corrupt takes noise, blur, jpeg, contrast and brightness (ImageNet-C's, with
+its constants) at severities 1 to 5: noise:3, noise:1..5,blur:2, noise, all.
+Images are corrupted after the resize, before patches are scored. One corruption
+is reported in full; of several there is a table, and the report is that of the
+clean images.
 
 Model, classes, preprocessing and scorer come from the checkpoint; a flag
 overrides them. A checkpoint inside a run knows its data set too.")]
@@ -50,9 +64,15 @@ pub struct EvalArgs {
     /// Images in a batch [default: the run's, or 32]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     batch_size: Option<usize>,
-    /// Seed of the random scorer [default: the checkpoint's]
+    /// Seed of the random scorer and of noise [default: the checkpoint's]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Corrupt the images: KIND, KIND:N, KIND:N..M or all, with commas between
+    #[arg(long, value_name = "LIST")]
+    corrupt: Option<Corruptions>,
+    /// Write the report's files into this folder, which is made
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
     #[command(flatten)]
     prune: PruneFlags,
     #[command(flatten)]
@@ -78,41 +98,6 @@ pub fn at_least_one(text: &str) -> std::result::Result<usize, String> {
 fn some_threads(text: &str) -> std::result::Result<usize, String> {
     let most = crate::train::MAX_THREADS;
     at_least_one(text).ok().filter(|&n| n <= most).ok_or_else(|| format!("a whole number from 1 to {most} is needed"))
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Split {
-    Train,
-    Val,
-    Test,
-}
-
-/// The result as `--json` prints it.
-#[derive(Serialize)]
-struct Outcome {
-    model: String,
-    dataset: String,
-    split: Split,
-    keep: f64,
-    scorer: crate::prune::Scorer,
-    seq_len: usize,
-    images: usize,
-    accuracy: f64,
-    loss: f64,
-    classes: Vec<String>,
-    per_class: Vec<Named>,
-    #[serde(rename = "macro")]
-    macro_average: MacroReport,
-    /// Rows are the true classes, columns the predicted ones.
-    confusion: Vec<Vec<u64>>,
-}
-
-#[derive(Serialize)]
-struct Named {
-    class: String,
-    #[serde(flatten)]
-    report: ClassReport,
 }
 
 /// Evaluates, and prints the report.
@@ -150,30 +135,120 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let (mut vit, report) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
     source::tell(&report);
     engine.take(&mut vit)?;
-    let workers = engine.workers(args.workers);
-    let feed =
-        Feed { transform: &card.transform, batch_size: args.batch_size.or(run_batch_size).unwrap_or(32), workers };
-    let report = evaluate(&vit, &card.prune, samples, feed, &mut |_| match stop.requested() {
-        true => Err(Error::Interrupted { saved: "nothing was measured".into() }),
-        false => Ok(()),
-    })?;
-    let per_class = dataset.classes.iter().cloned().zip(report.per_class());
-    let outcome = Outcome {
+    let job = Job {
+        vit: &vit,
+        prune: &card.prune,
+        transform: &card.transform,
+        samples,
+        batch_size: args.batch_size.or(run_batch_size).unwrap_or(32),
+        workers: engine.workers(args.workers),
+        stop: &stop,
+    };
+    let (device, precision) = engine.choice();
+    let about = About {
         model: card.model.name.clone(),
         dataset: dataset.name.clone(),
         split: args.split,
         keep: args.keep.percent(),
         scorer: card.prune.scorer,
         seq_len: 1 + args.keep.count(card.model.patches(), card.prune.round),
-        images: report.images(),
-        accuracy: report.accuracy(),
-        loss: report.loss(),
-        classes: dataset.classes.clone(),
-        per_class: per_class.map(|(class, report)| Named { class, report }).collect(),
-        macro_average: report.macro_average(),
-        confusion: report.confusion.clone(),
+        device,
+        precision,
     };
-    if args.json { print::json(&outcome) } else { print::line(&table(&outcome, &report)) }
+    finish(&args, &job, &dataset, about)
+}
+
+/// Everything that an evaluation needs, whatever is done to the images.
+struct Job<'a> {
+    vit: &'a Vit,
+    prune: &'a crate::prune::PruneConfig,
+    transform: &'a TransformConfig,
+    samples: &'a [Sample],
+    batch_size: usize,
+    workers: usize,
+    stop: &'a Stop,
+}
+
+impl Job<'_> {
+    /// Evaluates on images that are corrupted so; `done` tells what an interrupt leaves behind.
+    fn run(&self, corrupt: Option<Corruption>, done: &str) -> Result<(Report, TransformConfig)> {
+        let transform = TransformConfig { corrupt, ..self.transform.clone() };
+        let feed = Feed { transform: &transform, batch_size: self.batch_size, workers: self.workers };
+        let bar = bar(false, &corrupt.map_or("evaluating".into(), |corruption| corruption.to_string()), "images");
+        let report = evaluate(self.vit, self.prune, self.samples, feed, &mut |images| {
+            bar.show(images as u64, self.samples.len() as u64);
+            match self.stop.requested() {
+                true => Err(Error::Interrupted { saved: done.into() }),
+                false => Ok(()),
+            }
+        });
+        bar.clear();
+        Ok((report?, transform))
+    }
+}
+
+/// Evaluates under every condition asked for, and tells it. Of several conditions the clean images come first and are the
+/// report; what is done is on disk, or printed, when an interrupt comes.
+fn finish(args: &EvalArgs, job: &Job, dataset: &Dataset, about: About) -> Result<()> {
+    let mut corruptions = args.corrupt.clone().map_or(Vec::new(), |list| list.0);
+    corruptions.iter_mut().for_each(|corruption| corruption.seed = job.prune.seed);
+    if let Some(folder) = &args.report {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e))?;
+    }
+    let single = corruptions.len() < 2;
+    let first = if single { corruptions.first().copied() } else { None };
+    let (report, transform) = job.run(first, "nothing was measured")?;
+    let mut outcome = Outcome::new(about, &dataset.classes, &report, first);
+    if let Some(folder) = &args.report {
+        let title = outcome.title();
+        let subject = Subject { title: &title, dataset, samples: job.samples, transform: &transform };
+        for (name, bytes) in files(&report, &subject)? {
+            replace(&folder.join(name), &bytes)?;
+        }
+    }
+    if !single {
+        let of = corruptions.len();
+        let mut rows = vec![Condition::new(None, &report)];
+        tell(&rows[0], 0, of);
+        for corruption in corruptions {
+            let done = match &args.report {
+                Some(folder) => format!("{} of {of} corruptions are in {}", rows.len() - 1, folder.display()),
+                None => format!("{} of {of} corruptions were measured", rows.len() - 1),
+            };
+            match job.run(Some(corruption), &done) {
+                Ok((report, _)) => rows.push(Condition::new(Some(corruption), &report)),
+                Err(error @ Error::Interrupted { .. }) => {
+                    if !args.json {
+                        print::line(&conditions_table(&rows))?;
+                    }
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            }
+            tell(&rows[rows.len() - 1], rows.len() - 1, of);
+            if let Some(folder) = &args.report {
+                replace(&folder.join("corruptions.csv"), conditions_csv(&rows).as_bytes())?;
+            }
+        }
+        outcome.compare(rows);
+    }
+    if let Some(folder) = &args.report {
+        let text = serde_json::to_string_pretty(&outcome).expect("results are plain structures with string keys");
+        replace(&folder.join("report.json"), text.as_bytes())?;
+    }
+    if args.json {
+        return print::json(&outcome);
+    }
+    let mut text = table(&outcome);
+    if let Some(rows) = &outcome.corruptions {
+        text += &format!("\n\n{}", conditions_table(rows));
+    }
+    print::line(&text)
+}
+
+/// One line of progress, since each condition takes a while.
+fn tell(row: &Condition, done: usize, of: usize) {
+    print::complain(&row.name(), &format!("accuracy {:.2} % ({done} of {of} corruptions)", 100.0 * row.accuracy));
 }
 
 /// The data set, as the flags say, else as the run that holds the checkpoint says; and that run's batch size.
@@ -247,38 +322,4 @@ fn same_classes(names: &[String], count: usize, dataset: &Dataset, file: &Path) 
     let theirs = if names.is_empty() { format!("{count} unnamed classes") } else { names.join(", ") };
     let reason = format!("its classes are {theirs}, those of {} are {}", dataset.name, ours.join(", "));
     Err(Error::data(file, reason, "evaluate it on the data set it was trained on"))
-}
-
-/// The report for people.
-fn table(outcome: &Outcome, report: &Report) -> String {
-    let width = outcome.classes.iter().map(|class| class.chars().count()).max().unwrap_or(0).max(9);
-    let split = outcome.split.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
-    let mut text = format!(
-        "{} on {} ({}), K = {} %, S = {}: {} images\n",
-        outcome.model, outcome.dataset, split, outcome.keep, outcome.seq_len, outcome.images
-    );
-    let _ = writeln!(text, "accuracy {:.2} %, loss {:.4}\n", 100.0 * outcome.accuracy, outcome.loss);
-    let _ = writeln!(text, "{:width$} {:>10} {:>10} {:>10} {:>8}", "class", "precision", "recall", "F1", "support");
-    for Named { class, report: c } in &outcome.per_class {
-        let _ =
-            writeln!(text, "{class:width$} {:>10.4} {:>10.4} {:>10.4} {:>8}", c.precision, c.recall, c.f1, c.support);
-    }
-    let mean = &outcome.macro_average;
-    let _ = writeln!(
-        text,
-        "{:width$} {:>10.4} {:>10.4} {:>10.4} {:>8}\n",
-        "macro avg",
-        mean.precision,
-        mean.recall,
-        mean.f1,
-        report.images()
-    );
-    let cell = outcome.images.to_string().len().max(3) + 1;
-    let _ = write!(text, "{:width$}", "true \\ predicted");
-    let _ = writeln!(text, "  (columns in the order of the rows)");
-    for (class, row) in outcome.classes.iter().zip(&report.confusion) {
-        let cells: String = row.iter().map(|n| format!("{n:>cell$}")).collect();
-        let _ = writeln!(text, "{class:width$}{cells}");
-    }
-    text.trim_end().to_owned()
 }

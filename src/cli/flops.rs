@@ -1,17 +1,27 @@
 //! `dynavit flops`: what a forward pass of one image costs, by the conventions of the papers and tools.
 #![forbid(unsafe_code)]
 
+use super::flops_model::{Each, eq10, fit_table, fits, ratio, ratio_table, write_curve};
 use super::options::SizeFlags;
 use crate::error::{Error, Result};
-use crate::flops::Cost;
+use crate::flops::{Cost, Fit};
 use crate::model::{EmbedMode, VitConfig, VitOptions};
 use crate::prune::{Keep, Round};
 use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 
 /// Flags of `dynavit flops`.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  dynavit flops --keep 30,50,70,90,100 --ratio
+  dynavit flops --fit                      alpha, beta, gamma and Eq. 10
+  dynavit flops --model vit_small_patch16_224 --img-size 384 --curve gmacs.svg
+  dynavit flops --seq-len 119 --json
+
+All counts are multiply-adds (MACs) of one image; FLOPs are twice that.")]
 pub struct FlopsArgs {
     /// Model to count
     #[arg(long, value_name = "NAME", default_value = "vit_base_patch16_224")]
@@ -56,6 +66,15 @@ pub struct FlopsArgs {
         action = clap::ArgAction::Set
     )]
     full_last_block: bool,
+    /// Fit alpha S^2 + beta S + gamma to each count, and tell Eq. 10's ratios
+    #[arg(long)]
+    fit: bool,
+    /// Tell each count relative to that at K = 100
+    #[arg(long)]
+    ratio: bool,
+    /// Write the counts over every S, as a picture or a table
+    #[arg(long, value_name = "FILE.svg|csv")]
+    curve: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -67,6 +86,8 @@ struct Document {
     model: String,
     classes: usize,
     rows: Vec<Row>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fit: Option<Each<Fit>>,
 }
 
 #[derive(Serialize)]
@@ -79,6 +100,12 @@ struct Row {
     fvcore_unfused: u64,
     fvcore_fused: u64,
     macs_executed: u64,
+    /// Counts relative to those at K = 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio: Option<Each<f64>>,
+    /// The same by the paper's Eq. 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eq10: Option<Each<f64>>,
     #[serde(skip)]
     label: String,
 }
@@ -87,12 +114,33 @@ struct Row {
 pub fn run(args: &FlopsArgs) -> Result<()> {
     let config = config(args)?;
     let options = VitOptions { embed: args.embed, full_last_block: args.full_last_block, ..VitOptions::default() };
-    let rows = rows(args, &config, &options)?;
+    let mut rows = rows(args, &config, &options)?;
+    let fit = if args.fit { Some(fits(&config, &options)?) } else { None };
+    for row in &mut rows {
+        row.ratio = args.ratio.then(|| ratio(&config, &options, row.seq_len - 1));
+        row.eq10 = fit.as_ref().map(|fits| eq10(fits, row.seq_len));
+    }
+    if let Some(path) = &args.curve {
+        let words =
+            |row: &Row| if row.keep.is_some() { format!("K = {} %", row.label) } else { row.seq_len.to_string() };
+        let marks: Vec<_> = rows.iter().map(|row| (row.seq_len as f64, words(row))).collect();
+        write_curve(path, &config, &options, &marks)?;
+    }
     let text = if args.json {
-        let document = Document { model: config.name, classes: config.classes, rows };
+        let document = Document { model: config.name, classes: config.classes, rows, fit };
         serde_json::to_string(&document).expect("numbers and strings always become JSON")
     } else {
-        table(&config, &options, &rows)
+        let mut text = table(&config, &options, &rows);
+        let part = |title: &str, of: fn(&Row) -> Option<Each<f64>>| {
+            let rows: Vec<_> = rows.iter().filter_map(|row| Some((row.label.clone(), row.seq_len, of(row)?))).collect();
+            if rows.is_empty() { String::new() } else { format!("\n\n{}", ratio_table(title, &rows)) }
+        };
+        text += &part("counts relative to those at K = 100", |row| row.ratio);
+        if let Some(fits) = &fit {
+            text += &format!("\n\n{}", fit_table(fits));
+            text += &part("Eq. 10: cost relative to K = 100", |row| row.eq10);
+        }
+        text
     };
     match writeln!(std::io::stdout(), "{text}") {
         // A reader that has seen enough is no error.
@@ -136,6 +184,8 @@ fn row(keep: Option<f64>, label: String, k: usize, config: &VitConfig, options: 
         fvcore_unfused: cost.fvcore_unfused,
         fvcore_fused: cost.fvcore_fused,
         macs_executed: cost.executed,
+        ratio: None,
+        eq10: None,
         label,
     }
 }
@@ -222,7 +272,7 @@ mod tests {
     #[test]
     fn json_has_the_agreed_keys_in_order() {
         let (config, _, rows) = counted("--keep 70").unwrap();
-        let document = Document { model: config.name, classes: config.classes, rows };
+        let document = Document { model: config.name, classes: config.classes, rows, fit: None };
         let text = serde_json::to_string(&document).unwrap();
         let start = r#"{"model":"vit_base_patch16_224","classes":5,"rows":[{"keep":70.0,"seq_len":138,"macs":121"#;
         assert!(text.starts_with(start), "{text}");

@@ -12,7 +12,9 @@ mod data_download;
 mod data_stats;
 mod doctor;
 mod eval;
+mod eval_outcome;
 mod flops;
+mod flops_model;
 mod inspect;
 mod options;
 mod outcome;
@@ -103,7 +105,8 @@ fn command() -> clap::Command {
                 // A negative number is a bad value of its flag, not an unknown flag.
                 let arg = arg.allow_negative_numbers(true);
                 let variable = match (name.as_str(), long.as_str()) {
-                    ("flops" | "inspect" | "data" | "weights" | "completions" | "bench", _) | ("eval", "split") => {
+                    ("flops" | "inspect" | "data" | "weights" | "completions" | "bench", _)
+                    | ("eval", "split" | "corrupt" | "report") => {
                         return arg;
                     }
                     (_, "config" | "resume" | "run-name" | "seeds") => return arg,

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 pub mod annotation;
 pub mod augment;
 mod cifar100;
+pub mod corrupt;
 pub mod decode;
 mod folder;
+pub mod jpeg;
 mod loader;
 mod manifest;
 mod noise;
@@ -20,6 +22,7 @@ pub mod pack;
 pub mod pickle;
 pub mod resize;
 pub mod sample;
+pub mod sheet;
 mod source;
 pub mod split;
 pub mod stats;
@@ -64,6 +67,11 @@ impl Dataset {
     /// but the notes. The hash says whether two runs saw the same data; it does not depend on where the data lies.
     pub fn manifest_json(&self) -> Result<String> {
         manifest::json(self)
+    }
+
+    /// Where an image lies, from the root on, with slashes: as the manifest names it.
+    pub fn place(&self, sample: &Sample) -> String {
+        manifest::relative(&self.root, &sample.source.place())
     }
 
     /// A data set without a sample so far.
@@ -193,6 +201,9 @@ pub struct TransformConfig {
     /// More for training images. No part of a checkpoint, since nothing but training reads it.
     #[serde(skip)]
     pub augment: Augment,
+    /// What is done to images after the resize when they are evaluated. No part of a checkpoint either.
+    #[serde(skip)]
+    pub corrupt: Option<corrupt::Corruption>,
 }
 
 /// Whether images are augmented.

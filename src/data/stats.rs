@@ -98,7 +98,7 @@ pub fn contact_sheet(dataset: &Dataset, columns: usize) -> Result<Picture> {
     }
     let step = THUMB + GAP;
     let (width, height) = (columns * step + GAP, rows * step + GAP);
-    let mut sheet = Picture { width, height, pixels: vec![255; width * height * 3] };
+    let mut sheet = Picture::white(width, height);
     let mut chosen = Vec::new();
     for row in 0..rows {
         let class = dataset.train.iter().filter(|sample| sample.label == row);
@@ -109,10 +109,7 @@ pub fn contact_sheet(dataset: &Dataset, columns: usize) -> Result<Picture> {
         Ok((*row, *column, resize(&picture, Crop::whole(&picture), THUMB, THUMB, Interpolation::Bilinear)))
     };
     for (row, column, thumb) in chosen.par_iter().map(thumb).collect::<Result<Vec<_>>>()? {
-        for (y, line) in thumb.chunks_exact(THUMB * 3).enumerate() {
-            let begin = ((row * step + GAP + y) * width + column * step + GAP) * 3;
-            sheet.pixels[begin..begin + THUMB * 3].copy_from_slice(line);
-        }
+        sheet.place(column * step + GAP, row * step + GAP, THUMB, &thumb);
     }
     Ok(sheet)
 }

@@ -33,6 +33,7 @@ impl TransformConfig {
             crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
             flip: 0.5,
             augment: Augment::default(),
+            corrupt: None,
         }
     }
 
@@ -68,8 +69,8 @@ pub fn load(source: &Source, id: u64, config: &TransformConfig, mode: Mode) -> R
     Ok((image, rgb))
 }
 
-/// Everything before the normalisation, in training crop, resize, flips and what is done to 8-bit pixels:
-/// (image_size, image_size, 3). Random numbers depend on the mode's seed and epoch and on `id`.
+/// Everything before the normalisation: in training crop, resize, flips and what is done to 8-bit pixels, else resize and
+/// corruption. (image_size, image_size, 3). Random numbers depend on the mode's seed and epoch and on `id`.
 pub fn apply(picture: &Picture, id: u64, config: &TransformConfig, mode: Mode) -> Vec<u8> {
     let side = config.image_size;
     match (mode, config.eval_resize) {
@@ -83,8 +84,17 @@ pub fn apply(picture: &Picture, id: u64, config: &TransformConfig, mode: Mode) -
             config.augment.pixels(&mut picture, config.interpolation, config.norm, seed, epoch, id as u32);
             picture.pixels
         }
-        (Mode::Eval, EvalResize::Squash) => resize(picture, Crop::whole(picture), side, side, config.interpolation),
-        (Mode::Eval, EvalResize::Crop) => resize_then_crop(picture, side, config.interpolation),
+        (Mode::Eval, how) => {
+            let rgb = match how {
+                EvalResize::Squash => resize(picture, Crop::whole(picture), side, side, config.interpolation),
+                EvalResize::Crop => resize_then_crop(picture, side, config.interpolation),
+            };
+            let mut picture = Picture { width: side, height: side, pixels: rgb };
+            if let Some(corruption) = config.corrupt {
+                corruption.apply(&mut picture, id);
+            }
+            picture.pixels
+        }
     }
 }
 

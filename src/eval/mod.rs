@@ -1,9 +1,15 @@
-//! Measuring a model: accuracy, loss, per-class report, and the predictions for single images.
+//! Measuring a model: accuracy, loss, per-class report, calibration, mistakes, and the predictions for single images.
 #![forbid(unsafe_code)]
 
+mod calibration;
+mod files;
+mod mistakes;
 mod predict;
 mod report;
 
+pub use calibration::{BINS, Bin, Calibration};
+pub use files::{Subject, field, files};
+pub use mistakes::{Pair, mistakes_sheet};
 pub use predict::{Prediction, Top, predict};
 pub use report::{ClassReport, MacroReport, Report, Verdict};
 

@@ -37,7 +37,7 @@ pub struct ClassReport {
     pub support: u64,
 }
 
-/// Unweighted means over the classes.
+/// An average over the classes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct MacroReport {
     pub precision: f64,
@@ -99,10 +99,34 @@ impl Report {
             .collect()
     }
 
-    /// Means over the classes.
+    /// Share of images whose class is among the n likeliest.
+    pub fn top(&self, n: usize) -> f64 {
+        ratio(self.verdicts.iter().filter(|verdict| verdict.rank < n).count() as u64, self.verdicts.len() as u64)
+    }
+
+    /// Means over the classes, each counting alike.
     pub fn macro_average(&self) -> MacroReport {
+        self.average(|_| 1.0)
+    }
+
+    /// Means over the classes, each counting as often as it has images.
+    pub fn weighted_average(&self) -> MacroReport {
+        self.average(|class| class.support as f64)
+    }
+
+    /// The measures over all decisions, whatever their class: of single labels each is the accuracy.
+    pub fn micro_average(&self) -> MacroReport {
+        let accuracy = self.accuracy();
+        MacroReport { precision: accuracy, recall: accuracy, f1: accuracy }
+    }
+
+    fn average(&self, weight: fn(&ClassReport) -> f64) -> MacroReport {
         let classes = self.per_class();
-        let mean = |of: fn(&ClassReport) -> f64| classes.iter().map(of).sum::<f64>() / classes.len().max(1) as f64;
+        let all = classes.iter().map(weight).sum::<f64>();
+        let mean = |of: fn(&ClassReport) -> f64| {
+            let sum: f64 = classes.iter().map(|class| of(class) * weight(class)).sum();
+            if all == 0.0 { 0.0 } else { sum / all }
+        };
         MacroReport { precision: mean(|c| c.precision), recall: mean(|c| c.recall), f1: mean(|c| c.f1) }
     }
 }

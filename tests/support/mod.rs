@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code, reason = "each test crate uses its own part")]
 
+use dynavit::data::decode::Picture;
 use dynavit::rng::{Purpose, Stream};
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
@@ -88,4 +89,23 @@ pub fn noise(purpose: Purpose, image: u32, len: usize) -> Vec<u8> {
 /// SHA-256 in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// An image of augment.json by its name, 37 x 29.
+pub fn augment_picture(name: &str) -> Picture {
+    const WIDTH: usize = 37;
+    const HEIGHT: usize = 29;
+    let noise = noise(Purpose::FixtureAugment, 0, WIDTH * HEIGHT * 3);
+    let smooth = |i: usize| {
+        let (y, x, c) = (i / (WIDTH * 3), i / 3 % WIDTH, i % 3);
+        ((x * (5 + c) + y * (7 - 2 * c)) % 301 * 255 / 300) as u8
+    };
+    let pixels = match name {
+        "noise" => noise,
+        "smooth" => (0..noise.len()).map(smooth).collect(),
+        "narrow" => noise.iter().map(|v| v / 4 + 60).collect(),
+        "flat" => [7, 200, 90].repeat(WIDTH * HEIGHT),
+        other => panic!("unknown image {other}"),
+    };
+    Picture { width: WIDTH, height: HEIGHT, pixels }
 }
