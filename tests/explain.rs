@@ -24,7 +24,7 @@ fn picture(number: u32, height: usize, width: usize) -> Vec<u8> {
     let byte = noise(Purpose::FixtureExplain, number, height * width * 3);
     let value = |(i, byte): (usize, u8)| {
         let (y, x, c) = (i / 3 / width, i / 3 % width, i % 3);
-        ((67 * (y / 13) + 101 * (x / 17) + 89 * c + 31 * number as usize) % 240) as u8 + byte / 16
+        ((67 * (y / 29) + 101 * (x / 37) + 89 * c + 31 * number as usize) % 240) as u8 + byte / 16
     };
     byte.into_iter().enumerate().map(value).collect()
 }

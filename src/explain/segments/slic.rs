@@ -18,10 +18,16 @@ type Centre = [f64; 5];
 /// About `count` segments of rgb (h, w, 3). A larger compactness makes them squarer.
 pub fn slic(rgb: &[u8], height: usize, width: usize, count: usize, compactness: f64) -> Segments {
     let colours = colours(rgb, compactness);
-    let (mut centres, step) = grid_centres(height, width, count);
+    let [(top, down), (left, right)] = regular_grid(height, width, count);
+    let rows = (top..height).step_by(down);
+    let place = |y: usize| (left..width).step_by(right).map(move |x| [y as f64, x as f64, 0.0, 0.0, 0.0]);
+    let mut centres: Vec<Centre> = rows.flat_map(place).collect();
+    // Distances are measured in steps of the grid that was asked for, windows in steps of the one that fitted.
+    let weight = 1.0 / (down.max(right) as f64).powi(2);
+    let window = regular_grid(height, width, centres.len()).map(|(_, step)| 2.0 * step as f64);
     let mut nearest = vec![0usize; height * width];
     for _ in 0..ROUNDS {
-        assign(&colours, height, width, &centres, step, &mut nearest);
+        assign(&colours, [height, width], &centres, weight, window, &mut nearest);
         move_centres(&colours, width, &nearest, &mut centres);
     }
     let mean = (height * width) as f64 / centres.len() as f64;
@@ -38,37 +44,36 @@ fn colours(rgb: &[u8], compactness: f64) -> Vec<[f64; 3]> {
     rgb.as_chunks::<3>().0.iter().map(|pixel| lab(pixel.map(value)).map(|v| v * ratio)).collect()
 }
 
-/// Centres on a regular grid, without colour at first, and the step between them.
-fn grid_centres(height: usize, width: usize, count: usize) -> (Vec<Centre>, f64) {
-    let sizes = [height.min(width) as f64, height.max(width) as f64];
-    let (mut start, mut step) = ([0, 0], [1, 1]);
-    if sizes[0] * sizes[1] > count as f64 {
-        let even = (sizes[0] * sizes[1] / count as f64).sqrt();
-        // An image narrower than a step is one row of centres.
-        let steps = if sizes[0] < even { [sizes[0], sizes[1] / count as f64] } else { [even, even] };
-        start = steps.map(|step| (step / 2.0).floor() as usize);
-        step = steps.map(|step| (step.round_ties_even() as usize).max(1));
+/// First place and step of about `count` points on a regular grid, of rows and then of columns; scikit-image's
+/// `regular_grid`.
+fn regular_grid(height: usize, width: usize, count: usize) -> [(usize, usize); 2] {
+    let (short, long) = (height.min(width) as f64, height.max(width) as f64);
+    if short * long <= count as f64 {
+        return [(0, 1); 2];
     }
-    let (rows, columns) = if height <= width { (0, 1) } else { (1, 0) };
-    let mut centres = Vec::new();
-    for y in (start[rows]..height).step_by(step[rows]) {
-        for x in (start[columns]..width).step_by(step[columns]) {
-            centres.push([y as f64, x as f64, 0.0, 0.0, 0.0]);
-        }
-    }
-    (centres, step[0].max(step[1]) as f64)
+    let even = (short * long / count as f64).sqrt();
+    // An image narrower than a step is one row of points.
+    let steps = if short < even { [short, long / count as f64] } else { [even, even] };
+    let grid = steps.map(|step| ((step / 2.0).floor() as usize, (step.round_ties_even() as usize).max(1)));
+    if height <= width { grid } else { [grid[1], grid[0]] }
 }
 
 /// Gives each pixel to the nearest centre whose window it lies in; the earlier centre wins a tie.
-fn assign(colours: &[[f64; 3]], height: usize, width: usize, centres: &[Centre], step: f64, nearest: &mut [usize]) {
-    let weight = 1.0 / (step * step);
+fn assign(
+    colours: &[[f64; 3]],
+    [height, width]: [usize; 2],
+    centres: &[Centre],
+    weight: f64,
+    windows: [f64; 2],
+    nearest: &mut [usize],
+) {
     let mut distance = vec![f64::MAX; height * width];
     for (k, centre) in centres.iter().enumerate() {
         let [cy, cx, ..] = *centre;
-        let window = |c: f64, size: usize| {
-            ((c - 2.0 * step).max(0.0) as usize, (c + 2.0 * step + 1.0).min(size as f64).max(0.0) as usize)
+        let window = |c: f64, reach: f64, size: usize| {
+            ((c - reach).max(0.0) as usize, (c + reach + 1.0).min(size as f64).max(0.0) as usize)
         };
-        let ((top, bottom), (left, right)) = (window(cy, height), window(cx, width));
+        let ((top, bottom), (left, right)) = (window(cy, windows[0], height), window(cx, windows[1], width));
         for y in top..bottom {
             let dy = (cy - y as f64) * (cy - y as f64);
             for x in left..right {
@@ -87,7 +92,7 @@ fn assign(colours: &[[f64; 3]], height: usize, width: usize, centres: &[Centre],
     }
 }
 
-/// Moves each centre to the mean of its pixels; one that has none stays.
+/// Moves each centre to the mean of its pixels. One that lost them all becomes NaN, which is near nothing any more.
 fn move_centres(colours: &[[f64; 3]], width: usize, nearest: &[usize], centres: &mut [Centre]) {
     let mut sums = vec![([0.0; 5], 0usize); centres.len()];
     for (i, (&k, [l, a, b])) in nearest.iter().zip(colours).enumerate() {
@@ -96,7 +101,7 @@ fn move_centres(colours: &[[f64; 3]], width: usize, nearest: &[usize], centres: 
         sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
         *count += 1;
     }
-    for (centre, (sum, count)) in centres.iter_mut().zip(sums).filter(|(_, (_, count))| *count > 0) {
+    for (centre, (sum, count)) in centres.iter_mut().zip(sums) {
         *centre = sum.map(|sum| sum / count as f64);
     }
 }
