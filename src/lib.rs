@@ -18,6 +18,7 @@
 //! - [`data`]: from files to batches: readers, splits, transforms, the drawn sample, a loader that reads ahead.
 //! - [`checkpoint`]: run directories, durable saves, exact resume.
 //! - [`eval`], [`train`]: accuracy and predictions; an epoch told in order.
+//! - [`explain`]: kept patches as pictures, boxes covered, LIME and attention rollout.
 //! - [`cli`]: flags in, results out.
 //!
 //! # Letters
@@ -40,6 +41,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod eval;
+pub mod explain;
 pub mod flops;
 pub mod model;
 pub mod ops;

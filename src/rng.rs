@@ -38,6 +38,8 @@ pub enum Purpose {
     Greyscale = 25,
     /// Noise of corrupted images: b = sample.
     Corrupt = 26,
+    /// Which segments of an image LIME shows: a = perturbed image.
+    Lime = 27,
     /// Residual branches left out in training: a = epoch, b = sample.
     DropPath = 40,
     /// Values of the reference fixtures: a = tensor number.
@@ -48,6 +50,8 @@ pub enum Purpose {
     FixtureKept = 102,
     /// Bytes of the augmentation fixtures: a = image number.
     FixtureAugment = 103,
+    /// Bytes of the explanation fixtures: a = image number.
+    FixtureExplain = 127,
 }
 
 /// One Philox4x32-10 block: four words from a counter and a key.

@@ -6,6 +6,7 @@ mod bench;
 mod bench_kernels;
 mod cache;
 mod completions;
+mod coverage;
 mod data;
 mod data_bench;
 mod data_download;
@@ -13,11 +14,13 @@ mod data_stats;
 mod doctor;
 mod eval;
 mod eval_outcome;
+mod explain;
 mod flops;
 mod flops_model;
 mod inspect;
 mod options;
 mod outcome;
+mod pictures;
 mod plan;
 mod predict;
 pub mod print;
@@ -25,6 +28,7 @@ mod progress;
 mod recipe;
 mod source;
 mod train;
+mod visualize;
 
 use crate::error::Result;
 use clap::error::ErrorKind;
@@ -43,6 +47,7 @@ Examples:
   dynavit train voc 70                     train, keeping 70 % of the patches
   dynavit eval voc 70 --checkpoint RUN     accuracy and per-class report
   dynavit predict cat.png --weights RUN    classify images
+  dynavit visualize cat.png --output x.png the patches that are kept
   dynavit flops --keep 60,70,100           what pruning saves
 
 Settings of train, eval and predict can also come from the environment, --lr as
@@ -58,6 +63,12 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Classify images and tell which patches were looked at
     Predict(predict::PredictArgs),
+    /// Draw the kept patches over images
+    Visualize(Box<visualize::VisualizeArgs>),
+    /// Measure how much of the annotated objects is kept
+    Coverage(Box<coverage::CoverageArgs>),
+    /// Explain predictions with LIME and attention rollout
+    Explain(Box<explain::ExplainArgs>),
     /// Time inference or training on noise
     Bench(bench::BenchArgs),
     /// Count multiply-adds for keep ratios or sequence lengths
@@ -82,6 +93,9 @@ pub fn main() -> Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Visualize(args) => visualize::run(&args),
+        Command::Coverage(args) => coverage::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Flops(args) => flops::run(&args),
         Command::Inspect(args) => inspect::run(&args),
@@ -106,9 +120,8 @@ fn command() -> clap::Command {
                 let arg = arg.allow_negative_numbers(true);
                 let variable = match (name.as_str(), long.as_str()) {
                     ("flops" | "inspect" | "data" | "weights" | "completions" | "bench", _)
-                    | ("eval", "split" | "corrupt" | "report") => {
-                        return arg;
-                    }
+                    | ("visualize" | "coverage" | "explain", _)
+                    | ("eval", "split" | "corrupt" | "report") => return arg,
                     (_, "config" | "resume" | "run-name" | "seeds") => return arg,
                     (_, "split-policy") => "DYNAVIT_SPLIT".into(),
                     _ => format!("DYNAVIT_{}", long.to_uppercase().replace('-', "_")),

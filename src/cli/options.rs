@@ -85,7 +85,8 @@ pub struct EngineFlags {
     pub precision: Option<Precision>,
 }
 
-fn bins() -> impl TypedValueParser<Value = u32> {
+/// Bins that a histogram may have.
+pub fn bins() -> impl TypedValueParser<Value = u32> {
     PossibleValuesParser::new(["32", "64", "256"]).map(|text| text.parse().expect("the possible values are numbers"))
 }
 

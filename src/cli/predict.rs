@@ -112,7 +112,7 @@ pub fn run(args: PredictArgs) -> Result<()> {
 }
 
 /// The images asked for, folders opened.
-fn files(asked: &[PathBuf]) -> Result<Vec<PathBuf>> {
+pub fn files(asked: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for path in asked {
         let meta = std::fs::metadata(path).map_err(|error| Error::io(path, &error))?;

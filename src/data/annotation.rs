@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use roxmltree::{Document, Node};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Longest annotation that is read, in bytes; real ones have a few thousand.
 const MAX_BYTES: u64 = 4 << 20;
@@ -23,13 +23,20 @@ pub struct Annotation {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
     pub name: String,
-    /// xmin, ymin, xmax, ymax as they stand in the file; read by [`Object::area`].
+    /// xmin, ymin, xmax, ymax as they stand in the file; read by [`Object::sides`].
     bounds: [Option<String>; 4],
 }
 
 impl Object {
-    /// The area of the box in square pixels. Errors name `path`, the annotation, when a side is missing or no number.
+    /// The area of the box in square pixels. Errors as [`Object::sides`].
     pub fn area(&self, path: &Path) -> Result<f64> {
+        let [left, top, right, bottom] = self.sides(path)?;
+        Ok((right - left) * (bottom - top))
+    }
+
+    /// xmin, ymin, xmax, ymax as they stand in the file, which counts pixels from 1 and takes both ends in. Errors name
+    /// `path`, the annotation, when a side is missing or no number, or the box ends before it begins.
+    pub fn sides(&self, path: &Path) -> Result<[f64; 4]> {
         let mut sides = [0.0f64; 4];
         for ((side, text), name) in sides.iter_mut().zip(&self.bounds).zip(["xmin", "ymin", "xmax", "ymax"]) {
             let text = text.as_deref().unwrap_or("");
@@ -43,8 +50,15 @@ impl Object {
             let reason = format!("the box of a {} ends before it begins", self.name);
             return Err(Error::data(path, reason, "correct the box"));
         }
-        Ok((right - left) * (bottom - top))
+        Ok(sides)
     }
+}
+
+/// The annotation that belongs to an image of a VOC tree: `Annotations/NAME.xml` beside the folder `JPEGImages`.
+pub fn beside(image: &Path) -> Option<PathBuf> {
+    let folder = image.parent().filter(|folder| folder.file_name().is_some_and(|name| name == "JPEGImages"))?;
+    let file = format!("{}.xml", image.file_stem()?.to_str()?);
+    Some(folder.parent()?.join("Annotations").join(file)).filter(|path| path.is_file())
 }
 
 /// Reads an annotation file; see [`parse`].

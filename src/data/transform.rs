@@ -125,14 +125,19 @@ pub fn random_crop(picture: &Picture, config: &TransformConfig, stream: &mut Str
     Crop { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
 }
 
-/// torchvision's `Resize(floor(side / 0.875))`, which keeps the aspect, then `CenterCrop(side)`.
-fn resize_then_crop(picture: &Picture, side: usize, filter: Interpolation) -> Vec<u8> {
-    let (short, long) = (picture.width.min(picture.height), picture.width.max(picture.height));
+/// The window of torchvision's `Resize(floor(side / 0.875))`, which keeps the aspect, then `CenterCrop(side)`: width and
+/// height that the image is resized to, and what is cut out of that.
+pub fn crop_window(width: usize, height: usize, side: usize) -> (usize, usize, Crop) {
+    let (short, long) = (width.min(height), width.max(height));
     let near = side * 8 / 7;
     let far = (near as f64 * long as f64 / short as f64) as usize;
-    let (width, height) = if picture.width <= picture.height { (near, far) } else { (far, near) };
+    let (wide, high) = if width <= height { (near, far) } else { (far, near) };
     let middle = |size: usize| ((size - side) as f64 / 2.0).round_ties_even() as usize;
-    let window = Crop { left: middle(width), top: middle(height), width: side, height: side };
+    (wide, high, Crop { left: middle(wide), top: middle(high), width: side, height: side })
+}
+
+fn resize_then_crop(picture: &Picture, side: usize, filter: Interpolation) -> Vec<u8> {
+    let (width, height, window) = crop_window(picture.width, picture.height, side);
     resize_window(picture, Crop::whole(picture), width, height, window, filter)
 }
 

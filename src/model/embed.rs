@@ -57,7 +57,7 @@ impl Vit {
     /// The sequence (B,1+k,D): kept patches embedded, with [CLS] in front and positions added (paper, Eqs. 5 to 8).
     ///
     /// Sparse embedding cuts out the kept patches first; dense embeds all N and gathers, as the paper does.
-    pub(super) fn embed(&self, mut tape: Option<&mut Tape>, images: &Images, kept: &Kept) -> Result<Var> {
+    pub fn embed(&self, mut tape: Option<&mut Tape>, images: &Images, kept: &Kept) -> Result<Var> {
         let (weight, bias) = (self.param("patch_embed.proj.weight"), self.param("patch_embed.proj.bias"));
         let tokens = match self.options.embed {
             EmbedMode::Sparse => {

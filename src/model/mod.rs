@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// timm's epsilon of every layer norm.
-const LAYER_NORM_EPS: f32 = 1e-6;
+pub const LAYER_NORM_EPS: f32 = 1e-6;
 
 /// Which rows of the position table the kept patches get (Eq. 7 and 3.6(i) of the paper).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -126,7 +126,7 @@ impl Vit {
     }
 
     /// The classifier on [CLS], the first token of x (B,S,D).
-    fn head(&self, mut tape: Option<&mut Tape>, x: &Var) -> Result<Var> {
+    pub fn head(&self, mut tape: Option<&mut Tape>, x: &Var) -> Result<Var> {
         let b = x.shape()[0];
         let mut body = if self.trains_body() { tape.as_deref_mut() } else { None };
         let cls = crate::ops::gather::forward(body.as_deref_mut(), x, &vec![0; b].into(), 1)?;

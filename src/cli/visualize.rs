@@ -1,0 +1,167 @@
+//! `dynavit visualize`: kept patches over images, scorers by keep ratios in one sheet.
+#![forbid(unsafe_code)]
+
+use super::pictures::{self, SelectionFlags};
+use super::{predict, print};
+use crate::data::transform;
+use crate::error::{Error, Result};
+use crate::explain::boxes::Boxed;
+use crate::explain::canvas::{Canvas, sheet};
+use crate::explain::overlay;
+use crate::prune::{Pixels, PruneConfig, Scorer, scores, select};
+use crate::train::Stop;
+use clap::Args;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Flags of `visualize`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  dynavit visualize cat.jpg --output cat.png
+  dynavit visualize cat.jpg --output grid.png --scorer all --keep 30,50,70
+  dynavit visualize VOC2007/JPEGImages --output pictures --heat --keep 50
+
+Dropped patches are dark and grey, kept ones untouched. Images are shown as the
+model sees them, squashed to its square. An image in a VOC tree gets the boxes
+of its annotation. No weights are needed.")]
+pub struct VisualizeArgs {
+    /// Images, and folders whose JPEG and PNG files are taken in order
+    #[arg(required = true, value_name = "IMAGE|FOLDER")]
+    images: Vec<PathBuf>,
+    /// Where the picture goes; a folder for several images
+    #[arg(long, value_name = "FILE.png|DIR")]
+    output: PathBuf,
+    /// Add each scorer's scores as a heat map
+    #[arg(long)]
+    heat: bool,
+    /// VOC annotation whose boxes are drawn [default: that of the VOC tree]
+    #[arg(long, value_name = "FILE.xml")]
+    boxes: Option<PathBuf>,
+    /// Draw no boxes
+    #[arg(long, conflicts_with = "boxes")]
+    no_boxes: bool,
+    /// Magnify each image N times [default: 2, or 1 for more than six panels]
+    #[arg(long, value_name = "N", value_parser = pictures::some_scale)]
+    scale: Option<usize>,
+    /// Print kept patches and scores as one JSON document
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    selection: SelectionFlags,
+}
+
+/// The result as `--json` prints it.
+#[derive(Serialize)]
+struct Outcome {
+    image_size: usize,
+    patch: usize,
+    images: Vec<Shown>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    path: String,
+    output: String,
+    boxes: Vec<Boxed>,
+    scorers: Vec<Scored>,
+}
+
+#[derive(Serialize)]
+struct Scored {
+    scorer: Scorer,
+    /// (N,) in raster order.
+    scores: Vec<f64>,
+    selections: Vec<Chosen>,
+}
+
+#[derive(Serialize)]
+struct Chosen {
+    keep: f64,
+    /// Raster indices, ascending.
+    kept: Vec<u32>,
+}
+
+/// Draws and writes a picture for each image.
+pub fn run(args: &VisualizeArgs) -> Result<()> {
+    let stop = Stop::on_signals()?;
+    let card = args.selection.card()?;
+    let paths = predict::files(&args.images)?;
+    pictures::check_boxes(args.boxes.as_deref(), paths.len())?;
+    let places = pictures::places(&args.output, &paths)?;
+    let mut images = Vec::new();
+    let bar = super::progress::bar(paths.len() == 1, "drawing", "images");
+    for (i, (path, place)) in paths.iter().zip(&places).enumerate() {
+        if stop.requested() {
+            return Err(Error::Interrupted { saved: format!("{i} of {} pictures are written", paths.len()) });
+        }
+        let mut square = pictures::square(path, args.boxes.as_deref(), &card.transform)?;
+        if args.no_boxes {
+            square.boxes.clear();
+        }
+        let normalized = transform::normalise(&square.rgb, card.transform.norm);
+        let id = i as u64;
+        let pixels = Pixels { normalized: &normalized, rgb: &square.rgb, ids: &[id], epoch: 0 };
+        let grid = card.model.grid();
+        let mut scorers = Vec::new();
+        for scorer in args.selection.scorers() {
+            let prune = PruneConfig { scorer, ..card.prune.clone() };
+            let mut selections = Vec::new();
+            for keep in args.selection.keeps() {
+                let kept = select(&PruneConfig { keep, ..prune.clone() }, &grid, &pixels)?.indices;
+                selections.push(Chosen { keep: keep.percent(), kept });
+            }
+            let scores = scores(&prune, &grid, &normalized, &square.rgb, id, 0)?;
+            scorers.push(Scored { scorer, scores, selections });
+        }
+        let canvas = draw(args, &card.model.grid(), &square, &scorers);
+        pictures::write(&canvas, place)?;
+        bar.show(i as u64 + 1, paths.len() as u64);
+        if !args.json {
+            print::line(&place.display().to_string())?;
+        }
+        let (path, output) = (path.display().to_string(), place.display().to_string());
+        images.push(Shown { path, output, boxes: square.boxes, scorers });
+    }
+    bar.clear();
+    match args.json {
+        true => print::json(&Outcome { image_size: card.model.image_size, patch: card.model.patch, images }),
+        false => Ok(()),
+    }
+}
+
+/// A row for each scorer: the image, the scores when asked for, and a panel for each keep ratio.
+fn draw(args: &VisualizeArgs, grid: &crate::prune::Grid, square: &pictures::Square, scorers: &[Scored]) -> Canvas {
+    let columns = args.selection.keeps().len() + 1 + usize::from(args.heat);
+    let scale = pictures::scale(args.scale, columns * scorers.len(), grid.width);
+    let panel = |label: String, mut canvas: Canvas| {
+        overlay::draw_boxes(&mut canvas, &square.boxes, scale);
+        (label, canvas)
+    };
+    let mut rows = Vec::new();
+    for scored in scorers {
+        let scorer = pictures::name(scored.scorer);
+        let mut row = vec![panel("image".into(), Canvas::of(&square.rgb, grid.width, scale))];
+        if args.heat {
+            let most = scored.scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let least = scored.scores.iter().copied().fold(f64::INFINITY, f64::min);
+            let label = format!("{scorer} {} to {}", short(least), short(most));
+            row.push(panel(label, overlay::heat(&square.rgb, grid, &scored.scores, scale)));
+        }
+        for chosen in &scored.selections {
+            let canvas = overlay::kept_patches(&square.rgb, grid, &chosen.kept, scale);
+            row.push(panel(format!("{scorer} K={}%", chosen.keep), canvas));
+        }
+        rows.push(row);
+    }
+    sheet(&rows)
+}
+
+/// A number of about three digits.
+fn short(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
