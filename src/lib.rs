@@ -5,6 +5,7 @@
 //!
 //! # Rooms, in reading order
 //! - [`rng`], [`error`]: counter-based random numbers, and the one error type with its exit codes.
+//! - [`chart`]: pictures of numbers, as SVG text.
 //! - [`device`]: where memory comes from and how it is computed on: buffers, products, vector mathematics.
 //! - [`tensor`]: shaped windows into shared buffers, and the comparator of the tests.
 //! - [`tape`]: what ran, in order; the walk back; the flat arena of parameters; finite differences.
@@ -17,6 +18,7 @@
 //! - [`data`]: from files to batches: readers, splits, transforms, the drawn sample, a loader that reads ahead.
 //! - [`checkpoint`]: run directories, durable saves, exact resume.
 //! - [`eval`], [`train`]: accuracy and predictions; an epoch told in order.
+//! - [`experiment`]: many runs: their grid, their statistics, and the paper's tables made of them.
 //! - [`cli`]: flags in, results out.
 //!
 //! # Letters
@@ -32,12 +34,14 @@
 //! - No `unsafe` outside `device`, the launches in an op's `cuda.rs`, and the memory map of `weights`.
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+pub mod chart;
 pub mod checkpoint;
 pub mod cli;
 pub mod data;
 pub mod device;
 pub mod error;
 pub mod eval;
+pub mod experiment;
 pub mod flops;
 pub mod model;
 pub mod ops;

@@ -14,7 +14,7 @@ struct File {
 const LONGEST: usize = 600;
 
 /// The rooms from top to bottom. A room may import from its own line and from those after it.
-const ROOMS: [&[&str]; 16] = [
+const ROOMS: [&[&str]; 17] = [
     &["cli"],
     &["experiment"],
     &["explain"],
@@ -30,6 +30,7 @@ const ROOMS: [&[&str]; 16] = [
     &["tape"],
     &["tensor"],
     &["device"],
+    &["chart"],
     &["rng", "error"],
 ];
 

@@ -21,7 +21,9 @@ mod predict;
 pub mod print;
 mod progress;
 mod recipe;
+mod report;
 mod source;
+mod sweep;
 mod train;
 
 use crate::error::Result;
@@ -39,6 +41,8 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   dynavit train voc 70                     train, keeping 70 % of the patches
+  dynavit sweep voc --output DIR           the paper's grid of runs
+  dynavit report DIR --output OUT          its tables, tests and plots
   dynavit eval voc 70 --checkpoint RUN     accuracy and per-class report
   dynavit predict cat.png --weights RUN    classify images
   dynavit flops --keep 60,70,100           what pruning saves
@@ -52,6 +56,10 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 bad data or weights,
 enum Command {
     /// Train a model and keep checkpoints that can be resumed
     Train(Box<train::TrainArgs>),
+    /// Train a grid of runs: keep ratios, scorers, seeds and more
+    Sweep(Box<sweep::SweepArgs>),
+    /// Make the paper's tables, tests and plots of finished runs
+    Report(report::ReportArgs),
     /// Measure a checkpoint on a split: accuracy, per-class report, confusion
     Eval(eval::EvalArgs),
     /// Classify images and tell which patches were looked at
@@ -78,6 +86,8 @@ pub fn main() -> Result<()> {
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| refuse(&error));
     match cli.command {
         Command::Train(args) => train::run(*args),
+        Command::Sweep(args) => sweep::run(*args),
+        Command::Report(args) => report::run(&args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Bench(args) => bench::run(&args),
@@ -103,7 +113,9 @@ fn command() -> clap::Command {
                 // A negative number is a bad value of its flag, not an unknown flag.
                 let arg = arg.allow_negative_numbers(true);
                 let variable = match (name.as_str(), long.as_str()) {
-                    ("flops" | "inspect" | "data" | "weights" | "completions" | "bench", _) | ("eval", "split") => {
+                    ("flops" | "inspect" | "data" | "weights" | "completions" | "bench" | "report", _)
+                    | ("eval", "split")
+                    | ("sweep", "keep" | "vary" | "eval-keep") => {
                         return arg;
                     }
                     (_, "config" | "resume" | "run-name" | "seeds") => return arg,
