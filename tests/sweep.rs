@@ -6,6 +6,7 @@ mod command;
 
 use command::dynavit;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
@@ -91,22 +92,20 @@ fn a_sweep_killed_at_random_moments_ends_with_the_same_tables() {
 fn refusals(folder: &Path) {
     let (out, err) = run(folder, &format!("{GRID} --output whole"), 0);
     assert!(err.contains("0 to do") && out.matches(" done ").count() == 6, "{out}{err}");
-    let (out, _) =
-        run(folder, &format!("{GRID},3 --output whole --dry-run").replace("--seeds 1,2", "--seeds 1,2,9"), 0);
+    let (out, _) = run(folder, &format!("{GRID} --seeds 9 --output whole --dry-run"), 0);
     assert!(out.contains("9 runs in whole, 6 done") && out.contains("sample-k30-random-s9"), "{out}");
     for (line, words) in [
         (format!("{GRID} --output whole --lr 0.5"), ["--lr", "whole/sample-k"]),
         (GRID.replace("--epochs 2", "--epochs 3 --output whole"), ["--epochs", "trained with 2"]),
-        (format!("{GRID} --output whole --keep 50 --gamma 0.25"), ["--keep", "cannot be used multiple times"]),
         (GRID.replace("--keep 30,100", "--keep 50 --gamma 0.25 --output whole"), ["--gamma", "trained with 0.5"]),
         (format!("{GRID} --output x --vary lr"), ["--vary", "OPTION=A,B"]),
-        (format!("{GRID} --output x --vary lr=1e-3,high"), ["lr=high", "invalid"]),
+        (format!("{GRID} --output x --vary lr=1e-3,high"), ["--vary", "'high'"]),
         (format!("{GRID} --output x --vary lr=1e-3,-1"), ["--lr", "above 0"]),
         (format!("{GRID} --output x --vary lrr=1"), ["--vary", "lrr is no option"]),
         (format!("{GRID} --output x --vary threads=1,2"), ["--vary", "one engine"]),
         (format!("{GRID} --output x --vary seed=1,2"), ["--vary", "--seeds"]),
         (format!("{GRID} --output x --vary epochs=1,2"), ["--vary", "given as well"]),
-        (format!("{GRID} --output x --eval-keep 30,30"), ["--eval-keep", "multiple times"]),
+        (format!("{GRID} --output x --eval-keep 30,30"), ["--eval-keep", "30 stands there twice"]),
         (GRID.replace("--keep 30", "--keep 300"), ["300", "--keep"]),
         (GRID.to_string(), ["--output", "required"]),
     ] {
@@ -145,7 +144,8 @@ fn page(folder: &Path) {
     assert!(named("table").count() >= 8 && named("th").all(|th| th.attribute("scope") == Some("col")));
 
     let Some(browser) = std::env::var_os("DYNAVIT_CHROMIUM") else {
-        eprintln!("SKIPPED: the page was not opened in a browser; DYNAVIT_CHROMIUM names one");
+        // Past the harness, which swallows what a passing test prints.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no browser opened the report's page; DYNAVIT_CHROMIUM names one");
         return;
     };
     for (width, name) in [(1200, "wide.png"), (400, "narrow.png")] {

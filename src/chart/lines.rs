@@ -61,9 +61,9 @@ pub const COLOURS: [RGBColor; 6] = [
 ];
 
 const WIDTH: u32 = 520;
-const HEIGHT: u32 = 330;
+const HEIGHT: u32 = 350;
 /// Height of a row of the legend, and its names a row.
-const ROW: u32 = 22;
+const ROW: u32 = 24;
 const NAMES: usize = 2;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -157,24 +157,24 @@ fn draw(chart: &Chart, area: &Area) -> Result<()> {
     let points = || chart.curves.iter().flat_map(|curve| &curve.points);
     let ends = points().flat_map(|p| [p.y, p.interval.map_or(p.y, |i| i.0), p.interval.map_or(p.y, |i| i.1)]);
     let (x, y) = (range(points().map(|p| p.x), chart.from_zero), range(ends, chart.from_zero));
-    let digits = |range: &Range<f64>| (1.3 - (range.end - range.start).log10()).ceil().clamp(0.0, 6.0) as usize;
+    let digits = |range: &Range<f64>| (0.8 - (range.end - range.start).log10()).ceil().clamp(0.0, 6.0) as usize;
     let (x_digits, y_digits) = (digits(&x), digits(&y));
     let mut axes = ChartBuilder::on(area)
-        .caption(&chart.title, ("sans-serif", 20))
+        .caption(&chart.title, ("sans-serif", 23))
         .margin(10)
-        .x_label_area_size(46)
-        .y_label_area_size(64)
+        .x_label_area_size(54)
+        .y_label_area_size(74)
         .build_cartesian_2d(x, y)
         .map_err(fault)?;
     axes.configure_mesh()
         .x_desc(&chart.x)
         .y_desc(&chart.y)
-        .x_labels(8)
+        .x_labels(7)
         .y_labels(7)
         .x_label_formatter(&|v| format!("{v:.x_digits$}"))
         .y_label_formatter(&|v| format!("{v:.y_digits$}"))
-        .axis_desc_style(("sans-serif", 17))
-        .label_style(("sans-serif", 15))
+        .axis_desc_style(("sans-serif", 19))
+        .label_style(("sans-serif", 18))
         .max_light_lines(0)
         .draw()
         .map_err(fault)?;
@@ -231,7 +231,7 @@ fn legend(chart: &Chart, area: &Area) -> Result<()> {
         if curve.joined != Joined::Bare {
             marker(area, (x + 12, y), i)?;
         }
-        area.draw(&Text::new(curve.name.clone(), (x + 32, y - 7), ("sans-serif", 16))).map_err(fault)?;
+        area.draw(&Text::new(curve.name.clone(), (x + 32, y - 8), ("sans-serif", 19))).map_err(fault)?;
     }
     Ok(())
 }

@@ -22,8 +22,10 @@ pub mod print;
 mod progress;
 mod recipe;
 mod report;
+mod run_name;
 mod source;
 mod sweep;
+mod sweep_plan;
 mod train;
 
 use crate::error::Result;

@@ -64,7 +64,8 @@ impl Record {
 
     /// Whether all epochs are over, or its patience is.
     pub fn finished(&self) -> bool {
-        let (epochs, since) = (self.rows.len(), self.rows.len() - self.best().map_or(0, |row| row.epoch as usize));
+        let (epochs, since) =
+            (self.rows.len(), self.rows.len().saturating_sub(self.best().map_or(0, |row| row.epoch as usize)));
         epochs >= self.config.epochs as usize
             || (epochs > 0 && self.config.recipe.patience.is_some_and(|patience| since >= patience as usize))
     }

@@ -64,9 +64,9 @@ pub fn sign_flips(differences: &[i64]) -> f64 {
     for size in sizes {
         let before = chances.clone();
         span += size;
-        for s in reach - span..=reach + span {
+        for (s, chance) in chances.iter_mut().enumerate().take(reach + span + 1).skip(reach - span) {
             let from = |s: Option<usize>| s.and_then(|s| before.get(s)).copied().unwrap_or(0.0);
-            chances[s] = 0.5 * (from(s.checked_sub(size)) + from(Some(s + size)));
+            *chance = 0.5 * (from(s.checked_sub(size)) + from(Some(s + size)));
         }
     }
     let far = chances.iter().enumerate().filter(|&(s, _)| s.abs_diff(reach) >= seen);

@@ -3,7 +3,7 @@
 
 use super::assess::Split;
 use super::paper;
-use super::record::scorer_name;
+use super::record::{Record, scorer_name};
 use super::stats::wilson;
 use super::study::{Comparison, Group, Study};
 use super::tables::{p_value, percent, seventy, words};
@@ -57,24 +57,30 @@ fn compared(c: &Comparison) -> String {
     }
 }
 
-/// Time and work against K = 100.
+/// Time and work against K = 100. Faster is said only where the slowest run beats the fastest of all patches.
 fn speeds(study: &Study) -> Result<Vec<String>> {
     let scorer = study.main_scorer();
     let Some(whole) = study.group(Keep::ALL, scorer) else { return Ok(Vec::new()) };
-    let Some(base) = whole.spread(|run| run.seconds_per_epoch()) else { return Ok(Vec::new()) };
+    let Some(base) = whole.spread(Record::seconds_per_epoch) else { return Ok(Vec::new()) };
+    let ends = |group: &Group| {
+        let seconds = group.runs.iter().filter_map(Record::seconds_per_epoch);
+        seconds.fold((f64::INFINITY, 0.0f64), |(low, high), s| (low.min(s), high.max(s)))
+    };
     let mut said = Vec::new();
     for group in study.groups.iter().filter(|g| g.scorer == Some(scorer)) {
-        let Some(time) = group.spread(|run| run.seconds_per_epoch()) else { continue };
+        let Some(time) = group.spread(Record::seconds_per_epoch) else { continue };
         let work = whole.cost()?.executed as f64 / group.cost()?.executed as f64;
         let printed = paper::BY_KEEP.iter().find(|row| f64::from(row.0) == group.keep.percent());
-        let paper = printed.map_or(String::new(), |row| format!("; the paper's times give {:.2} times", 16.7 / row.2));
+        let paper = printed.map_or(String::new(), |row| format!("; the paper's times give {:.2}", 16.7 / row.2));
+        let verdict = match ends(group).1 < ends(whole).0 {
+            true => format!("{:.2} times as fast", base.mean / time.mean),
+            false => "the times of the runs overlap, so no gain is claimed".into(),
+        };
         said.push(format!(
-            "An epoch at {} took {:.2} s against {:.2} s at K = 100 %: {:.2} times as fast, where the multiply-adds executed \
-             allow {work:.2} times{paper}.",
+            "An epoch took {} s at {} and {} s at K = 100 %: {verdict}. The multiply-adds executed allow {work:.2}{paper}.",
+            words(Some(time), 1.0),
             group.label(),
-            time.mean,
-            base.mean,
-            base.mean / time.mean
+            words(Some(base), 1.0)
         ));
     }
     let cpus: Vec<&String> = study.runs().filter_map(|run| run.cpu.as_ref()).collect();
@@ -123,7 +129,7 @@ fn beside_paper(study: &Study) -> Vec<String> {
 }
 
 /// The settings of a run that are not the paper's.
-fn differences(config: &TrainConfig, run: &super::record::Record) -> Vec<String> {
+fn differences(config: &TrainConfig, run: &Record) -> Vec<String> {
     let paper = TrainConfig::paper(config.dataset, config.keep);
     let (ours, theirs) = (Table::try_from(config).unwrap_or_default(), Table::try_from(&paper).unwrap_or_default());
     let beside = ["data", "seed", "scorer", "device", "precision", "weights"];
@@ -175,11 +181,14 @@ pub fn missing(study: &Study) -> Vec<String> {
             lacking.push(format!("{}: seeds {} that other cells have", group.label(), absent.join(", ")));
         }
     }
-    for run in study.runs() {
-        let open: Vec<String> =
-            super::assess::missing(run, &[]).iter().map(|(split, _)| split.name().to_string()).collect();
+    for split in [Split::Val, Split::Test] {
+        let lacks = |run: &&Record| super::assess::missing(run, &[]).iter().any(|(of, _)| *of == split);
+        let open: Vec<&str> = study.runs().filter(lacks).map(|run| run.name.as_str()).collect();
         if !open.is_empty() {
-            lacking.push(format!("{}: verdicts on {}; --evaluate makes them", run.name, open.join(" and ")));
+            let (all, name) = (study.runs().count(), split.name());
+            let names = if open.len() < all { format!(": {}", open.join(", ")) } else { String::new() };
+            let n = open.len();
+            lacking.push(format!("verdicts on {name} of {n} of {all} runs (--evaluate makes them){names}"));
         }
     }
     if study.runs().all(|run| run.manifest.test.is_empty()) {
