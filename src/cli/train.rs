@@ -239,7 +239,6 @@ pub fn run(args: TrainArgs) -> Result<()> {
 /// The settings that `words` on `train`'s command line mean.
 pub fn parse(words: Vec<String>) -> std::result::Result<TrainArgs, clap::Error> {
     let command = TrainArgs::augment_args(clap::Command::new("train").no_binary_name(true));
-    let command = command.mut_args(|arg| arg.allow_negative_numbers(true));
     TrainArgs::from_arg_matches(&command.try_get_matches_from(words)?)
 }
 
