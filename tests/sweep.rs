@@ -14,13 +14,13 @@ use std::time::{Duration, Instant, SystemTime};
 const BIN: &str = env!("CARGO_BIN_EXE_dynavit");
 
 /// The smallest grid with everything in it: five runs of a second each.
-const GRID: &str = "sweep sample --data drawn --keep 30,100 --scorer l2,random --seeds 1,2 --eval-keep 30,100 --epochs 2 \
+const GRID: &str = "sweep voc --data drawn --model vit_micro_patch16_224 --keep 30,100 --scorer l2,random --seeds 1,2 --eval-keep 30,100 --epochs 1 \
                     --batch-size 12 --save-steps 1 --workers 1";
 
 /// A folder with a sample of few images.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    run(folder.path(), "data sample --output drawn --images 60 --seed 5", 0);
+    run(folder.path(), "data sample --output drawn --images 40 --seed 5", 0);
     folder
 }
 
@@ -93,11 +93,11 @@ fn refusals(folder: &Path) {
     let (out, err) = run(folder, &format!("{GRID} --output whole"), 0);
     assert!(err.contains("0 to do") && out.matches(" done ").count() == 6, "{out}{err}");
     let (out, _) = run(folder, &format!("{GRID} --seeds 9 --output whole --dry-run"), 0);
-    assert!(out.contains("9 runs in whole, 6 done") && out.contains("sample-k30-random-s9"), "{out}");
+    assert!(out.contains("9 runs in whole, 6 done") && out.contains("voc-k30-random-s9"), "{out}");
     for (line, words) in [
-        (format!("{GRID} --output whole --lr 0.5"), ["--lr", "whole/sample-k"]),
-        (GRID.replace("--epochs 2", "--epochs 3 --output whole"), ["--epochs", "trained with 2"]),
-        (GRID.replace("--keep 30,100", "--keep 50 --gamma 0.25 --output whole"), ["--gamma", "trained with 0.5"]),
+        (format!("{GRID} --output whole --lr 0.5"), ["--lr", "whole/voc-k"]),
+        (GRID.replace("--epochs 1", "--epochs 3 --output whole"), ["--epochs", "trained with 1"]),
+        (GRID.replace("--keep 30,100", "--keep 50 --gamma 0.25 --output whole"), ["--gamma", "trained with 0.1"]),
         (format!("{GRID} --output x --vary lr"), ["--vary", "OPTION=A,B"]),
         (format!("{GRID} --output x --vary lr=1e-3,high"), ["--vary", "'high'"]),
         (format!("{GRID} --output x --vary lr=1e-3,-1"), ["--lr", "above 0"]),
@@ -172,10 +172,10 @@ fn page(folder: &Path) {
 fn a_cell_that_fails_is_told_and_the_others_go_on() {
     let folder = folder();
     let folder = folder.path();
-    let line = "sweep sample --data drawn --keep 30 --seeds 1 --vary gamma=1e30,0.5 --epochs 3 --step-size 1 \
+    let line = "sweep voc --data drawn --model vit_micro_patch16_224 --keep 30 --seeds 1 --vary gamma=1e30,0.5 --epochs 3 --step-size 1 \
                 --batch-size 12 --lr 1e-3 --workers 1 --output s --json";
     let (out, err) = run(folder, line, 1);
-    assert!(err.contains("failed: sample-k30-l2-gamma-1e30-s1: ") && err.contains("1 of 2 runs failed"), "{err}");
+    assert!(err.contains("failed: voc-k30-l2-gamma-1e30-s1: ") && err.contains("1 of 2 runs failed"), "{err}");
     let lines: serde_json::Value = serde_json::from_str(&out).unwrap();
     let states: Vec<&str> = lines.as_array().unwrap().iter().map(|line| line["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["failed", "done"]);
@@ -189,12 +189,12 @@ fn a_cell_that_fails_is_told_and_the_others_go_on() {
 fn an_interrupted_sweep_exits_with_130_and_goes_on() {
     let folder = folder();
     let folder = folder.path();
-    let line = "sweep sample --data drawn --keep 30 --seeds 1 --epochs 4 --batch-size 4 --workers 1 --output s";
+    let line = "sweep voc --data drawn --model vit_micro_patch16_224 --keep 30 --seeds 1 --epochs 4 --batch-size 4 --workers 1 --output s";
     let mut command = std::process::Command::new(BIN);
     command.current_dir(folder).args(line.split_whitespace()).stderr(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.env("DYNAVIT_LIBCUDA", "nowhere/libcuda.so.1").spawn().unwrap();
     let patience = Instant::now();
-    while !folder.join("s/sample-k30-l2-s1/last").exists() && child.try_wait().unwrap().is_none() {
+    while !folder.join("s/voc-k30-l2-s1/last").exists() && child.try_wait().unwrap().is_none() {
         assert!(patience.elapsed() < Duration::from_secs(300), "no checkpoint");
         std::thread::sleep(Duration::from_millis(2));
     }
