@@ -4,6 +4,7 @@
 
 mod support;
 
+use dynavit::chart::lines::{Chart, Curve, file};
 use dynavit::device::cpu::gemm::{Mat, Operands, Write, gemm};
 use dynavit::model::{Vit, VitConfig, VitOptions};
 use dynavit::ops::{attention, softmax};
@@ -11,7 +12,6 @@ use dynavit::tape::{ParamArena, Tape, Var};
 use dynavit::tensor::Tensor;
 use rayon::prelude::*;
 use std::hint::black_box;
-use support::chart::{Curve, Panel, svg};
 use support::{Flags, alternate, prove, timed, values};
 
 /// [CLS] and the kept patches at 224 pixels for K = 15 to 100, then 256, 320, 384 pixels and shares of them.
@@ -51,7 +51,7 @@ fn main() {
         );
     }
     flags.save("attention.csv", &csv(&rows));
-    match svg(&panels(&rows)) {
+    match file(&charts(&rows)) {
         Ok(text) => flags.save("attention.svg", &text),
         Err(error) => eprintln!("error: attention.svg: {error}"),
     }
@@ -120,34 +120,30 @@ fn csv(rows: &[Row]) -> String {
     text
 }
 
-fn panels(rows: &[Row]) -> [Panel; 2] {
-    let curve = |name, value: &dyn Fn(&Row) -> f64| Curve {
-        name,
-        points: rows.iter().map(|row| (row.s as f64, value(row))).collect(),
+fn charts(rows: &[Row]) -> [Chart; 2] {
+    let curve = |name: &str, value: &dyn Fn(&Row) -> f64| {
+        Curve::new(name, rows.iter().map(|row| (row.s as f64, value(row))).collect::<Vec<_>>())
     };
     let dense = rows.iter().find(|row| row.s == 197).expect("197 is measured");
     let whole = dense.block[0] + dense.block[1];
+    let chart = |title: &str, y: &str, curves| Chart {
+        title: title.into(),
+        x: "sequence length S".into(),
+        y: y.into(),
+        from_zero: true,
+        curves,
+    };
+    let attention = vec![
+        curve("fused, forward", &|r| r.fused[0]),
+        curve("naive, forward", &|r| r.naive[0]),
+        curve("fused, backward", &|r| r.fused[1]),
+        curve("naive, backward", &|r| r.naive[1]),
+    ];
+    let block =
+        vec![curve("time", &|r| (r.block[0] + r.block[1]) / whole), curve("multiply-adds", &|r| macs(r.s) / macs(197))];
     [
-        Panel {
-            title: "Attention of one image, ViT-B",
-            x: "sequence length S",
-            y: "ms",
-            curves: vec![
-                curve("fused, forward", &|r| r.fused[0]),
-                curve("naive, forward", &|r| r.naive[0]),
-                curve("fused, backward", &|r| r.fused[1]),
-                curve("naive, backward", &|r| r.naive[1]),
-            ],
-        },
-        Panel {
-            title: "Encoder block, forward and backward",
-            x: "sequence length S",
-            y: "relative to S = 197",
-            curves: vec![
-                curve("time", &|r| (r.block[0] + r.block[1]) / whole),
-                curve("multiply-adds", &|r| macs(r.s) / macs(197)),
-            ],
-        },
+        chart("Attention of one image, ViT-B", "ms", attention),
+        chart("Encoder block, forward and backward", "relative to S = 197", block),
     ]
 }
 

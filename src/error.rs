@@ -24,6 +24,9 @@ pub enum Error {
     /// Parameters that the backward pass never reached. Exit code 1.
     #[error("no gradient reached {}", names.join(", "))]
     NoGradient { names: Vec<String> },
+    /// Several pieces of work, of which some failed and were told one by one. Exit code 1.
+    #[error("{what}; {remedy}")]
+    Unfinished { what: String, remedy: String },
     /// SIGINT or SIGTERM, after the state was saved. Exit code 130.
     #[error("interrupted; {saved}")]
     Interrupted { saved: String },
@@ -71,7 +74,7 @@ impl Error {
         match self {
             Error::Usage { .. } => 2,
             Error::Data { .. } => 3,
-            Error::Shape { .. } | Error::NoGradient { .. } | Error::Gpu { .. } => 1,
+            Error::Shape { .. } | Error::NoGradient { .. } | Error::Gpu { .. } | Error::Unfinished { .. } => 1,
             Error::NonFinite { .. } => 4,
             Error::Interrupted { .. } => 130,
         }

@@ -19,6 +19,7 @@
 //! - [`checkpoint`]: run directories, durable saves, exact resume.
 //! - [`eval`], [`train`]: accuracy and predictions; an epoch told in order.
 //! - [`explain`]: kept patches as pictures, boxes covered, LIME and attention rollout.
+//! - [`experiment`]: many runs: their grid, their statistics, and the paper's tables made of them.
 //! - [`cli`]: flags in, results out.
 //!
 //! # Letters
@@ -41,6 +42,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod eval;
+pub mod experiment;
 pub mod explain;
 pub mod flops;
 pub mod model;

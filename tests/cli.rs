@@ -99,6 +99,8 @@ fn help_fits_a_terminal_and_lists_what_works() {
     for args in [
         &["--help"][..],
         &["train", "--help"],
+        &["sweep", "--help"],
+        &["report", "--help"],
         &["eval", "--help"],
         &["predict", "--help"],
         &["flops", "--help"],

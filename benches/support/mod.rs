@@ -1,7 +1,6 @@
 //! What the benches share: their flags, alternating runs, and values to compute on.
 #![allow(dead_code)]
 
-pub mod chart;
 pub mod peak;
 
 use clap::Parser;

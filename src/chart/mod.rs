@@ -4,6 +4,7 @@
 mod curve;
 mod heat;
 pub mod letters;
+pub mod lines;
 mod reliability;
 mod svg;
 

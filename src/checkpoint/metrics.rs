@@ -19,6 +19,12 @@ impl RunDir {
         append(&self.root().join(JSONL), "", &json_line(row))
     }
 
+    /// The rows so far, in order of epochs; none before the first epoch is over.
+    pub fn metrics(&self) -> Result<Vec<EpochMetrics>> {
+        let text = read(&self.root().join(CSV))?.unwrap_or_default();
+        Ok(whole_lines(&text).filter_map(parse_csv).collect())
+    }
+
     /// Drops rows beyond `step`, which a killed run wrote after its last checkpoint, and lines that were cut short.
     /// A row that only one of the two files holds whole comes back in the other.
     pub fn truncate_metrics(&self, step: u64) -> Result<()> {

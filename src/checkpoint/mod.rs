@@ -33,6 +33,8 @@ use std::path::{Path, PathBuf};
 const CHECKPOINTS: &str = "checkpoints";
 /// Everything that ran, defaults included; its presence makes a folder a run directory.
 const CONFIG: &str = "config.toml";
+/// The folder of what was found out about a run, in its directory.
+const REPORT: &str = "report";
 /// The metadata key of the model card.
 const CARD: &str = "dynavit";
 

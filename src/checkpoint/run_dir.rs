@@ -3,7 +3,7 @@
 
 use super::folders::{make_folders, put, remove, remove_folders, steps, tidy};
 use super::state::{MODEL, OPTIM, STATE, State, sha256_hex};
-use super::{CARD, CHECKPOINTS, CONFIG, ModelCard, Progress, RunDir, durable};
+use super::{CARD, CHECKPOINTS, CONFIG, ModelCard, Progress, REPORT, RunDir, durable};
 use crate::error::{Error, Result};
 use crate::model::Vit;
 use crate::optim::AdamW;
@@ -117,6 +117,35 @@ impl RunDir {
             }
         }
         Ok(newest.map(|(_, root)| RunDir { root }))
+    }
+
+    /// Writes `report/name`, what was found out about the run; readers see an older file or the new one whole.
+    pub fn put_report(&self, name: &str, text: &str) -> Result<()> {
+        let folder = self.root.join(REPORT);
+        fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, &e))?;
+        durable::replace(&folder.join(name), text.as_bytes())
+    }
+
+    /// The folder of what was found out about the run; it need not be there.
+    pub fn reports(&self) -> PathBuf {
+        self.root.join(REPORT)
+    }
+
+    /// Clears what a process left that was killed while it began a run in `root`: a folder with nothing but the files of
+    /// [`RunDir::create`], without a checkpoint. True when a run may begin there.
+    pub fn clear_unbegun(root: &Path) -> Result<bool> {
+        let Ok(entries) = fs::read_dir(root) else { return Ok(!root.exists()) };
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<std::io::Result<Vec<_>>>();
+        let names = names.map_err(|e| Error::io(root, &e))?;
+        let known = [CONFIG, "env.json", "manifest.json"];
+        if !names.iter().all(|name| known.iter().any(|known| name == known)) {
+            return Ok(false);
+        }
+        for name in names {
+            let file = root.join(name);
+            fs::remove_file(&file).map_err(|e| Error::io(&file, &e))?;
+        }
+        Ok(true)
     }
 
     /// config.toml's text.

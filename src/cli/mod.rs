@@ -26,7 +26,11 @@ mod predict;
 pub mod print;
 mod progress;
 mod recipe;
+mod report;
+mod run_name;
 mod source;
+mod sweep;
+mod sweep_plan;
 mod train;
 mod visualize;
 
@@ -45,6 +49,8 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   dynavit train voc 70                     train, keeping 70 % of the patches
+  dynavit sweep voc --output DIR           the paper's grid of runs
+  dynavit report DIR --output OUT          its tables, tests and plots
   dynavit eval voc 70 --checkpoint RUN     accuracy and per-class report
   dynavit predict cat.png --weights RUN    classify images
   dynavit visualize cat.png --output x.png the patches that are kept
@@ -59,6 +65,10 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 bad data or weights,
 enum Command {
     /// Train a model and keep checkpoints that can be resumed
     Train(Box<train::TrainArgs>),
+    /// Train a grid of runs: keep ratios, scorers, seeds and more
+    Sweep(Box<sweep::SweepArgs>),
+    /// Make the paper's tables, tests and plots of finished runs
+    Report(report::ReportArgs),
     /// Measure a checkpoint on a split: accuracy, per-class report, confusion
     Eval(eval::EvalArgs),
     /// Classify images and tell which patches were looked at
@@ -91,6 +101,8 @@ pub fn main() -> Result<()> {
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| refuse(&error));
     match cli.command {
         Command::Train(args) => train::run(*args),
+        Command::Sweep(args) => sweep::run(*args),
+        Command::Report(args) => report::run(&args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Visualize(args) => visualize::run(&args),
@@ -119,9 +131,10 @@ fn command() -> clap::Command {
                 // A negative number is a bad value of its flag, not an unknown flag.
                 let arg = arg.allow_negative_numbers(true);
                 let variable = match (name.as_str(), long.as_str()) {
-                    ("flops" | "inspect" | "data" | "weights" | "completions" | "bench", _)
+                    ("flops" | "inspect" | "data" | "weights" | "completions" | "bench" | "report", _)
                     | ("visualize" | "coverage" | "explain", _)
-                    | ("eval", "split" | "corrupt" | "report") => return arg,
+                    | ("eval", "split" | "corrupt" | "report")
+                    | ("sweep", "keep" | "vary" | "eval-keep") => return arg,
                     (_, "config" | "resume" | "run-name" | "seeds") => return arg,
                     (_, "split-policy") => "DYNAVIT_SPLIT".into(),
                     _ => format!("DYNAVIT_{}", long.to_uppercase().replace('-', "_")),

@@ -24,6 +24,8 @@ pub struct Progress {
     seen: usize,
     began: Instant,
     spoke: Instant,
+    /// Of a cell of a sweep: where it stands, in front of everything.
+    lead: Option<String>,
 }
 
 impl Progress {
@@ -43,7 +45,19 @@ impl Progress {
             seen: 0,
             began: now,
             spoke: now,
+            lead: None,
         }
+    }
+
+    /// Shows one of many runs: `lead` in front of bars and lines, and no line an epoch.
+    pub fn within(mut self, lead: String) -> Self {
+        self.lead = Some(lead);
+        self
+    }
+
+    /// `text` after the lead.
+    fn led(&self, text: &str) -> String {
+        self.lead.as_ref().map_or(text.to_owned(), |lead| format!("{lead} {text}"))
     }
 
     /// A line to the user, unless quiet.
@@ -64,10 +78,13 @@ impl Progress {
             Event::Step { images, loss, lr, .. } => self.step(images, loss, lr),
             Event::Evaluated { split, images, of } => self.evaluated(split, images, of),
             Event::OutOfPatience { epoch, epochs } => {
-                self.say(&format!("stopped after {epoch} of {epochs} epochs: out of patience"));
+                self.say(&self.led(&format!("stopped after {epoch} of {epochs} epochs: out of patience")));
             }
             Event::EpochEnd { row, best } => {
                 self.clear();
+                if self.lead.is_some() {
+                    return;
+                }
                 self.say(&format!(
                     "epoch {}/{}: {:.1} img/s, lr {:.2e}, train loss {:.4}, val loss {:.4}, val accuracy {:.2} %{}",
                     row.epoch,
@@ -108,18 +125,18 @@ impl Progress {
         } else if !self.bars && self.spoke.elapsed() >= LINE_EVERY {
             self.spoke = Instant::now();
             let left = (self.images - self.done.min(self.images)) as f64 / rate;
-            self.say(&format!(
+            self.say(&self.led(&format!(
                 "epoch {}/{}: {}/{} images, {message}, {left:.0} s left in the epoch",
                 self.epoch + 1,
                 self.epochs,
                 self.done,
                 self.images
-            ));
+            )));
         }
     }
 
     fn evaluated(&mut self, split: &str, images: usize, of: usize) {
-        if self.bar.as_ref().is_none_or(|bar| bar.prefix() != split) {
+        if self.bar.as_ref().is_none_or(|bar| bar.prefix() != self.led(split)) {
             self.new_bar(of, 0, split, "{prefix} {wide_bar} {pos}/{len} {per_sec} ETA {eta}");
         }
         match &self.bar {
@@ -132,7 +149,7 @@ impl Progress {
         self.clear();
         if self.bars {
             let style = ProgressStyle::with_template(template).expect("the templates are constants");
-            let bar = ProgressBar::new(len as u64).with_style(style).with_prefix(prefix.to_owned());
+            let bar = ProgressBar::new(len as u64).with_style(style).with_prefix(self.led(prefix));
             bar.set_position(done as u64);
             bar.reset_eta();
             self.bar = Some(bar);

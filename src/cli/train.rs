@@ -7,6 +7,7 @@ use super::outcome::{Outcome, each_seed, refuse_taken};
 use super::plan::{self, header};
 use super::progress::Progress;
 use super::recipe::RecipeFlags;
+use super::run_name::{numbered, utc_stamp};
 use super::{cache, print, source};
 use crate::checkpoint::{RunDir, resolve};
 use crate::data::annotation::is_plain_name;
@@ -15,15 +16,15 @@ use crate::error::{Error, Result};
 use crate::optim::NoDecay;
 use crate::prune::Keep;
 use crate::train::{DatasetName, Run, Stop, TrainConfig, train};
-use clap::Args;
 use clap::builder::RangedU64ValueParser;
+use clap::{Args, FromArgMatches};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use toml::Table;
 
 /// Settings that a resumed run may be given anew: none of them changes its numbers up to the last epoch asked for.
-const FREE_ON_RESUME: [&str; 9] = [
+pub const FREE_ON_RESUME: [&str; 9] = [
     "threads",
     "workers",
     "cache",
@@ -84,6 +85,9 @@ pub struct TrainArgs {
     /// No progress on stderr
     #[arg(long, help_heading = "Run")]
     quiet: bool,
+    /// Whether the warnings that these settings deserve were given before.
+    #[arg(skip)]
+    pub warned: bool,
 }
 
 /// The settings that may stand in `--config` too.
@@ -209,29 +213,42 @@ pub fn run(args: TrainArgs) -> Result<()> {
         None => None,
     };
     if let Some(dir) = found {
-        let (run, engine) = resume(&args, dir, &stop)?;
-        return finish(run, &engine, &args, &stop)?.print(args.json);
+        let (mut run, engine) = resume(&args, dir, None, &stop)?;
+        let progress = progress(&args, &run);
+        return finish(&mut run, &engine, progress, true, &stop)?.print(args.json);
     }
-    let (config, fell_back, engine) = prepare(&args)?;
+    let (config, fell_back, engine) = prepare(&args, None)?;
     if args.dry_run {
         return plan(&config, fell_back, &engine, &args, &stop);
     }
     let Some(seeds) = &args.seeds else {
-        let run = start(&args, config, fell_back, &engine, &stop)?;
-        return finish(run, &engine, &args, &stop)?.print(args.json);
+        let mut run = start(&args, config, fell_back, &engine, &stop)?;
+        let progress = progress(&args, &run);
+        return finish(&mut run, &engine, progress, true, &stop)?.print(args.json);
     };
     if let Some(name) = &args.run_name {
         refuse_taken(&args.output, name, seeds)?;
     }
     each_seed(seeds, args.quiet, args.json, |seed| {
-        let run = start(&args, TrainConfig { seed, ..config.clone() }, fell_back, &engine, &stop)?;
-        finish(run, &engine, &args, &stop)
+        let mut run = start(&args, TrainConfig { seed, ..config.clone() }, fell_back, &engine, &stop)?;
+        let progress = progress(&args, &run);
+        finish(&mut run, &engine, progress, true, &stop)
     })
 }
 
-/// Trains a run that is begun or picked up, to its end.
-fn finish(mut run: Run, engine: &Engine, args: &TrainArgs, stop: &Stop) -> Result<Outcome> {
-    let mut progress = Progress::new(args.quiet, run.config.epochs, run.dataset.train.len(), run.config.batch_size);
+/// The settings that `words` on `train`'s command line mean.
+pub fn parse(words: Vec<String>) -> std::result::Result<TrainArgs, clap::Error> {
+    let command = TrainArgs::augment_args(clap::Command::new("train").no_binary_name(true));
+    TrainArgs::from_arg_matches(&command.try_get_matches_from(words)?)
+}
+
+/// The view of a run's events.
+pub fn progress(args: &TrainArgs, run: &Run) -> Progress {
+    Progress::new(args.quiet, run.config.epochs, run.dataset.train.len(), run.config.batch_size)
+}
+
+/// Trains a run that is begun or picked up, to its end; `headed` says first what is about to run.
+pub fn finish(run: &mut Run, engine: &Engine, mut progress: Progress, headed: bool, stop: &Stop) -> Result<Outcome> {
     match &engine.gpu {
         Some(gpu) => {
             if let Err(error) = run.move_to(gpu) {
@@ -241,15 +258,18 @@ fn finish(mut run: Run, engine: &Engine, args: &TrainArgs, stop: &Stop) -> Resul
         }
         None => run.progress.loss_scale = None,
     }
-    header(&run, engine, &progress);
-    let summary = train(&mut run, stop, &mut |event| progress.show(event));
+    if headed {
+        header(run, engine, &progress);
+    }
+    let summary = train(run, stop, &mut |event| progress.show(event));
     progress.clear();
     let summary = summary.inspect_err(|_| run.dir.discard_unsaved())?;
-    Ok(Outcome::of(&run, &summary))
+    Ok(Outcome::of(run, &summary))
 }
 
-/// Settles and checks a new run's settings and starts the engine; tells whether VOC had to be replaced by the sample.
-fn prepare(args: &TrainArgs) -> Result<(TrainConfig, bool, Engine)> {
+/// Settles and checks a new run's settings and starts the engine, where none runs already; tells whether VOC had to be
+/// replaced by the sample.
+pub fn prepare(args: &TrainArgs, engine: Option<&Engine>) -> Result<(TrainConfig, bool, Engine)> {
     if let Some(name) = args.run_name.as_deref().filter(|name| !is_plain_name(name)) {
         return Err(Error::usage(
             "--run-name",
@@ -263,7 +283,7 @@ fn prepare(args: &TrainArgs) -> Result<(TrainConfig, bool, Engine)> {
     }
     let (config, fell_back) = settle(args)?;
     config.validate()?;
-    let engine = started(&config)?;
+    let engine = engine.map_or_else(|| started(&config), |engine| Ok(engine.clone()))?;
     refuse_on_card(&config, &engine)?;
     // What was picked is recorded, so that a resumed run keeps it.
     let (device, precision) = engine.choice();
@@ -286,9 +306,9 @@ fn plan(config: &TrainConfig, fell_back: bool, engine: &Engine, args: &TrainArgs
 }
 
 /// Begins a new run under checked settings.
-fn start(args: &TrainArgs, config: TrainConfig, fell_back: bool, engine: &Engine, stop: &Stop) -> Result<Run> {
+pub fn start(args: &TrainArgs, config: TrainConfig, fell_back: bool, engine: &Engine, stop: &Stop) -> Result<Run> {
     let root = source::root(config.dataset, config.data.as_deref())?;
-    if fell_back {
+    if fell_back && !args.warned {
         print::complain(
             "notice",
             &format!(
@@ -301,11 +321,13 @@ fn start(args: &TrainArgs, config: TrainConfig, fell_back: bool, engine: &Engine
     }
     let mut dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
     cached(&config, &mut dataset, args.quiet, stop)?;
-    if config.weights.is_none() && config.dataset != DatasetName::Sample {
+    if config.weights.is_none() && config.dataset != DatasetName::Sample && !args.warned {
         let text = format!("{} starts from random weights; --weights FILE gives it pretrained ones", config.model);
         print::complain("warning", &text);
     }
-    warn_of_norm(&config);
+    if !args.warned {
+        warn_of_norm(&config);
+    }
     let config = TrainConfig { data: Some(absolute(&root)?), ..config };
     let workers = engine.workers(config.workers);
     if stop.requested() {
@@ -351,8 +373,8 @@ fn resumable(args: &TrainArgs, which: &Path) -> Result<Option<RunDir>> {
     Ok(found)
 }
 
-/// Goes on with a run under its own settings.
-fn resume(args: &TrainArgs, dir: RunDir, stop: &Stop) -> Result<(Run, Engine)> {
+/// Goes on with a run under its own settings, on `engine` or on one of its own.
+pub fn resume(args: &TrainArgs, dir: RunDir, engine: Option<&Engine>, stop: &Stop) -> Result<(Run, Engine)> {
     let path = dir.root().join("config.toml");
     let table: Table = dir.config()?.parse().map_err(|error| unreadable(&path, &error))?;
     let recorded: TrainConfig = table.try_into().map_err(|error| unreadable(&path, &error))?;
@@ -380,7 +402,7 @@ fn resume(args: &TrainArgs, dir: RunDir, stop: &Stop) -> Result<(Run, Engine)> {
     }
     let config: TrainConfig = table.try_into().map_err(|error| unreadable(&path, &error))?;
     config.validate()?;
-    let engine = started(&config)?;
+    let engine = engine.map_or_else(|| started(&config), |engine| Ok(engine.clone()))?;
     refuse_on_card(&config, &engine)?;
     let root = source::root(config.dataset, config.data.as_deref())?;
     let mut dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
@@ -499,7 +521,7 @@ fn first_line(error: &dyn std::fmt::Display) -> String {
     lines.collect::<Vec<_>>().join(": ")
 }
 
-fn absolute(path: &Path) -> Result<PathBuf> {
+pub fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| Error::io(path, &error))
 }
 
@@ -513,41 +535,10 @@ fn warn_of_norm(config: &TrainConfig) {
     }
 }
 
-/// `output/name`, then `output/name-2` and so on.
-fn numbered(output: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
-    std::iter::once(output.join(name)).chain((2..).map(move |i| output.join(format!("{name}-{i}"))))
-}
-
-/// `yyyymmdd-hhmmss` in UTC.
-fn utc_stamp(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
-    let (days, clock) = (seconds / 86_400, seconds % 86_400);
-    // Civil date from days since 1970-01-01, in eras of 400 years that begin on the first of March.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", clock / 3600, clock / 60 % 60, clock % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::train::{Augmentation, Recipe};
-    use std::time::Duration;
-
-    #[test]
-    fn stamps_are_civil_dates() {
-        let at = |seconds| utc_stamp(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(at(0), "19700101-000000");
-        assert_eq!(at(951_782_399), "20000228-235959");
-        assert_eq!(at(951_782_400), "20000229-000000");
-        assert_eq!(at(1_735_689_599), "20241231-235959");
-    }
 
     #[test]
     fn every_setting_of_a_run_is_a_key_of_a_config_file() {
