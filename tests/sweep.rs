@@ -14,8 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 const BIN: &str = env!("CARGO_BIN_EXE_dynavit");
 
 /// The smallest grid with everything in it: five runs of a second each.
-const GRID: &str = "sweep voc --data drawn --model vit_micro_patch16_224 --keep 30,100 --scorer l2,random --seeds 1,2 --eval-keep 30,100 --epochs 1 \
-                    --batch-size 12 --save-steps 1 --workers 1";
+const GRID: &str = "sweep voc --data drawn --model vit_micro_patch16_224 --keep 30,100 --scorer l2,random \
+                    --seeds 1,2 --eval-keep 30,100 --epochs 1 --batch-size 12 --save-steps 1 --workers 1";
 
 /// A folder with a sample of few images.
 fn folder() -> tempfile::TempDir {
@@ -172,8 +172,8 @@ fn page(folder: &Path) {
 fn a_cell_that_fails_is_told_and_the_others_go_on() {
     let folder = folder();
     let folder = folder.path();
-    let line = "sweep voc --data drawn --model vit_micro_patch16_224 --keep 30 --seeds 1 --vary gamma=1e30,0.5 --epochs 3 --step-size 1 \
-                --batch-size 12 --lr 1e-3 --workers 1 --output s --json";
+    let line = "sweep voc --data drawn --model vit_micro_patch16_224 --keep 30 --seeds 1 --vary gamma=1e30,0.5 \
+                --epochs 3 --step-size 1 --batch-size 12 --lr 1e-3 --workers 1 --output s --json";
     let (out, err) = run(folder, line, 1);
     assert!(err.contains("failed: voc-k30-l2-gamma-1e30-s1: ") && err.contains("1 of 2 runs failed"), "{err}");
     let lines: serde_json::Value = serde_json::from_str(&out).unwrap();
@@ -189,7 +189,8 @@ fn a_cell_that_fails_is_told_and_the_others_go_on() {
 fn an_interrupted_sweep_exits_with_130_and_goes_on() {
     let folder = folder();
     let folder = folder.path();
-    let line = "sweep voc --data drawn --model vit_micro_patch16_224 --keep 30 --seeds 1 --epochs 4 --batch-size 4 --workers 1 --output s";
+    let line = "sweep voc --data drawn --model vit_micro_patch16_224 --keep 30 --seeds 1 --epochs 4 \
+                --batch-size 4 --workers 1 --output s";
     let mut command = std::process::Command::new(BIN);
     command.current_dir(folder).args(line.split_whitespace()).stderr(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.env("DYNAVIT_LIBCUDA", "nowhere/libcuda.so.1").spawn().unwrap();

@@ -44,7 +44,7 @@ fn compared(c: &Comparison) -> String {
         }
         None => format!("seed {} alone", c.seeds[0].seed),
     };
-    let tested = format!("{seeds}; p = {}, {} after Holm", p_value(c.p), p_value(c.p_holm));
+    let tested = format!("{seeds}; p {}, {} after Holm", equals(c.p), equals(c.p_holm));
     let place = format!("{} {} images", c.images, c.split.name());
     let (base, other) = (&c.base, &c.other);
     match c.significant() {
@@ -55,6 +55,12 @@ fn compared(c: &Comparison) -> String {
         }
         false => format!("{other} against {base}: {points:+.2} points on {place}, no difference shown ({tested})."),
     }
+}
+
+/// A p-value after the letter.
+fn equals(p: f64) -> String {
+    let text = p_value(p);
+    if text.starts_with('<') { text.replace('<', "< ") } else { format!("= {text}") }
 }
 
 /// Time and work against K = 100. Faster is said only where the slowest run beats the fastest of all patches.
@@ -77,7 +83,7 @@ fn speeds(study: &Study) -> Result<Vec<String>> {
             false => "the times of the runs overlap, so no gain is claimed".into(),
         };
         said.push(format!(
-            "An epoch took {} s at {} and {} s at K = 100 %: {verdict}. The multiply-adds executed allow {work:.2}{paper}.",
+            "An epoch took {} at {} and {} at K = 100 %, in seconds: {verdict}. The multiply-adds executed allow {work:.2}{paper}.",
             words(Some(time), 1.0),
             group.label(),
             words(Some(base), 1.0)
