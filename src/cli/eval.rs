@@ -26,9 +26,10 @@ overrides them. A checkpoint inside a run knows its data set too.")]
 pub struct EvalArgs {
     /// Data set
     dataset: DatasetName,
-    /// Percent of the patches to keep, above 0 and up to 100
+    /// Percent of the patches to keep, above 0 and up to 100, or mass:0.9 as in
+    /// train [default: the checkpoint's]
     #[arg(allow_negative_numbers = true)]
-    keep: Keep,
+    keep: Option<Keep>,
     /// A run, a checkpoint folder or a weight file
     #[arg(long, value_name = "DIR|FILE", visible_alias = "weights")]
     checkpoint: PathBuf,
@@ -94,9 +95,11 @@ struct Outcome {
     model: String,
     dataset: String,
     split: Split,
-    keep: f64,
+    #[serde(serialize_with = "Keep::shown")]
+    keep: Keep,
     scorer: crate::prune::Scorer,
-    seq_len: usize,
+    /// Null under a mass, whose lengths differ; the mean stands at the end.
+    seq_len: Option<usize>,
     images: usize,
     accuracy: f64,
     loss: f64,
@@ -106,6 +109,9 @@ struct Outcome {
     macro_average: MacroReport,
     /// Rows are the true classes, columns the predicted ones.
     confusion: Vec<Vec<u64>>,
+    mean_seq_len: Option<f64>,
+    /// Mean multiply-adds of an image, as executed.
+    macs_executed: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -121,11 +127,15 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let stop = Stop::on_signals()?;
     let source::Source { weights, mut card, own_card } =
         source::open_weights("--checkpoint", &args.checkpoint, args.model.as_deref())?;
-    card.prune.keep = args.keep;
+    set(&mut card.prune.keep, args.keep);
+    let keep = card.prune.keep;
+    if engine.gpu.is_some() {
+        keep.check_on_card()?;
+    }
     set(&mut card.prune.seed, args.seed);
     args.prune.apply(&mut card);
     if !own_card {
-        card.transform.norm = TrainConfig::paper(args.dataset, args.keep).norm;
+        card.transform.norm = TrainConfig::paper(args.dataset, keep).norm;
     }
     args.size.apply(&mut card)?;
     args.image.apply(&mut card);
@@ -162,9 +172,9 @@ pub fn run(args: EvalArgs) -> Result<()> {
         model: card.model.name.clone(),
         dataset: dataset.name.clone(),
         split: args.split,
-        keep: args.keep.percent(),
+        keep,
         scorer: card.prune.scorer,
-        seq_len: 1 + args.keep.count(card.model.patches(), card.prune.round),
+        seq_len: keep.fixed(card.model.patches(), card.prune.round).map(|k| 1 + k),
         images: report.images(),
         accuracy: report.accuracy(),
         loss: report.loss(),
@@ -172,6 +182,8 @@ pub fn run(args: EvalArgs) -> Result<()> {
         per_class: per_class.map(|(class, report)| Named { class, report }).collect(),
         macro_average: report.macro_average(),
         confusion: report.confusion.clone(),
+        mean_seq_len: report.looked.mean_seq_len(),
+        macs_executed: report.looked.mean_macs(),
     };
     if args.json { print::json(&outcome) } else { print::line(&table(&outcome, &report)) }
 }
@@ -254,8 +266,16 @@ fn table(outcome: &Outcome, report: &Report) -> String {
     let width = outcome.classes.iter().map(|class| class.chars().count()).max().unwrap_or(0).max(9);
     let split = outcome.split.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
     let mut text = format!(
-        "{} on {} ({}), K = {} %, S = {}: {} images\n",
-        outcome.model, outcome.dataset, split, outcome.keep, outcome.seq_len, outcome.images
+        "{} on {} ({}), {}, {}: {} images\n",
+        outcome.model,
+        outcome.dataset,
+        split,
+        outcome.keep.words(),
+        match outcome.seq_len {
+            Some(s) => format!("S = {s}"),
+            None => format!("mean S = {:.1}", report.looked.mean_seq_len().unwrap_or_default()),
+        },
+        outcome.images
     );
     let _ = writeln!(text, "accuracy {:.2} %, loss {:.4}\n", 100.0 * outcome.accuracy, outcome.loss);
     let _ = writeln!(text, "{:width$} {:>10} {:>10} {:>10} {:>8}", "class", "precision", "recall", "F1", "support");

@@ -14,6 +14,7 @@ mod doctor;
 mod eval;
 mod flops;
 mod inspect;
+mod keeping;
 mod options;
 mod outcome;
 mod plan;
@@ -56,7 +57,7 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Classify images and tell which patches were looked at
     Predict(predict::PredictArgs),
-    /// Time inference or training on noise
+    /// Time inference or training on noise or image files
     Bench(bench::BenchArgs),
     /// Count multiply-adds for keep ratios or sequence lengths
     Flops(flops::FlopsArgs),

@@ -13,6 +13,8 @@ const LINE_EVERY: Duration = Duration::from_secs(30);
 pub struct Progress {
     quiet: bool,
     bars: bool,
+    /// Whether the end of an epoch tells what it kept.
+    lengths: bool,
     bar: Option<ProgressBar>,
     epochs: u32,
     /// Training images in an epoch, and the batch size.
@@ -34,6 +36,7 @@ impl Progress {
         Progress {
             quiet,
             bars,
+            lengths: false,
             bar: None,
             epochs,
             images,
@@ -44,6 +47,11 @@ impl Progress {
             began: now,
             spoke: now,
         }
+    }
+
+    /// Lets the end of an epoch tell what it kept, where that is not the same all along.
+    pub fn tell_lengths(&mut self, lengths: bool) {
+        self.lengths = lengths;
     }
 
     /// A line to the user, unless quiet.
@@ -68,8 +76,10 @@ impl Progress {
             }
             Event::EpochEnd { row, best } => {
                 self.clear();
+                let kept = row.keep.zip(row.mean_seq_len).filter(|_| self.lengths);
+                let kept = kept.map_or(String::new(), |(keep, s)| format!(", {}, mean S {s:.1}", keep.words()));
                 self.say(&format!(
-                    "epoch {}/{}: {:.1} img/s, lr {:.2e}, train loss {:.4}, val loss {:.4}, val accuracy {:.2} %{}",
+                    "epoch {}/{}: {:.1} img/s{kept}, lr {:.2e}, train loss {:.4}, val loss {:.4}, val accuracy {:.2} %{}",
                     row.epoch,
                     self.epochs,
                     row.images_per_second,
