@@ -15,6 +15,7 @@ mod eval;
 mod flops;
 mod inspect;
 mod keeping;
+mod names;
 mod options;
 mod outcome;
 mod plan;

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::flops::Cost;
 use crate::optim::Layer;
 use crate::prune::Keep;
-use crate::train::{Memory, Pace, Run, TrainConfig};
+use crate::train::{Memory, Pace, Run, Stop, TrainConfig};
 use serde::Serialize;
 
 /// What is about to run.
@@ -158,7 +158,7 @@ fn time(config: &TrainConfig, pace: &Pace, seconds: f64) -> String {
 }
 
 /// Prints what a run of `config` would do.
-pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, pace: Option<&Pace>, json: bool) -> Result<()> {
+pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, stop: &Stop, json: bool) -> Result<()> {
     let vit = config.vit(dataset.classes.len())?;
     let layers = config.recipe.layers(&vit.parameters(), &config.no_decay);
     let parameters = layers.last().map_or(0, |layer| layer.range.end);
@@ -174,8 +174,11 @@ pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, pace: Opt
     let ends = (1..=warm.div_ceil(per_epoch.max(1) as u64).min(10_000)).map(|epoch| epoch * per_epoch as u64 - 1);
     let candidates = ends.chain([0, warm.saturating_sub(1), warm]).filter(|&t| t < updates.max(1));
     let memory = Memory::estimate(config, &vit, parameters as u64, config.most_kept(vit.patches()));
+    // The virtual card checks every access, and would tell of itself.
+    let timed = engine.gpu.as_ref().is_none_or(|gpu| !gpu.is_virtual());
+    let pace = timed.then(|| Pace::measure(config, &vit, engine.gpu.as_ref(), stop)).transpose()?;
     let [train, val, test] = [&dataset.train, &dataset.val, &dataset.test].map(Vec::len);
-    let seconds = pace.map(|pace| pace.seconds(config.epochs, train, per_epoch, val, test));
+    let seconds = pace.as_ref().map(|pace| pace.seconds(config.epochs, train, per_epoch, val, test));
     let plan = Plan {
         dataset: &dataset.name,
         classes: dataset.classes.len(),
@@ -207,7 +210,7 @@ pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, pace: Opt
         estimated_memory_bytes: memory.total(),
         estimated_memory: memory,
         estimated_seconds: seconds,
-        timed_images: pace.map(|pace| pace.images),
+        timed_images: pace.as_ref().map(|pace| pace.images),
     };
     if json {
         return print::json(&plan);
@@ -242,7 +245,7 @@ pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, pace: Opt
         ),
     ]
     .into_iter()
-    .chain(pace.zip(seconds).map(|(pace, seconds)| time(config, pace, seconds)))
+    .chain(pace.as_ref().zip(seconds).map(|(pace, seconds)| time(config, pace, seconds)))
     .chain(table(&layers))
     .chain(doubts(config, dataset.train.len()).into_iter().map(|text| format!("note       {text}")))
     .chain(dataset.notes.iter().map(|note| format!("note       {note}")))

@@ -3,6 +3,7 @@
 
 use super::augment::AugmentFlags;
 use super::keeping::KeepFlags;
+use super::names::{numbered, utc_stamp};
 use super::options::{Engine, EngineFlags, ImageFlags, PruneFlags, SizeFlags};
 use super::outcome::{Outcome, each_seed, refuse_taken};
 use super::plan::{self, header};
@@ -15,7 +16,7 @@ use crate::data::{Dataset, LabelPolicy, SplitPolicy};
 use crate::error::{Error, Result};
 use crate::optim::NoDecay;
 use crate::prune::Keep;
-use crate::train::{DatasetName, Pace, Run, Stop, TrainConfig, train};
+use crate::train::{DatasetName, Run, Stop, TrainConfig, train};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
@@ -290,11 +291,7 @@ fn plan(config: &TrainConfig, fell_back: bool, engine: &Engine, args: &TrainArgs
         return Err(Error::usage("--dry-run", reason, "draw it first with `dynavit data sample`, or give --data DIR"));
     }
     let dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
-    // The virtual card checks every access, and would tell of itself.
-    let timed = engine.gpu.as_ref().is_none_or(|gpu| !gpu.is_virtual());
-    let shape = config.vit(dataset.classes.len())?;
-    let pace = timed.then(|| Pace::measure(config, &shape, engine.gpu.as_ref(), stop)).transpose()?;
-    plan::print(config, &dataset, engine, pace.as_ref(), args.json)
+    plan::print(config, &dataset, engine, stop, args.json)
 }
 
 /// Begins a new run under checked settings.
@@ -525,41 +522,10 @@ fn warn_of_norm(config: &TrainConfig) {
     }
 }
 
-/// `output/name`, then `output/name-2` and so on.
-fn numbered(output: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
-    std::iter::once(output.join(name)).chain((2..).map(move |i| output.join(format!("{name}-{i}"))))
-}
-
-/// `yyyymmdd-hhmmss` in UTC.
-fn utc_stamp(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
-    let (days, clock) = (seconds / 86_400, seconds % 86_400);
-    // Civil date from days since 1970-01-01, in eras of 400 years that begin on the first of March.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", clock / 3600, clock / 60 % 60, clock % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::train::{Augmentation, Keeping, Recipe};
-    use std::time::Duration;
-
-    #[test]
-    fn stamps_are_civil_dates() {
-        let at = |seconds| utc_stamp(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(at(0), "19700101-000000");
-        assert_eq!(at(951_782_399), "20000228-235959");
-        assert_eq!(at(951_782_400), "20000229-000000");
-        assert_eq!(at(1_735_689_599), "20241231-235959");
-    }
 
     #[test]
     fn every_setting_of_a_run_is_a_key_of_a_config_file() {
