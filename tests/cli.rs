@@ -237,8 +237,11 @@ fn model_hash(run: &Path) -> String {
 fn metrics(run: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
     let rate = text.lines().next().unwrap().split(',').position(|title| title == "images_per_second").unwrap();
-    let others = |line: &str| line.split(',').enumerate().filter(|&(i, _)| i != rate).map(|(_, cell)| cell.to_owned());
-    text.lines().map(|line| others(line).collect::<Vec<_>>().join(",")).collect()
+    let others = |line: &str| -> String {
+        let kept = line.split(',').enumerate().filter(|&(i, _)| i != rate).map(|(_, cell)| cell);
+        kept.collect::<Vec<_>>().join(",")
+    };
+    text.lines().map(others).collect()
 }
 
 /// Starts a training run and waits until its checkpoint of `step` is there.
