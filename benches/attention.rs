@@ -9,7 +9,7 @@ use dynavit::device::cpu::gemm::{Mat, Operands, Write, gemm};
 use dynavit::model::{Vit, VitConfig, VitOptions};
 use dynavit::ops::{attention, softmax};
 use dynavit::tape::{ParamArena, Tape, Var};
-use dynavit::tensor::Tensor;
+use dynavit::tensor::{Spans, Tensor};
 use rayon::prelude::*;
 use std::hint::black_box;
 use support::{Flags, alternate, prove, timed, values};
@@ -86,6 +86,7 @@ fn measure(vit: &Vit, s: usize, rounds: usize) -> Row {
     prove("its gradient", grads.data(), &naive.gradient(), 1e-4);
 
     let x = Var::constant(Tensor::from_vec(values(s * d, 3), &[1, s, d]));
+    let spans = Spans::even(1, s);
     let mut sink = Tensor::zeros(vit.params.flat().shape());
     let mut naive_back = Naive::new(qkv.value.data(), s, heads, d / heads);
     naive_back.forward();
@@ -96,10 +97,10 @@ fn measure(vit: &Vit, s: usize, rounds: usize) -> Row {
             &mut || back(&mut grads),
             &mut || timed(|| naive.forward()),
             &mut || timed(|| naive_back.backward(dy.data())),
-            &mut || timed(|| drop(black_box(vit.block(None, &x, 0).expect("the shapes fit")))),
+            &mut || timed(|| drop(black_box(vit.block(None, &x, &spans, 0).expect("the shapes fit")))),
             &mut || {
                 let mut tape = Tape::new();
-                let y = vit.block(Some(&mut tape), &x, 0).expect("the shapes fit");
+                let y = vit.block(Some(&mut tape), &x, &spans, 0).expect("the shapes fit");
                 // The parameters around the block get no gradient, which the walk reports after it has done its work.
                 timed(|| drop(black_box(tape.backward(&y, dy.clone(), &vit.params, &mut sink))))
             },

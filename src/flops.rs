@@ -8,6 +8,8 @@ mod fit;
 pub use fit::Fit;
 
 use crate::model::{EmbedMode, VitConfig, VitOptions};
+use crate::prune::Kept;
+use serde::{Deserialize, Serialize};
 
 /// The cost of one image, in MACs, by each convention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,42 @@ pub fn macs_executed(config: &VitConfig, options: &VitOptions, k: usize) -> u64 
     let full_block = s * (4 * d * d + 2 * d * f) + 2 * s * s * d;
     let short_block = 2 * s * d * d + (2 * d * d + 2 * d * f) + 2 * s * d;
     full - full_block + short_block
+}
+
+/// How long the sequences of several images were, and what their forward passes cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Looked {
+    pub images: u64,
+    /// S over all images.
+    pub tokens: u64,
+    /// `macs_executed` over all images.
+    pub macs: u64,
+}
+
+impl Looked {
+    /// The images of a batch.
+    pub fn at(config: &VitConfig, options: &VitOptions, kept: &Kept) -> Self {
+        let cost = kept.spans.lengths().map(|k| macs_executed(config, options, k)).sum();
+        let (images, tokens) = (kept.batch(), kept.spans.rows() + kept.batch());
+        Looked { images: images as u64, tokens: tokens as u64, macs: cost }
+    }
+
+    /// These and those.
+    pub fn add(&mut self, more: Looked) {
+        self.images += more.images;
+        self.tokens += more.tokens;
+        self.macs += more.macs;
+    }
+
+    /// Mean S; none without images.
+    pub fn mean_seq_len(&self) -> Option<f64> {
+        (self.images > 0).then(|| self.tokens as f64 / self.images as f64)
+    }
+
+    /// Mean `macs_executed` of an image's forward pass; none without images.
+    pub fn mean_macs(&self) -> Option<f64> {
+        (self.images > 0).then(|| self.macs as f64 / self.images as f64)
+    }
 }
 
 /// The letters of readings.md as u64, so that no count of a sensible model wraps.

@@ -7,7 +7,7 @@
 //! - [`rng`], [`error`]: counter-based random numbers, and the one error type with its exit codes.
 //! - [`chart`]: pictures of numbers as SVG, and letters for captions.
 //! - [`device`]: where memory comes from and how it is computed on: buffers, products, vector mathematics.
-//! - [`tensor`]: shaped windows into shared buffers, and the comparator of the tests.
+//! - [`tensor`]: shaped windows into shared buffers, how rows are shared out among images, the tests' comparator.
 //! - [`tape`]: what ran, in order; the walk back; the flat arena of parameters; finite differences.
 //! - [`ops`]: one folder an op: contract, f64 definition, engine.
 //! - [`weights`]: named tensors in and out of safetensors files.

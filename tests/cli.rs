@@ -235,10 +235,15 @@ fn model_hash(run: &Path) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// metrics.csv without its last column, which is a rate.
+/// metrics.csv without the column of the rate, which no run has twice.
 fn metrics(run: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
-    text.lines().map(|line| line.rsplit_once(',').unwrap().0.to_owned()).collect()
+    let rate = text.lines().next().unwrap().split(',').position(|title| title == "images_per_second").unwrap();
+    let others = |line: &str| -> String {
+        let kept = line.split(',').enumerate().filter(|&(i, _)| i != rate).map(|(_, cell)| cell);
+        kept.collect::<Vec<_>>().join(",")
+    };
+    text.lines().map(others).collect()
 }
 
 /// Starts a training run and waits until its checkpoint of `step` is there.

@@ -138,7 +138,7 @@ fn rollout_is_pytorchs() {
     let (want, kept) = (fixture.f64("rollout"), Fixture::open("tiny_vit.safetensors").u32("kept"));
     for ((image, kept), want) in values.chunks(3 * 64 * 64).zip(kept.chunks(11)).zip(want.chunks(12)) {
         let image = Tensor::from_vec(image.to_vec(), &[1, 3, 64, 64]);
-        let found = rollout(&vit, &image, &Kept { indices: kept.to_vec(), batch: 1, k: 11 }).unwrap();
+        let found = rollout(&vit, &image, &Kept::even(kept.to_vec(), 1, 11)).unwrap();
         for (value, want) in std::iter::once(&found.cls).chain(&found.patches).zip(want) {
             assert!((value - want).abs() < 1e-6, "{value} {want}");
         }

@@ -116,7 +116,7 @@ fn layer_scale_gives_timms_logits_loss_and_gradients() {
     let vit = load(&path, config(false));
     assert!(vit.config.layer_scale);
     let kept: Vec<Vec<u32>> = serde_json::from_value(about["config"]["kept"].clone()).unwrap();
-    let kept = Kept { k: kept[0].len(), batch: kept.len(), indices: kept.concat() };
+    let kept = Kept::of_images(&kept);
     let labels: Vec<usize> = serde_json::from_value(about["config"]["labels"].clone()).unwrap();
     let mut grads = Tensor::zeros(vit.params.flat().shape());
     let (loss, logits) = vit.loss_and_gradients(&images(), &kept, &labels, 0.0, 1.0, &mut grads).unwrap();

@@ -166,7 +166,7 @@ fn keeping_all_patches_equals_the_unpruned_model_bit_for_bit() {
     // `select` does not score at K=100, so the way through the ranking is walked here as well.
     let energy = |b: usize| (0..n).map(|i| ((i * 7 + b * 5) % 16) as f64).collect::<Vec<_>>();
     let ranked: Vec<u32> = (0..BATCH).flat_map(|b| top_k(&energy(b), n)).collect();
-    assert_eq!(kept, Kept { indices: ranked, batch: BATCH, k: n });
+    assert_eq!(kept, Kept::even(ranked, BATCH, n));
     // The unpruned model embeds all patches in raster order and gathers nothing away.
     let dense = tiny_vit(VitOptions { embed: EmbedMode::Dense, ..VitOptions::default() });
     let unpruned = dense.logits(&images, &Kept::all(BATCH, n)).unwrap();
@@ -189,7 +189,8 @@ fn bits_do_not_depend_on_the_number_of_threads() {
             let values = [images().data(); 4].concat();
             let all = Tensor::from_vec(values, &[4 * BATCH, 3, 64, 64]);
             let kept = keep(&vit, &images(), "70");
-            let kept = Kept { indices: kept.indices.repeat(4), batch: 4 * BATCH, k: kept.k };
+            let k = kept.spans.common().unwrap();
+            let kept = Kept::even(kept.indices.repeat(4), 4 * BATCH, k);
             let mut grads = Tensor::zeros(vit.params.flat().shape());
             let (loss, _) = vit.loss_and_gradients(&all, &kept, &LABELS.repeat(4), 0.0, 1.0, &mut grads).unwrap();
             (loss.to_bits(), grads.data().iter().map(|v| v.to_bits()).collect::<Vec<_>>())

@@ -96,3 +96,41 @@ fn the_random_scorer_is_the_documented_stream() {
         }
     }
 }
+
+#[test]
+fn every_mass_keeps_what_the_reference_keeps() {
+    let (kept_facts, mass_facts) = (json("kept.json"), json("mass.json"));
+    let images = kept_facts["images"].as_array().unwrap();
+    let mut compared = 0;
+    for row in mass_facts["rows"].as_array().unwrap() {
+        let (scorer, mass) = (row["scorer"].as_str().unwrap(), row["mass"].as_str().unwrap());
+        let (side, rgb, id) = match row["image"].as_str() {
+            Some(name) => {
+                let entry = images.iter().find(|entry| entry["name"] == name).unwrap();
+                let side = entry["side"].as_u64().unwrap() as usize;
+                let rgb = image(entry["image"].as_u64().unwrap() as u32, side, entry["kind"].as_str().unwrap());
+                (side, rgb, 0)
+            }
+            None => {
+                let side = if row["n"] == 16 { 64 } else { 224 };
+                (side, vec![0; side * side * 3], row["sample"].as_u64().unwrap())
+            }
+        };
+        let mut config = config(&format!("mass:{mass}"), Scorer::L2);
+        match scorer {
+            "l2" => {}
+            "l2_raw" => config.domain = SaliencyDomain::Raw,
+            "sobel" => config.scorer = Scorer::Sobel,
+            "center" => config.scorer = Scorer::Center,
+            "random" => config.scorer = Scorer::Random,
+            _ => {
+                config.scorer = Scorer::Entropy;
+                config.entropy_bins = scorer.strip_prefix("entropy").unwrap().parse().unwrap();
+            }
+        }
+        let expected: Vec<u32> = serde_json::from_value(row["kept"].clone()).unwrap();
+        assert_eq!(kept(&config, side, &rgb, id).indices, expected, "{row}");
+        compared += 1;
+    }
+    assert_eq!(compared, (6 * 7 + 6) * 4);
+}

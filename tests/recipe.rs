@@ -163,7 +163,7 @@ fn parts_of_a_batch_add_up_to_its_gradient() {
     let mut gradient = |from, to, share| {
         let mut grads = Tensor::zeros(&[len]);
         let mut learner = Learner { vit: &mut vit, optim: &mut optim, grads: &mut grads, loss_scale: &mut None };
-        let loss = learner.gradients(&recipe.prune(), part(&batch, from, to), 0, 0.1, share).unwrap();
+        let (loss, _) = learner.gradients(&recipe.prune(), part(&batch, from, to), 0, 0.1, share).unwrap();
         (f64::from(loss), grads)
     };
     let (loss, whole) = gradient(0, 7, 1.0);
@@ -250,7 +250,7 @@ fn a_frozen_backbone_keeps_its_bits_and_costs_the_head_nothing() {
         let len = vit.params.flat().len();
         let (mut optim, mut grads) = (AdamW::new(len, recipe.adamw(), Vec::new()), Tensor::zeros(&[len]));
         let mut learner = Learner { vit: &mut vit, optim: &mut optim, grads: &mut grads, loss_scale: &mut None };
-        let loss = learner.gradients(&recipe.prune(), noise(4, 64, Norm::Half, 5, 1), 0, 0.0, 1.0).unwrap();
+        let (loss, _) = learner.gradients(&recipe.prune(), noise(4, 64, Norm::Half, 5, 1), 0, 0.0, 1.0).unwrap();
         (loss, grads.data().to_vec())
     };
     let ((loss, frozen), (full_loss, full)) = (gradient(Freeze::Backbone), gradient(Freeze::None));
@@ -401,7 +401,7 @@ fn dropped_branches_pass_no_gradient_and_predictions_drop_none() {
         let len = vit.params.flat().len();
         let (mut optim, mut grads) = (AdamW::new(len, recipe.adamw(), Vec::new()), Tensor::zeros(&[len]));
         let mut learner = Learner { vit: &mut vit, optim: &mut optim, grads: &mut grads, loss_scale: &mut None };
-        let loss = learner.gradients(&recipe.prune(), noise(4, 64, Norm::Half, 5, 1), 0, 0.0, 1.0).unwrap();
+        let (loss, _) = learner.gradients(&recipe.prune(), noise(4, 64, Norm::Half, 5, 1), 0, 0.0, 1.0).unwrap();
         let kept = Kept::all(1, vit.config.patches());
         let logits =
             vit.logits(&Tensor::from_vec(noise(1, 64, Norm::Half, 5, 1).images, &[1, 3, 64, 64]), &kept).unwrap();

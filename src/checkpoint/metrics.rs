@@ -10,7 +10,8 @@ use std::path::Path;
 
 const CSV: &str = "metrics.csv";
 const JSONL: &str = "metrics.jsonl";
-const HEADER: &str = "epoch,step,lr,train_loss,val_loss,val_accuracy,images_per_second\n";
+const HEADER: &str =
+    "epoch,step,lr,train_loss,val_loss,val_accuracy,images_per_second,keep,mean_seq_len,macs_executed\n";
 
 impl RunDir {
     /// Appends an epoch to metrics.csv and metrics.jsonl, synced to disk.
@@ -44,8 +45,14 @@ impl RunDir {
 }
 
 fn csv_line(row: &EpochMetrics) -> String {
-    let EpochMetrics { epoch, step, lr, train_loss, val_loss, val_accuracy, images_per_second } = row;
-    format!("{epoch},{step},{lr},{train_loss},{val_loss},{val_accuracy},{images_per_second}\n")
+    let EpochMetrics { epoch, step, lr, train_loss, val_loss, val_accuracy, images_per_second, .. } = row;
+    let (keep, seq_len, macs) = (cell(&row.keep), cell(&row.mean_seq_len), cell(&row.macs_executed));
+    format!("{epoch},{step},{lr},{train_loss},{val_loss},{val_accuracy},{images_per_second},{keep},{seq_len},{macs}\n")
+}
+
+/// A value as a cell, which is empty where there is none.
+fn cell<T: ToString>(value: &Option<T>) -> String {
+    value.as_ref().map_or(String::new(), T::to_string)
 }
 
 fn json_line(row: &EpochMetrics) -> String {
@@ -55,8 +62,14 @@ fn json_line(row: &EpochMetrics) -> String {
 /// The row of a line; None for the header and for what is no row.
 fn parse_csv(line: &str) -> Option<EpochMetrics> {
     let fields: Vec<&str> = line.split(',').collect();
-    let [epoch, step, lr, train_loss, val_loss, val_accuracy, images_per_second] = fields.as_slice() else {
+    let [epoch, step, lr, train_loss, val_loss, val_accuracy, images_per_second, rest @ ..] = fields.as_slice() else {
         return None;
+    };
+    // Rows of older versions end here.
+    let [keep, seq_len, macs] = match rest {
+        [] => [""; 3],
+        &[keep, seq_len, macs] => [keep, seq_len, macs],
+        _ => return None,
     };
     Some(EpochMetrics {
         epoch: epoch.parse().ok()?,
@@ -66,7 +79,15 @@ fn parse_csv(line: &str) -> Option<EpochMetrics> {
         val_loss: val_loss.parse().ok()?,
         val_accuracy: val_accuracy.parse().ok()?,
         images_per_second: images_per_second.parse().ok()?,
+        keep: optional(keep)?,
+        mean_seq_len: optional(seq_len)?,
+        macs_executed: optional(macs)?,
     })
+}
+
+/// What a cell says, which may be nothing; none at all for what is no value.
+fn optional<T: std::str::FromStr>(cell: &str) -> Option<Option<T>> {
+    if cell.is_empty() { Some(None) } else { cell.parse().ok().map(Some) }
 }
 
 /// The lines that end in a line feed. A last one without may be the front of a longer number.
@@ -109,6 +130,9 @@ mod tests {
             val_loss: 0.1 + 0.2,
             val_accuracy: 0.5,
             images_per_second: 123.456,
+            keep: Some("mass:0.9".parse().unwrap()),
+            mean_seq_len: Some(137.25),
+            macs_executed: (epoch > 1).then_some(1.5e9),
         }
     }
 
@@ -129,8 +153,8 @@ mod tests {
         let (csv, jsonl) = texts(&run);
         assert_eq!(
             csv,
-            "epoch,step,lr,train_loss,val_loss,val_accuracy,images_per_second\n\
-             1,10,0.00003,1,0.30000000000000004,0.5,123.456\n"
+            "epoch,step,lr,train_loss,val_loss,val_accuracy,images_per_second,keep,mean_seq_len,macs_executed\n\
+             1,10,0.00003,1,0.30000000000000004,0.5,123.456,mass:0.9,137.25,\n"
         );
         assert_eq!(serde_json::from_str::<EpochMetrics>(&jsonl).unwrap(), row(1));
     }
@@ -159,6 +183,15 @@ mod tests {
         fs::remove_file(run.root().join(CSV)).unwrap();
         run.truncate_metrics(1000).unwrap();
         assert_eq!(texts(&run), texts(&two));
+    }
+
+    #[test]
+    fn rows_of_older_versions_are_read_and_get_empty_cells() {
+        let (_dir, run) = run_with(1..=2);
+        fs::write(run.root().join(CSV), "epoch,step,lr\n1,10,0.5,1,2,0.5,10\n").unwrap();
+        fs::remove_file(run.root().join(JSONL)).unwrap();
+        run.truncate_metrics(100).unwrap();
+        assert_eq!(texts(&run).0, format!("{HEADER}1,10,0.5,1,2,0.5,10,,,\n"));
     }
 
     #[test]

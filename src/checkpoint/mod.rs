@@ -23,9 +23,10 @@ pub use durable::replace;
 pub use resolve::{card_of, resolve};
 
 use crate::data::TransformConfig;
+use crate::flops::Looked;
 use crate::model::{VitConfig, VitOptions};
 use crate::optim::LossScale;
-use crate::prune::PruneConfig;
+use crate::prune::{Keep, PruneConfig};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -78,6 +79,12 @@ pub struct Progress {
     pub loss_count: u64,
     /// Seconds of training in the current epoch, for the rate in metrics.
     pub epoch_seconds: f64,
+    /// At what the current epoch looked.
+    #[serde(default)]
+    pub epoch_looked: Looked,
+    /// At what the whole run looked.
+    #[serde(default)]
+    pub looked: Looked,
     pub best_accuracy: Option<f64>,
     pub best_epoch: Option<u32>,
     /// Of a run in f16.
@@ -98,6 +105,15 @@ pub struct EpochMetrics {
     pub val_loss: f64,
     pub val_accuracy: f64,
     pub images_per_second: f64,
+    /// What the epoch's training kept; older rows do not tell, nor what follows.
+    #[serde(default)]
+    pub keep: Option<Keep>,
+    /// Mean S of the epoch's training images.
+    #[serde(default)]
+    pub mean_seq_len: Option<f64>,
+    /// Mean multiply-adds of a training image's forward pass, as executed.
+    #[serde(default)]
+    pub macs_executed: Option<f64>,
 }
 
 /// A run directory.

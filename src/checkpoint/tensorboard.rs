@@ -141,6 +141,9 @@ mod tests {
             val_loss: 1.25,
             val_accuracy: 0.75,
             images_per_second: 100.0,
+            keep: None,
+            mean_seq_len: None,
+            macs_executed: None,
         }
     }
 

@@ -1,15 +1,16 @@
-//! `dynavit bench`: images a second of inference or training, on noise and random weights.
+//! `dynavit bench`: images a second of inference or training, on noise or image files and random weights.
 #![forbid(unsafe_code)]
 
 use super::bench_kernels::{self, KernelTime};
 use super::eval::at_least_one;
 use super::options::{Engine, EngineFlags, PruneFlags, SizeFlags, set};
+use super::predict::files;
 use super::print;
-use crate::data::{Norm, noise};
+use crate::data::{Batch, TransformConfig, load_image, noise};
 use crate::device::cuda::Store;
 use crate::error::{Error, Result};
 use crate::eval::look;
-use crate::flops::Cost;
+use crate::flops::Looked;
 use crate::model::{Vit, VitConfig, VitOptions};
 use crate::optim::{AdamW, LossScale, no_decay_ranges};
 use crate::prune::{Keep, PruneConfig};
@@ -17,7 +18,9 @@ use crate::tensor::Tensor;
 use crate::train::{DatasetName, Learner, TrainConfig};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
+use rayon::prelude::*;
 use serde::Serialize;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// What is timed.
@@ -35,6 +38,7 @@ enum What {
 Examples:
   dynavit bench infer --keep 70 --batch-size 8
   dynavit bench train --model vit_small_patch16_224 --keep 50 --json
+  dynavit bench infer --keep mass:0.9 --data photos --device cpu
   dynavit bench train --device cuda --batch-size 256 --kernels")]
 pub struct BenchArgs {
     /// What to time
@@ -42,12 +46,17 @@ pub struct BenchArgs {
     /// Model, by timm's name
     #[arg(long, value_name = "NAME", default_value = "vit_base_patch16_224")]
     model: String,
-    /// Percent of the patches to keep
+    /// Percent of the patches to keep, or mass:0.9 as in train; noise, whose
+    /// patches are all alike, needs more of them than photographs do
     #[arg(long, value_name = "K", default_value = "70", allow_negative_numbers = true)]
     keep: Keep,
     /// Images in a batch
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = RangedU64ValueParser::<usize>::new().range(1..=4096))]
     batch_size: usize,
+    /// Folder of JPEG and PNG files to time on, in turn, instead of noise;
+    /// reading them is not timed
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// Classes of the head
     #[arg(long, alias = "num-classes", value_name = "N", default_value_t = 5, value_parser = at_least_one)]
     classes: usize,
@@ -81,6 +90,8 @@ struct Outcome {
     peak_memory_bytes: Option<u64>,
     /// Executed FLOP/s as a share of what the card's matrix units do at most; null where that is not known.
     share_of_peak: Option<f64>,
+    /// Mean S of the images.
+    mean_seq_len: Option<f64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     kernels: Vec<KernelTime>,
 }
@@ -115,15 +126,17 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     set(&mut prune.entropy_bins, args.prune.entropy_bins);
     set(&mut prune.round, args.prune.round);
 
-    let k = prune.keep.count(config.patches(), prune.round);
+    if engine.gpu.is_some() {
+        prune.keep.check_on_card()?;
+    }
     let mut vit = Vit::init(config.clone(), options, 0);
     vit.recompute = args.grad_checkpointing;
-    let Measured { mut times, kernels } = measure(args, &prune, vit, &recipe, &engine)?;
+    let Measured { mut times, kernels, looked } = measure(args, &prune, vit, &recipe, &engine)?;
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
     // A backward pass computes two products for each of the forward's: attention's a little more, the embedding's less.
     let passes = if args.what == What::Train { 3 } else { 1 };
-    let flops = 2 * passes * Cost::new(&config, &options, k).executed * args.batch_size as u64;
+    let flops = 2 * passes * looked.macs / args.steps as u64;
     let units = engine.gpu.as_ref().filter(|gpu| gpu.compute() != Store::F32);
     let peak = units.map_or(Ok(None), |gpu| gpu.peak_flops())?;
     let outcome = Outcome {
@@ -132,13 +145,16 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         gflops_per_second: flops as f64 / median / 1e9,
         peak_memory_bytes: if engine.gpu.is_some() { None } else { peak_memory() },
         share_of_peak: peak.map(|peak| flops as f64 / median / peak),
+        mean_seq_len: looked.mean_seq_len(),
         kernels,
     };
     if args.json {
         return print::json(&outcome);
     }
     let what = if args.what == What::Train { "training" } else { "inference" };
-    print::line(&format!("{what} of {}, K = {} % (S = {})", config.name, args.keep, k + 1))?;
+    let s = looked.mean_seq_len().unwrap_or_default();
+    let length = if prune.keep.mass().is_some() { format!("mean S = {s:.1}") } else { format!("S = {s}") };
+    print::line(&format!("{what} of {}, {} ({length})", config.name, args.keep.words()))?;
     print::line(&format!("batch {}, {}, {} steps", args.batch_size, engine.words(), args.steps))?;
     let about = if args.what == What::Train { ", a step counted as three forward passes" } else { "" };
     let Milliseconds { median, min, max } = outcome.milliseconds;
@@ -160,6 +176,8 @@ struct Measured {
     times: Vec<f64>,
     /// Of one more step.
     kernels: Vec<KernelTime>,
+    /// In all timed steps.
+    looked: Looked,
 }
 
 /// Warms up, times the steps, and then looks at the kernels of one more.
@@ -172,15 +190,15 @@ fn measure(
 ) -> Result<Measured> {
     engine.take(&mut vit)?;
     let side = vit.config.image_size;
-    let batch = || noise(args.batch_size, side, Norm::Imagenet, args.classes, 0);
+    let mut batches = Batches::new(args, side)?;
     match args.what {
         What::Infer => {
             let mut step = || {
-                let mut batch = batch();
+                let mut batch = batches.next()?;
                 let clock = Instant::now();
                 let (images, kept) = look(&vit, prune, &mut batch, 0)?;
                 vit.logits(images, &kept)?;
-                Ok(clock.elapsed().as_secs_f64())
+                Ok((clock.elapsed().as_secs_f64(), Looked::at(&vit.config, &vit.options, &kept)))
             };
             step()?;
             steps(args, engine, &mut step)
@@ -199,29 +217,67 @@ fn measure(
                 Learner { vit: &mut vit, optim: &mut optim, grads: &mut grads, loss_scale: &mut loss_scale };
             // A loss scale that is still too large skips updates, which would flatter the time.
             while learner.optim.step == 0 {
-                learner.step(prune, batch(), 0, 0.0, recipe.lr)?;
+                learner.step(prune, batches.next()?, 0, 0.0, recipe.lr)?;
             }
             steps(args, engine, &mut || {
-                let batch = batch();
+                let batch = batches.next()?;
                 let clock = Instant::now();
-                learner.step(prune, batch, 0, 0.0, recipe.lr)?;
-                Ok(clock.elapsed().as_secs_f64())
+                let (_, looked) = learner.gradients(prune, batch, 0, 0.0, 1.0)?;
+                learner.update(recipe.lr)?;
+                Ok((clock.elapsed().as_secs_f64(), looked))
             })
         }
     }
 }
 
-/// Times `step`, which tells its seconds.
-fn steps(args: &BenchArgs, engine: &Engine, step: &mut dyn FnMut() -> Result<f64>) -> Result<Measured> {
-    let times = (0..args.steps).map(|_| step()).collect::<Result<Vec<f64>>>()?;
-    let mut kernels = Vec::new();
+/// The images of the steps: noise, or the files of a folder, over and over.
+struct Batches<'a> {
+    args: &'a BenchArgs,
+    files: Vec<PathBuf>,
+    transform: TransformConfig,
+    /// Files taken so far.
+    taken: usize,
+}
+
+impl<'a> Batches<'a> {
+    fn new(args: &'a BenchArgs, side: usize) -> Result<Self> {
+        let files = args.data.as_ref().map_or(Ok(Vec::new()), |folder| files(std::slice::from_ref(folder)))?;
+        Ok(Batches { args, files, transform: TransformConfig::paper(side), taken: 0 })
+    }
+
+    fn next(&mut self) -> Result<Batch> {
+        let (b, norm) = (self.args.batch_size, self.transform.norm);
+        let mut batch = noise(b, self.transform.image_size, norm, self.args.classes, 0);
+        if !self.files.is_empty() {
+            let place = |i: usize| &self.files[(self.taken + i) % self.files.len()];
+            let load = |i: usize| load_image(place(i), &self.transform);
+            let images = (0..b).into_par_iter().map(load).collect::<Result<Vec<_>>>()?;
+            (batch.images, batch.rgb) = (Vec::new(), Vec::new());
+            for (values, rgb) in images {
+                batch.images.extend(values);
+                batch.rgb.extend(rgb);
+            }
+            self.taken += b;
+        }
+        Ok(batch)
+    }
+}
+
+/// Times `step`, which tells its seconds and at what it looked.
+fn steps(args: &BenchArgs, engine: &Engine, step: &mut dyn FnMut() -> Result<(f64, Looked)>) -> Result<Measured> {
+    let (mut times, mut looked, mut kernels) = (Vec::new(), Looked::default(), Vec::new());
+    for _ in 0..args.steps {
+        let (seconds, images) = step()?;
+        times.push(seconds);
+        looked.add(images);
+    }
     if let (true, Some(gpu)) = (args.kernels, &engine.gpu) {
         cuda_driver::reset_counters();
         gpu.stream().begin_profile();
         step()?;
         kernels = bench_kernels::by_kernel(gpu, &gpu.stream().end_profile()?, args.batch_size)?;
     }
-    Ok(Measured { times, kernels })
+    Ok(Measured { times, kernels, looked })
 }
 
 /// The most memory that this process has held at a time, where the system tells.

@@ -40,9 +40,10 @@ overrides them. A checkpoint inside a run knows its data set too.")]
 pub struct EvalArgs {
     /// Data set
     dataset: DatasetName,
-    /// Percent of the patches to keep, above 0 and up to 100
+    /// Percent of the patches to keep, above 0 and up to 100, or mass:0.9 as in
+    /// train [default: the checkpoint's]
     #[arg(allow_negative_numbers = true)]
-    keep: Keep,
+    keep: Option<Keep>,
     /// A run, a checkpoint folder or a weight file
     #[arg(long, value_name = "DIR|FILE", visible_alias = "weights")]
     checkpoint: PathBuf,
@@ -106,11 +107,15 @@ pub fn run(args: EvalArgs) -> Result<()> {
     let stop = Stop::on_signals()?;
     let source::Source { weights, mut card, own_card } =
         source::open_weights("--checkpoint", &args.checkpoint, args.model.as_deref())?;
-    card.prune.keep = args.keep;
+    set(&mut card.prune.keep, args.keep);
+    let keep = card.prune.keep;
+    if engine.gpu.is_some() {
+        keep.check_on_card()?;
+    }
     set(&mut card.prune.seed, args.seed);
     args.prune.apply(&mut card);
     if !own_card {
-        card.transform.norm = TrainConfig::paper(args.dataset, args.keep).norm;
+        card.transform.norm = TrainConfig::paper(args.dataset, keep).norm;
     }
     args.size.apply(&mut card)?;
     args.image.apply(&mut card);
@@ -149,9 +154,9 @@ pub fn run(args: EvalArgs) -> Result<()> {
         model: card.model.name.clone(),
         dataset: dataset.name.clone(),
         split: args.split,
-        keep: args.keep.percent(),
+        keep,
         scorer: card.prune.scorer,
-        seq_len: 1 + args.keep.count(card.model.patches(), card.prune.round),
+        seq_len: keep.fixed(card.model.patches(), card.prune.round).map(|k| 1 + k),
         device,
         precision,
     };

@@ -3,7 +3,7 @@
 
 use crate::data::corrupt::{Corruption, Kind};
 use crate::eval::{BINS, Calibration, ClassReport, MacroReport, Report};
-use crate::prune::Scorer;
+use crate::prune::{Keep, Scorer};
 use crate::train::{DeviceName, Precision};
 use clap::ValueEnum;
 use serde::Serialize;
@@ -30,9 +30,11 @@ pub struct About {
     pub model: String,
     pub dataset: String,
     pub split: Split,
-    pub keep: f64,
+    #[serde(serialize_with = "Keep::shown")]
+    pub keep: Keep,
     pub scorer: Scorer,
-    pub seq_len: usize,
+    /// Null under a mass, whose lengths differ: see `mean_seq_len`.
+    pub seq_len: Option<usize>,
     pub device: DeviceName,
     pub precision: Precision,
 }
@@ -59,6 +61,9 @@ pub struct Outcome {
     micro: MacroReport,
     calibration: Calibration,
     confused: Vec<Confused>,
+    mean_seq_len: Option<f64>,
+    /// Mean multiply-adds of an image, as executed.
+    macs_executed: Option<f64>,
     /// The clean images and each corruption, when several were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub corruptions: Option<Vec<Condition>>,
@@ -141,6 +146,8 @@ impl Outcome {
             micro: report.micro_average(),
             calibration: Calibration::new(&report.verdicts, BINS),
             confused: pairs.collect(),
+            mean_seq_len: report.looked.mean_seq_len(),
+            macs_executed: report.looked.mean_macs(),
             corruptions: None,
             mean_corruption_accuracy: None,
         }
@@ -157,8 +164,12 @@ impl Outcome {
         let About { model, dataset, split, keep, seq_len, .. } = &self.about;
         let split = split.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
         let corrupt = self.corruption.as_ref().map_or(String::new(), |name| format!(", {name}"));
-        let images = self.images;
-        format!("{model} on {dataset} ({split}{corrupt}), K = {keep} %, S = {seq_len}: {images} images")
+        let (keep, images) = (keep.words(), self.images);
+        let tokens = match seq_len {
+            Some(s) => format!("S = {s}"),
+            None => format!("mean S = {:.1}", self.mean_seq_len.unwrap_or_default()),
+        };
+        format!("{model} on {dataset} ({split}{corrupt}), {keep}, {tokens}: {images} images")
     }
 }
 
@@ -259,9 +270,9 @@ mod tests {
             model: "vit_base_patch16_224".into(),
             dataset: "voc2012".into(),
             split: Split::Val,
-            keep: 33.3333,
+            keep: "33.3333".parse().unwrap(),
             scorer: Scorer::Sobel,
-            seq_len: 66,
+            seq_len: Some(66),
             device: DeviceName::Cpu,
             precision: Precision::F32,
         };

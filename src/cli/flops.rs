@@ -156,11 +156,14 @@ fn config(args: &FlopsArgs) -> Result<VitConfig> {
 fn rows(args: &FlopsArgs, config: &VitConfig, options: &VitOptions) -> Result<Vec<Row>> {
     let n = config.patches();
     if args.seq_len.is_empty() {
-        let row = |keep: &Keep| {
-            let k = keep.count(n, args.round);
-            row(Some(keep.percent()), keep.to_string(), k, config, options)
+        let row = |keep: &Keep| match keep.fixed(n, args.round) {
+            Some(k) => Ok(row(Some(keep.percent()), keep.to_string(), k, config, options)),
+            None => {
+                let reason = format!("how many patches {keep} keeps depends on the image");
+                Err(Error::usage("--keep", reason, "give percentages, or lengths with --seq-len; eval tells mean S"))
+            }
         };
-        return Ok(args.keep.iter().map(row).collect());
+        return args.keep.iter().map(row).collect();
     }
     args.seq_len
         .iter()

@@ -18,6 +18,7 @@ mod explain;
 mod flops;
 mod flops_model;
 mod inspect;
+mod keeping;
 mod options;
 mod outcome;
 mod pictures;
@@ -79,7 +80,7 @@ enum Command {
     Coverage(Box<coverage::CoverageArgs>),
     /// Explain predictions with LIME and attention rollout
     Explain(Box<explain::ExplainArgs>),
-    /// Time inference or training on noise
+    /// Time inference or training on noise or image files
     Bench(bench::BenchArgs),
     /// Count multiply-adds for keep ratios or sequence lengths
     Flops(flops::FlopsArgs),

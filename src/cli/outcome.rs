@@ -3,6 +3,7 @@
 
 use super::print;
 use crate::error::{Error, Result};
+use crate::prune::Keep;
 use crate::train::{Run, Summary};
 use serde::Serialize;
 use std::path::Path;
@@ -12,13 +13,19 @@ use std::path::Path;
 pub struct Outcome {
     run: String,
     model: String,
-    keep: f64,
+    #[serde(serialize_with = "Keep::shown")]
+    keep: Keep,
     seed: u64,
     epochs: u32,
     best_epoch: u32,
     best_val_accuracy: f64,
     test_accuracy: Option<f64>,
     test_loss: Option<f64>,
+    /// Mean S of the training images, and of their forward passes' executed multiply-adds.
+    mean_seq_len: Option<f64>,
+    macs_executed: Option<f64>,
+    #[serde(skip)]
+    lengths_differ: bool,
 }
 
 impl Outcome {
@@ -28,20 +35,25 @@ impl Outcome {
         Outcome {
             run: run.dir.root().display().to_string(),
             model: run.config.model.clone(),
-            keep: run.config.keep.percent(),
+            keep: run.config.keep,
             seed: run.config.seed,
             epochs: run.progress.epoch,
             best_epoch: summary.best_epoch,
             best_val_accuracy: summary.best_accuracy,
             test_accuracy: test.map(|test| test.accuracy()),
             test_loss: test.map(|test| test.loss()),
+            mean_seq_len: summary.looked.mean_seq_len(),
+            macs_executed: summary.looked.mean_macs(),
+            lengths_differ: run.config.keep.mass().is_some() || run.config.keeping.keep_schedule.is_some(),
         }
     }
 
     fn words(&self) -> String {
         let test = self.test_accuracy.map_or(String::new(), |test| format!(", test accuracy {:.2} %", 100.0 * test));
         let (epoch, val, run) = (self.best_epoch, 100.0 * self.best_val_accuracy, &self.run);
-        format!("best epoch {epoch}: validation accuracy {val:.2} %{test}; run in {run}")
+        let looked = self.mean_seq_len.zip(self.macs_executed).filter(|_| self.lengths_differ);
+        let looked = looked.map_or(String::new(), |(s, macs)| format!(", mean S {s:.1} ({:.3} GMACs)", macs / 1e9));
+        format!("best epoch {epoch}: validation accuracy {val:.2} %{test}{looked}; run in {run}")
     }
 
     /// Prints it.

@@ -1,38 +1,30 @@
 //! What a run is about to do: the lines it begins with, and the plan of `--dry-run`.
 #![forbid(unsafe_code)]
 
-use super::augment;
 use super::options::Engine;
 use super::print;
 use super::progress::Progress;
+use super::{augment, keeping};
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::flops::Cost;
 use crate::optim::Layer;
-use crate::train::{Memory, Run, TrainConfig};
+use crate::prune::Keep;
+use crate::train::{Memory, Pace, Run, Stop, TrainConfig};
 use serde::Serialize;
 
 /// What is about to run.
 pub fn header(run: &Run, engine: &Engine, progress: &Progress) {
     let (config, dataset, vit) = (&run.config, &run.dataset, &run.vit.config);
-    let k = config.keep.count(vit.patches(), config.round);
     progress.say(&format!("run        {}", run.dir.root().display()));
     progress.say(&format!(
-        "model      {}, {} classes, {} parameters, {} of {} tokens (K = {} %)",
+        "model      {}, {} classes, {} parameters, {}",
         vit.name,
         vit.classes,
         run.vit.params.flat().len(),
-        1 + k,
-        1 + vit.patches(),
-        config.keep
+        keeping::tokens(config, vit)
     ));
-    let cost = Cost::new(vit, &run.vit.options, k);
-    let whole = Cost::new(vit, &run.vit.options, vit.patches());
-    progress.say(&format!(
-        "compute    {:.3} GMACs an image forward; unpruned {:.3}",
-        cost.executed as f64 / 1e9,
-        whole.macs as f64 / 1e9
-    ));
+    progress.say(&format!("compute    {}", keeping::compute(config, vit)));
     progress.say(&format!(
         "data       {}: {} training, {} validation, {} test images",
         dataset.name,
@@ -78,7 +70,7 @@ fn doubts(config: &TrainConfig, images: usize) -> Vec<String> {
 fn tight(run: &Run, engine: &Engine) -> Option<String> {
     let (free, _) = engine.gpu.as_ref()?.memory().ok()?;
     let vit = &run.vit.config;
-    let (parameters, k) = (run.vit.params.flat().len() as u64, run.config.keep.count(vit.patches(), run.config.round));
+    let (parameters, k) = (run.vit.params.flat().len() as u64, run.config.most_kept(vit.patches()));
     let of =
         |batch_size| Memory::estimate(&TrainConfig { batch_size, ..run.config.clone() }, vit, parameters, k).on_card();
     let need = of(run.config.batch_size);
@@ -113,7 +105,9 @@ struct Plan<'a> {
     val_images: usize,
     test_images: usize,
     model: &'a str,
-    keep: f64,
+    #[serde(serialize_with = "Keep::shown")]
+    keep: Keep,
+    /// The most there can be, under a mass.
     tokens: usize,
     tokens_unpruned: usize,
     macs_executed: u64,
@@ -129,6 +123,9 @@ struct Plan<'a> {
     layers: Vec<Row<'a>>,
     estimated_memory_bytes: u64,
     estimated_memory: Memory,
+    /// From a step of so many images of noise; null on the virtual card.
+    estimated_seconds: Option<f64>,
+    timed_images: Option<usize>,
 }
 
 /// Rates of the first and last update, and the highest.
@@ -148,8 +145,20 @@ struct Row<'a> {
     not_decayed: usize,
 }
 
+/// How long the run will take, and how that was got.
+fn time(config: &TrainConfig, pace: &Pace, seconds: f64) -> String {
+    let long = match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    };
+    let mass = if config.keep.mass().is_some() { ", which keeps more under a mass than photographs do" } else { "" };
+    let (images, rate) = (pace.images, pace.image.recip());
+    format!("time       about {long}, from a step of {images} images of noise{mass} ({rate:.1} images a second)")
+}
+
 /// Prints what a run of `config` would do.
-pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, json: bool) -> Result<()> {
+pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, stop: &Stop, json: bool) -> Result<()> {
     let vit = config.vit(dataset.classes.len())?;
     let layers = config.recipe.layers(&vit.parameters(), &config.no_decay);
     let parameters = layers.last().map_or(0, |layer| layer.range.end);
@@ -164,7 +173,12 @@ pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, json: boo
     let warm = schedule.warmup_steps.min(updates);
     let ends = (1..=warm.div_ceil(per_epoch.max(1) as u64).min(10_000)).map(|epoch| epoch * per_epoch as u64 - 1);
     let candidates = ends.chain([0, warm.saturating_sub(1), warm]).filter(|&t| t < updates.max(1));
-    let memory = Memory::estimate(config, &vit, parameters as u64, k);
+    let memory = Memory::estimate(config, &vit, parameters as u64, config.most_kept(vit.patches()));
+    // The virtual card checks every access, and would tell of itself.
+    let timed = engine.gpu.as_ref().is_none_or(|gpu| !gpu.is_virtual());
+    let pace = timed.then(|| Pace::measure(config, &vit, engine.gpu.as_ref(), stop)).transpose()?;
+    let [train, val, test] = [&dataset.train, &dataset.val, &dataset.test].map(Vec::len);
+    let seconds = pace.as_ref().map(|pace| pace.seconds(config.epochs, train, per_epoch, val, test));
     let plan = Plan {
         dataset: &dataset.name,
         classes: dataset.classes.len(),
@@ -172,7 +186,7 @@ pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, json: boo
         val_images: dataset.val.len(),
         test_images: dataset.test.len(),
         model: &vit.name,
-        keep: config.keep.percent(),
+        keep: config.keep,
         tokens: 1 + k,
         tokens_unpruned: 1 + vit.patches(),
         macs_executed: cost.executed,
@@ -195,6 +209,8 @@ pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, json: boo
             .collect(),
         estimated_memory_bytes: memory.total(),
         estimated_memory: memory,
+        estimated_seconds: seconds,
+        timed_images: pace.as_ref().map(|pace| pace.images),
     };
     if json {
         return print::json(&plan);
@@ -207,12 +223,8 @@ pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, json: boo
             "data       {}, {} classes: {} training, {} validation, {} test images",
             plan.dataset, plan.classes, plan.train_images, plan.val_images, plan.test_images
         ),
-        format!("model      {}, {} of {} tokens (K = {} %)", plan.model, 1 + k, plan.tokens_unpruned, config.keep),
-        format!(
-            "compute    {:.3} GMACs an image forward; unpruned {:.3}",
-            plan.macs_executed as f64 / 1e9,
-            plan.macs_unpruned as f64 / 1e9
-        ),
+        format!("model      {}, {}", plan.model, keeping::tokens(config, &vit)),
+        format!("compute    {}", keeping::compute(config, &vit)),
         format!("augment    {}", augment::words(&config.augment).unwrap_or_else(|| "crop and flip".into())),
         format!("engine     {}", plan.engine),
         format!(
@@ -233,6 +245,7 @@ pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, json: boo
         ),
     ]
     .into_iter()
+    .chain(pace.as_ref().zip(seconds).map(|(pace, seconds)| time(config, pace, seconds)))
     .chain(table(&layers))
     .chain(doubts(config, dataset.train.len()).into_iter().map(|text| format!("note       {text}")))
     .chain(dataset.notes.iter().map(|note| format!("note       {note}")))

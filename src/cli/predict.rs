@@ -29,7 +29,8 @@ pub struct PredictArgs {
     /// Model, by timm's name, when neither file nor shapes say
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// Percent of the patches to keep [default: the file's, or 70]
+    /// Percent of the patches to keep, or mass:0.9 as in train [default: the
+    /// file's, or 70]
     #[arg(long, value_name = "K", allow_negative_numbers = true)]
     keep: Option<Keep>,
     /// Likeliest classes to tell
@@ -61,9 +62,11 @@ pub struct PredictArgs {
 #[derive(Serialize)]
 struct Outcome {
     model: String,
-    keep: f64,
+    #[serde(serialize_with = "Keep::shown")]
+    keep: Keep,
     scorer: Scorer,
-    seq_len: usize,
+    /// Null under a mass, where each image has its own.
+    seq_len: Option<usize>,
     images: Vec<Prediction>,
 }
 
@@ -73,6 +76,9 @@ pub fn run(args: PredictArgs) -> Result<()> {
     let source::Source { weights, mut card, own_card } =
         source::open_weights("--weights", &args.weights, args.model.as_deref())?;
     set(&mut card.prune.keep, args.keep);
+    if engine.gpu.is_some() {
+        card.prune.keep.check_on_card()?;
+    }
     card.prune.seed = args.seed;
     args.prune.apply(&mut card);
     args.size.apply(&mut card)?;
@@ -103,9 +109,9 @@ pub fn run(args: PredictArgs) -> Result<()> {
     }
     let keep = card.prune.keep;
     print::json(&Outcome {
-        seq_len: 1 + keep.count(card.model.patches(), card.prune.round),
+        seq_len: keep.fixed(card.model.patches(), card.prune.round).map(|k| 1 + k),
         model: card.model.name,
-        keep: keep.percent(),
+        keep,
         scorer: card.prune.scorer,
         images,
     })

@@ -13,6 +13,8 @@ const LINE_EVERY: Duration = Duration::from_secs(30);
 pub struct Progress {
     quiet: bool,
     bars: bool,
+    /// Whether the end of an epoch tells what it kept.
+    lengths: bool,
     bar: Option<ProgressBar>,
     epochs: u32,
     /// Training images in an epoch, and the batch size.
@@ -36,6 +38,7 @@ impl Progress {
         Progress {
             quiet,
             bars,
+            lengths: false,
             bar: None,
             epochs,
             images,
@@ -58,6 +61,11 @@ impl Progress {
     /// `text` after the lead.
     fn led(&self, text: &str) -> String {
         self.lead.as_ref().map_or(text.to_owned(), |lead| format!("{lead} {text}"))
+    }
+
+    /// Lets the end of an epoch tell what it kept, where that is not the same all along.
+    pub fn tell_lengths(&mut self, lengths: bool) {
+        self.lengths = lengths;
     }
 
     /// A line to the user, unless quiet.
@@ -85,8 +93,10 @@ impl Progress {
                 if self.lead.is_some() {
                     return;
                 }
+                let kept = row.keep.zip(row.mean_seq_len).filter(|_| self.lengths);
+                let kept = kept.map_or(String::new(), |(keep, s)| format!(", {}, mean S {s:.1}", keep.words()));
                 self.say(&format!(
-                    "epoch {}/{}: {:.1} img/s, lr {:.2e}, train loss {:.4}, val loss {:.4}, val accuracy {:.2} %{}",
+                    "epoch {}/{}: {:.1} img/s{kept}, lr {:.2e}, train loss {:.4}, val loss {:.4}, val accuracy {:.2} %{}",
                     row.epoch,
                     self.epochs,
                     row.images_per_second,

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::augment::AugmentFlags;
+use super::keeping::KeepFlags;
 use super::options::{Engine, EngineFlags, ImageFlags, PruneFlags, SizeFlags};
 use super::outcome::{Outcome, each_seed, refuse_taken};
 use super::plan::{self, header};
@@ -45,6 +46,8 @@ Examples:
   dynavit train cifar100 70 --data cifar-100-binary --weights vit.safetensors
   dynavit train tiny-imagenet 70 --data tiny-imagenet-200
   dynavit train folder 50 --data photos --model vit_small_patch16_224
+  dynavit train voc mass:0.9 --data VOCdevkit --device cpu
+  dynavit train voc 70 --keep-schedule 100
   dynavit train --resume runs/voc-k70-l2-s42-20260101-120000
 
 The defaults above are the paper's recipe for VOC. Its other data sets differ in
@@ -97,7 +100,8 @@ struct TrainFlags {
     /// Data set
     #[arg(required_unless_present_any = ["config", "resume"])]
     dataset: Option<DatasetName>,
-    /// Percent of the patches to keep, above 0 and up to 100
+    /// Percent of the patches to keep, above 0 and up to 100; or mass:0.9, the
+    /// fewest patches that hold 0.9 of an image's saliency
     #[arg(required_unless_present_any = ["config", "resume"], allow_negative_numbers = true)]
     keep: Option<Keep>,
     /// Folder of the data set [default: data/VOCdevkit for voc, else in data]
@@ -168,6 +172,9 @@ struct TrainFlags {
     #[command(flatten)]
     #[serde(flatten)]
     prune: PruneFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    keeping: KeepFlags,
     #[command(flatten)]
     #[serde(flatten)]
     size: SizeFlags,
@@ -244,7 +251,10 @@ pub fn parse(words: Vec<String>) -> std::result::Result<TrainArgs, clap::Error> 
 
 /// The view of a run's events.
 pub fn progress(args: &TrainArgs, run: &Run) -> Progress {
-    Progress::new(args.quiet, run.config.epochs, run.dataset.train.len(), run.config.batch_size)
+    let config = &run.config;
+    let mut progress = Progress::new(args.quiet, config.epochs, run.dataset.train.len(), config.batch_size);
+    progress.tell_lengths(config.keep.mass().is_some() || config.keeping.keep_schedule.is_some());
+    progress
 }
 
 /// Trains a run that is begun or picked up, to its end; `headed` says first what is about to run.
@@ -302,7 +312,7 @@ fn plan(config: &TrainConfig, fell_back: bool, engine: &Engine, args: &TrainArgs
         return Err(Error::usage("--dry-run", reason, "draw it first with `dynavit data sample`, or give --data DIR"));
     }
     let dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
-    plan::print(config, &dataset, engine, args.json)
+    plan::print(config, &dataset, engine, stop, args.json)
 }
 
 /// Begins a new run under checked settings.
@@ -426,7 +436,7 @@ fn started(config: &TrainConfig) -> Result<Engine> {
 
 /// Refuses what the settings ask of a card and it cannot do.
 fn refuse_on_card(config: &TrainConfig, engine: &Engine) -> Result<()> {
-    engine.gpu.as_ref().map_or(Ok(()), |_| config.recipe.check_on_card())
+    engine.gpu.as_ref().map_or(Ok(()), |_| config.check_on_card())
 }
 
 /// True when a flag given on resume says what the run's settings say.
@@ -538,7 +548,7 @@ fn warn_of_norm(config: &TrainConfig) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::{Augmentation, Recipe};
+    use crate::train::{Augmentation, Keeping, Recipe};
 
     #[test]
     fn every_setting_of_a_run_is_a_key_of_a_config_file() {
@@ -555,6 +565,11 @@ mod tests {
             workers: Some(1),
             save_steps: Some(1),
             no_decay: vec![NoDecay::Bias],
+            keeping: Keeping {
+                keep_schedule: Some("cosine:100".parse().unwrap()),
+                keep_schedule_epochs: Some(3),
+                eval_keep: Some("mass:0.9".parse().unwrap()),
+            },
             recipe: Recipe { warmup_lr: Some(1e-6), clip_grad: Some(1.0), patience: Some(2), ..Recipe::default() },
             ..TrainConfig::sample("62.5".parse().unwrap())
         };

@@ -16,6 +16,7 @@ pub use report::{ClassReport, MacroReport, Report, Verdict};
 use crate::data::{Batch, Loader, Mode, Sample, TransformConfig, transform};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::flops::Looked;
 use crate::model::{Images, Vit};
 use crate::ops::patchify::ByteImages;
 use crate::prune::{Kept, Pixels, PruneConfig, select, select_on_card};
@@ -46,6 +47,7 @@ pub fn evaluate(
         let mut batch = batch?;
         let (images, kept) = look(vit, prune, &mut batch, 0)?;
         let logits = vit.logits(images, &kept)?;
+        report.looked.add(Looked::at(&vit.config, &vit.options, &kept));
         for (row, &label) in logits.data().chunks_exact(vit.config.classes).zip(&batch.labels) {
             if row.iter().any(|z| !z.is_finite()) {
                 return Err(Error::NonFinite {

@@ -29,6 +29,9 @@ pub struct Prediction {
     pub logits: Vec<f32>,
     /// Likeliest first; equal logits in class order.
     pub top: Vec<Top>,
+    /// S of this image, where images keep different numbers of patches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq_len: Option<usize>,
 }
 
 /// Predictions for a batch of files. `first` is the place of `paths[0]` among all images asked for; it keys the random scorer.
@@ -52,8 +55,8 @@ pub fn predict(
     let rows = logits.data().chunks_exact(vit.config.classes);
     paths
         .iter()
-        .zip(rows.zip(kept.indices.chunks_exact(kept.k)))
-        .map(|(path, (row, kept))| {
+        .zip(rows.enumerate())
+        .map(|(path, (image, row))| {
             if row.iter().any(|z| !z.is_finite()) {
                 return Err(Error::NonFinite {
                     what: format!("a logit of {}", path.display()),
@@ -62,9 +65,10 @@ pub fn predict(
             }
             Ok(Prediction {
                 path: path.display().to_string(),
-                kept: kept.to_vec(),
+                kept: kept.of(image).to_vec(),
                 logits: row.to_vec(),
                 top: likeliest(row, classes, top),
+                seq_len: prune.keep.mass().map(|_| 1 + kept.of(image).len()),
             })
         })
         .collect()

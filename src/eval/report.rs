@@ -1,6 +1,7 @@
 //! The confusion matrix and what follows from it.
 #![forbid(unsafe_code)]
 
+use crate::flops::Looked;
 use serde::Serialize;
 
 /// What was measured on a split: every image's verdict, and the confusion they add up to.
@@ -10,6 +11,8 @@ pub struct Report {
     pub confusion: Vec<Vec<u64>>,
     /// One an image, in the order of the samples.
     pub verdicts: Vec<Verdict>,
+    /// How long the sequences were, and what they cost.
+    pub looked: Looked,
     loss_sum: f64,
 }
 
@@ -52,7 +55,12 @@ fn ratio(part: u64, whole: u64) -> f64 {
 impl Report {
     /// No images yet.
     pub fn new(classes: usize) -> Self {
-        Report { confusion: vec![vec![0; classes]; classes], verdicts: Vec::new(), loss_sum: 0.0 }
+        Report {
+            confusion: vec![vec![0; classes]; classes],
+            verdicts: Vec::new(),
+            looked: Looked::default(),
+            loss_sum: 0.0,
+        }
     }
 
     /// Counts one image: its logits (classes,) and its class. The first of equal logits is the prediction.

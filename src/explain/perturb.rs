@@ -117,7 +117,7 @@ impl Asked<'_> {
             let kept = match selection {
                 Selection::Recomputed => self.select(&values, &rgb)?,
                 Selection::Frozen => {
-                    Kept { indices: original.indices.repeat(rows.len()), batch: rows.len(), k: original.k }
+                    Kept::even(original.indices.repeat(rows.len()), rows.len(), original.indices.len())
                 }
             };
             let logits = self.vit.logits(&values, &kept)?;

@@ -29,13 +29,14 @@ pub struct Rollout {
 pub fn rollout(vit: &Vit, values: &Tensor, kept: &Kept) -> Result<Rollout> {
     let images = values.beside(vit.params.flat())?;
     let mut x = vit.embed(None, &crate::model::Images::Values(images), kept)?;
+    let spans = kept.spans.longer(1);
     let mut blocks = Vec::with_capacity(vit.config.depth);
     for l in 0..vit.config.depth {
         blocks.push(mean_attention(vit, &x, l)?);
-        x = vit.block(None, &x, l)?;
+        x = vit.block(None, &x, &spans, l)?;
     }
-    let logits = vit.head(None, &x)?.value.to_host()?.data().to_vec();
-    let s = 1 + kept.k;
+    let logits = vit.head(None, &x, &spans)?.value.to_host()?.data().to_vec();
+    let s = spans.rows();
     // Only the row of [CLS] is asked for, so it is carried down from the last block to the first.
     let mut flow = vec![0.0; s];
     flow[0] = 1.0;
@@ -124,7 +125,7 @@ mod tests {
 
     fn image() -> (Tensor, Kept) {
         let values = (0..3 * 64 * 64).map(|i| ((i * 7919) % 251) as f32 / 100.0 - 1.2).collect();
-        (Tensor::from_vec(values, &[1, 3, 64, 64]), Kept { indices: vec![1, 2, 5, 9, 14], batch: 1, k: 5 })
+        (Tensor::from_vec(values, &[1, 3, 64, 64]), Kept::even(vec![1, 2, 5, 9, 14], 1, 5))
     }
 
     #[test]

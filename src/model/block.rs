@@ -7,43 +7,45 @@ use crate::ops::matmul::{self, Epilogue};
 use crate::ops::mlp::{self, Layers};
 use crate::ops::{attention, drop_path, gather, layer_norm, layer_scale, residual};
 use crate::tape::{Tape, Var};
+use crate::tensor::Spans;
 use std::sync::Arc;
 
 impl Vit {
-    /// Block `l` on x (B,S,D), all tokens.
-    pub fn block(&self, mut tape: Option<&mut Tape>, x: &Var, l: usize) -> Result<Var> {
+    /// Block `l` on x (B,S,D), all tokens; where images differ in length, which `spans` tells, on x (tokens,D).
+    pub fn block(&self, mut tape: Option<&mut Tape>, x: &Var, spans: &Spans, l: usize) -> Result<Var> {
         let p = |name: &str| self.param(&format!("blocks.{l}.{name}"));
         let normal = layer_norm::forward(tape.as_deref_mut(), x, &p("norm1.weight"), &p("norm1.bias"), LAYER_NORM_EPS)?;
         let (weight, bias) = (p("attn.qkv.weight"), p("attn.qkv.bias"));
         let qkv = matmul::forward(tape.as_deref_mut(), &normal, &weight, &bias, Epilogue::Bias)?;
-        let mixed = attention::packed(tape.as_deref_mut(), &qkv, self.config.heads)?;
-        self.rest_of_block(tape, x, &mixed, l)
+        let mixed = attention::packed_within(tape.as_deref_mut(), &qkv, spans, self.config.heads)?;
+        self.rest_of_block(tape, x, &mixed, spans, l)
     }
 
     /// Block `l` for [CLS] alone, which is all that the head reads of the last block: keys and values of all tokens,
-    /// but query, projection and MLP of the first. x (B,S,D) gives (B,1,D), the first row of what `block` gives.
-    pub(super) fn short_block(&self, mut tape: Option<&mut Tape>, x: &Var, l: usize) -> Result<Var> {
+    /// but query, projection and MLP of the first. x as in `block` gives (B,1,D), the first row of what `block` gives.
+    pub(super) fn short_block(&self, mut tape: Option<&mut Tape>, x: &Var, spans: &Spans, l: usize) -> Result<Var> {
         let p = |name: &str| self.param(&format!("blocks.{l}.{name}"));
         let d = self.config.width;
-        let first: Arc<[u32]> = vec![0; x.shape()[0]].into();
+        let first: Arc<[u32]> = vec![0; spans.images()].into();
+        let ones = Spans::even(spans.images(), 1);
         let normal = layer_norm::forward(tape.as_deref_mut(), x, &p("norm1.weight"), &p("norm1.bias"), LAYER_NORM_EPS)?;
-        let cls = gather::forward(tape.as_deref_mut(), &normal, &first, 1)?;
+        let cls = gather::forward_within(tape.as_deref_mut(), &normal, &first, [spans, &ones])?;
         let rows = |name: &str, first: usize, count: usize| {
             self.params.rows(self.id(&format!("blocks.{l}.attn.qkv.{name}")), first, count)
         };
         let q = matmul::forward(tape.as_deref_mut(), &cls, &rows("weight", 0, d), &rows("bias", 0, d), Epilogue::Bias)?;
         let (weight, bias) = (rows("weight", d, 2 * d), rows("bias", d, 2 * d));
         let kv = matmul::forward(tape.as_deref_mut(), &normal, &weight, &bias, Epilogue::Bias)?;
-        let mixed = attention::split(tape.as_deref_mut(), &q, &kv, self.config.heads)?;
-        let x = gather::forward(tape.as_deref_mut(), x, &first, 1)?;
-        self.rest_of_block(tape, &x, &mixed, l)
+        let mixed = attention::split_within(tape.as_deref_mut(), &q, &kv, spans, self.config.heads)?;
+        let x = gather::forward_within(tape.as_deref_mut(), x, &first, [spans, &ones])?;
+        self.rest_of_block(tape, &x, &mixed, &ones, l)
     }
 
     /// Projection, residual, MLP, residual; rows of x and of the mixed values alike.
-    fn rest_of_block(&self, mut tape: Option<&mut Tape>, x: &Var, mixed: &Var, l: usize) -> Result<Var> {
+    fn rest_of_block(&self, mut tape: Option<&mut Tape>, x: &Var, mixed: &Var, spans: &Spans, l: usize) -> Result<Var> {
         let p = |name: &str| self.param(&format!("blocks.{l}.{name}"));
         let (weight, bias) = (p("attn.proj.weight"), p("attn.proj.bias"));
-        let x = self.join(tape.as_deref_mut(), x, (l, 0), |tape, residual| {
+        let x = self.join(tape.as_deref_mut(), x, spans, (l, 0), |tape, residual| {
             matmul::forward(tape, mixed, &weight, &bias, residual.map_or(Epilogue::Bias, Epilogue::BiasResidual))
         })?;
         let normal =
@@ -51,7 +53,7 @@ impl Vit {
         let (weight1, bias1) = (&p("mlp.fc1.weight"), &p("mlp.fc1.bias"));
         let (weight2, bias2) = (&p("mlp.fc2.weight"), &p("mlp.fc2.bias"));
         let layers = Layers { weight1, bias1, weight2, bias2 };
-        self.join(tape, &x, (l, 1), |tape, residual| mlp::forward(tape, &normal, layers, residual))
+        self.join(tape, &x, spans, (l, 1), |tape, residual| mlp::forward(tape, &normal, layers, residual))
     }
 
     /// x and residual branch `n` of block `l`, which `branch` computes: with the sum in its last product, unless the model
@@ -60,6 +62,7 @@ impl Vit {
         &self,
         mut tape: Option<&mut Tape>,
         x: &Var,
+        spans: &Spans,
         (l, n): (usize, usize),
         branch: impl FnOnce(Option<&mut Tape>, Option<&Var>) -> Result<Var>,
     ) -> Result<Var> {
@@ -74,7 +77,7 @@ impl Vit {
             branch = layer_scale::forward(tape.as_deref_mut(), &branch, &gamma)?;
         }
         match scales {
-            Some(scales) => drop_path::forward(tape, x, &branch, scales),
+            Some(scales) => drop_path::forward_within(tape, x, &branch, spans, scales),
             None => residual::forward(tape, x, &branch),
         }
     }

@@ -45,37 +45,40 @@ impl Images {
         }
     }
 
-    fn patches(&self, kept: &[u32], k: usize, patch: usize) -> Result<Var> {
-        match self {
-            Images::Values(values) => patchify::forward(values, kept, k, patch),
-            Images::Bytes(bytes) => bytes.patches(kept, k, patch),
+    fn patches(&self, kept: &Kept, patch: usize) -> Result<Var> {
+        match (self, kept.spans.common()) {
+            (Images::Values(values), _) => patchify::forward_within(values, &kept.indices, &kept.spans, patch),
+            (Images::Bytes(bytes), Some(k)) => bytes.patches(&kept.indices, k, patch),
+            (Images::Bytes(_), None) => Err(Error::shape("vit", "a card takes images that keep one number of patches")),
         }
     }
 }
 
 impl Vit {
-    /// The sequence (B,1+k,D): kept patches embedded, with [CLS] in front and positions added (paper, Eqs. 5 to 8).
+    /// The sequences (B,1+k,D): kept patches embedded, with [CLS] in front and positions added (paper, Eqs. 5 to 8). Where
+    /// images keep different numbers they lie one after the other, (tokens,D).
     ///
     /// Sparse embedding cuts out the kept patches first; dense embeds all N and gathers, as the paper does.
     pub fn embed(&self, mut tape: Option<&mut Tape>, images: &Images, kept: &Kept) -> Result<Var> {
         let (weight, bias) = (self.param("patch_embed.proj.weight"), self.param("patch_embed.proj.bias"));
         let tokens = match self.options.embed {
             EmbedMode::Sparse => {
-                let patches = images.patches(&kept.indices, kept.k, self.config.patch)?;
+                let patches = images.patches(kept, self.config.patch)?;
                 matmul::forward(tape.as_deref_mut(), &patches, &weight, &bias, Epilogue::Bias)?
             }
             EmbedMode::Dense => {
-                let all = Kept::all(kept.batch, self.config.patches());
-                let patches = images.patches(&all.indices, all.k, self.config.patch)?;
+                let all = Kept::all(kept.batch(), self.config.patches());
+                let patches = images.patches(&all, self.config.patch)?;
                 let tokens = matmul::forward(tape.as_deref_mut(), &patches, &weight, &bias, Epilogue::Bias)?;
                 let indices: Arc<[u32]> = kept.indices.as_slice().into();
-                gather::forward(tape.as_deref_mut(), &tokens, &indices, kept.k)?
+                gather::forward_within(tape.as_deref_mut(), &tokens, &indices, [&all.spans, &kept.spans])?
             }
         };
         let rows: Arc<[u32]> = match self.options.pos {
             PosMode::Gathered => kept.indices.iter().map(|&i| 1 + i).collect(),
-            PosMode::Prefix => (0..kept.batch).flat_map(|_| 1..=kept.k as u32).collect(),
+            PosMode::Prefix => kept.spans.lengths().flat_map(|k| 1..=k as u32).collect(),
         };
-        assemble::forward(tape, &tokens, &self.param("cls_token"), &self.param("pos_embed"), &rows)
+        let (cls, pos) = (self.param("cls_token"), self.param("pos_embed"));
+        assemble::forward_within(tape, &tokens, &kept.spans, &cls, &pos, &rows)
     }
 }

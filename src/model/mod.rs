@@ -1,6 +1,8 @@
 //! The Vision Transformer with pruned patches in front; never asks which device it is on.
 //!
 //! timm's `VisionTransformer` (class token, learned positions, pre-norm, exact GELU, eps 1e-6), fed the kept patches.
+//! Sequences of different lengths lie one after the other in a batch, without padding: only embedding, attention and the
+//! gather of [CLS] ask where an image ends.
 //! Two exact shortcuts are on by default: only kept patches are embedded, and the last block runs for [CLS] alone.
 #![forbid(unsafe_code)]
 
@@ -22,12 +24,13 @@ pub use positions::resample;
 use crate::device::cuda::Gpu;
 use crate::error::{Error, Result};
 use crate::ops::cross_entropy;
+use crate::ops::gather;
 use crate::ops::layer_norm;
 use crate::ops::layer_scale;
 use crate::ops::matmul::{self, Epilogue};
 use crate::prune::Kept;
 use crate::tape::{ParamArena, ParamId, Tape, Var};
-use crate::tensor::Tensor;
+use crate::tensor::{Spans, Tensor};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -102,34 +105,39 @@ impl Vit {
     /// Logits (B, classes) on a tape, or without one.
     fn forward(&self, mut tape: Option<&mut Tape>, images: &Images, kept: &Kept) -> Result<Var> {
         let (c, side) = (self.config.channels, self.config.image_size);
-        if images.shape() != [kept.batch, c, side, side] || kept.indices.len() != kept.batch * kept.k {
-            let expected = [kept.batch, c, side, side];
+        let expected = [kept.batch(), c, side, side];
+        if images.shape() != expected || kept.indices.len() != kept.spans.rows() {
             return Err(Error::shape("vit", format!("images {:?}, not {expected:?}", images.shape())));
         }
         // Without a trained parameter before the head, nothing before it needs a way back.
         let mut body = if self.trains_body() { tape.as_deref_mut() } else { None };
         let view = self.recompute.then(|| Arc::new(self.clone()));
         let mut x = self.embed(body.as_deref_mut(), images, kept)?;
+        let mut spans = kept.spans.longer(1);
         for l in 0..self.config.depth {
             let last = l + 1 == self.config.depth;
             x = match (body.as_deref_mut(), &view) {
-                (tape, _) if last && !self.options.full_last_block => self.short_block(tape, &x, l)?,
+                (tape, _) if last && !self.options.full_last_block => {
+                    let x = self.short_block(tape, &x, &spans, l)?;
+                    spans = Spans::even(kept.batch(), 1);
+                    x
+                }
                 // The last block is the first on the way back: to keep nothing of it would save nothing.
                 (Some(tape), Some(view)) if !last => {
-                    let view = view.clone();
-                    tape.recomputed(&x, move |tape, x| view.block(Some(tape), x, l))?
+                    let (view, spans) = (view.clone(), spans.clone());
+                    tape.recomputed(&x, move |tape, x| view.block(Some(tape), x, &spans, l))?
                 }
-                (tape, _) => self.block(tape, &x, l)?,
+                (tape, _) => self.block(tape, &x, &spans, l)?,
             };
         }
-        self.head(tape, &x)
+        self.head(tape, &x, &spans)
     }
 
-    /// The classifier on [CLS], the first token of x (B,S,D).
-    pub fn head(&self, mut tape: Option<&mut Tape>, x: &Var) -> Result<Var> {
-        let b = x.shape()[0];
+    /// The classifier on [CLS], the first token of each image in x (B,S,D) or (tokens,D).
+    pub fn head(&self, mut tape: Option<&mut Tape>, x: &Var, spans: &Spans) -> Result<Var> {
+        let b = spans.images();
         let mut body = if self.trains_body() { tape.as_deref_mut() } else { None };
-        let cls = crate::ops::gather::forward(body.as_deref_mut(), x, &vec![0; b].into(), 1)?;
+        let cls = gather::forward_within(body.as_deref_mut(), x, &vec![0; b].into(), [spans, &Spans::even(b, 1)])?;
         let (weight, bias) = (self.param("norm.weight"), self.param("norm.bias"));
         let normal = layer_norm::forward(body, &cls, &weight, &bias, LAYER_NORM_EPS)?;
         let rows = normal.reshape(&[b, self.config.width]);

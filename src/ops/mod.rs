@@ -15,6 +15,7 @@
 //! | cross_entropy | logits, labels -> mean loss | logits |
 //! | adamw, grad_norm, all_finite | over the flat arena | - |
 //!
+//! Images of different lengths lie one after the other, (rows,D); ops that ask where one ends take `Spans` (`*_within`).
 //! A `Var` input gets a gradient through its slot; with no tape an op records nothing.
 #![deny(unsafe_code)]
 

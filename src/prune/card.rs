@@ -20,6 +20,7 @@ pub fn select_on_card(
     epoch: u32,
 ) -> Result<Option<Kept>> {
     let (n, b) = (grid.patches(), ids.len());
+    config.keep.check_on_card()?;
     let k = config.keep.count(n, config.round);
     let blind = matches!(config.scorer, Scorer::Random | Scorer::Center);
     if k == n || blind {
@@ -46,5 +47,5 @@ pub fn select_on_card(
     };
     cuda::scores(gpu, rgb, [grid.height, grid.width, grid.patch], statistic, scores)?;
     cuda::top_k(gpu, scores, n, k, kept)?;
-    Ok(Some(Kept { indices: gpu.stream().download(kept)?, batch: b, k }))
+    Ok(Some(Kept::even(gpu.stream().download(kept)?, b, k)))
 }

@@ -1,6 +1,7 @@
 //! Which patches are kept: the statistic, how many, and the ascending indices of the chosen.
 #![forbid(unsafe_code)]
 
+use crate::tensor::Spans;
 use serde::{Deserialize, Serialize};
 
 mod card;
@@ -10,7 +11,7 @@ mod select;
 
 pub use card::select_on_card;
 pub use keep::Keep;
-pub use select::{scores, select, top_k};
+pub use select::{scores, select, top_k, top_mass};
 
 /// How K percent of N becomes k.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -89,18 +90,38 @@ impl Grid {
     }
 }
 
-/// The kept patches of a batch: (B, k) raster indices, ascending in each row.
+/// The kept patches of a batch: raster indices, image after image, ascending in each. Images may keep different numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     pub indices: Vec<u32>,
-    pub batch: usize,
-    pub k: usize,
+    /// How the indices are shared out among the images.
+    pub spans: Spans,
 }
 
 impl Kept {
     /// All patches of every image.
     pub fn all(batch: usize, patches: usize) -> Self {
-        Kept { indices: (0..batch).flat_map(|_| 0..patches as u32).collect(), batch, k: patches }
+        Self::even((0..batch).flat_map(|_| 0..patches as u32).collect(), batch, patches)
+    }
+
+    /// `k` patches of every image: `indices` is (B,k).
+    pub fn even(indices: Vec<u32>, batch: usize, k: usize) -> Self {
+        Kept { indices, spans: Spans::even(batch, k) }
+    }
+
+    /// The patches of each image.
+    pub fn of_images(rows: &[Vec<u32>]) -> Self {
+        Kept { indices: rows.concat(), spans: Spans::of(rows.iter().map(Vec::len)) }
+    }
+
+    /// B, the number of images.
+    pub fn batch(&self) -> usize {
+        self.spans.images()
+    }
+
+    /// The kept patches of one image, ascending.
+    pub fn of(&self, image: usize) -> &[u32] {
+        &self.indices[self.spans.range(image)]
     }
 }
 

@@ -1,19 +1,20 @@
-//! From pixels to kept patches: score each image, take the k best, give them in raster order.
+//! From pixels to kept patches: score each image, take the best by number or by mass, give them in raster order.
 #![forbid(unsafe_code)]
 
 use super::scorers::{center, entropy, l2, random, sobel};
 use super::{Grid, Kept, Pixels, PruneConfig, SaliencyDomain, Scorer};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
+use std::cmp::Ordering;
 
-/// The kept patches of each image of a batch (Eq. 2 of the paper). Images are scored in parallel.
+/// The kept patches of each image of a batch (Eq. 2 of the paper, or by mass). Images are scored in parallel.
 ///
 /// Only the pixels that the scorer reads have to be there. When every patch is kept, nothing is scored.
 pub fn select(config: &PruneConfig, grid: &Grid, pixels: &Pixels) -> Result<Kept> {
     let batch = pixels.ids.len();
     let n = check(config, grid)?;
-    let k = config.keep.count(n, config.round);
-    if k == n {
+    let fixed = config.keep.fixed(n, config.round);
+    if fixed == Some(n) {
         return Ok(Kept::all(batch, n));
     }
     let normalized_len = check_normalized(config, grid, pixels.normalized.len(), batch)?;
@@ -23,10 +24,17 @@ pub fn select(config: &PruneConfig, grid: &Grid, pixels: &Pixels) -> Result<Kept
         .map(|b| {
             let normalized = &pixels.normalized[b * normalized_len..(b + 1) * normalized_len];
             let rgb = &pixels.rgb[b * rgb_len..(b + 1) * rgb_len];
-            top_k(&rank(config, grid, normalized, rgb, pixels.ids[b], pixels.epoch), k)
+            let ranks = rank(config, grid, normalized, rgb, pixels.ids[b], pixels.epoch);
+            match (fixed, config.keep.mass()) {
+                (None, Some(mass)) => top_mass(&ranks, &saliency(config, &ranks), mass),
+                (k, _) => top_k(&ranks, k.unwrap_or(n)),
+            }
         })
         .collect();
-    Ok(Kept { indices: rows.concat(), batch, k })
+    Ok(match fixed {
+        Some(k) => Kept::even(rows.concat(), batch, k),
+        None => Kept::of_images(&rows),
+    })
 }
 
 /// The score of each patch of one image, (N,), for display: `normalized` is (C, h, w), `rgb` (h, w, 3).
@@ -41,26 +49,63 @@ pub fn scores(
     check(config, grid)?;
     check_normalized(config, grid, normalized.len(), 1)?;
     check_rgb(config, grid, rgb.len(), 1)?;
-    let mut scores = rank(config, grid, normalized, rgb, id, epoch);
-    if config.scorer == Scorer::L2 {
-        scores.iter_mut().for_each(|score| *score = score.sqrt());
+    Ok(saliency(config, &rank(config, grid, normalized, rgb, id, epoch)))
+}
+
+/// The order in which patches are kept: the higher score first, of equal ones the lower index; NaN comes last.
+fn before(scores: &[f64]) -> impl Fn(&u32, &u32) -> Ordering + '_ {
+    |&a, &b| {
+        let (x, y) = (scores[a as usize], scores[b as usize]);
+        y.partial_cmp(&x).unwrap_or_else(|| x.is_nan().cmp(&y.is_nan())).then(a.cmp(&b))
     }
-    Ok(scores)
 }
 
 /// The indices of the `k` highest scores, ascending. The lower index wins a tie; NaN ranks below everything.
 pub fn top_k(scores: &[f64], k: usize) -> Vec<u32> {
-    let first = |&a: &u32, &b: &u32| {
-        let (x, y) = (scores[a as usize], scores[b as usize]);
-        y.partial_cmp(&x).unwrap_or_else(|| x.is_nan().cmp(&y.is_nan())).then(a.cmp(&b))
-    };
     let mut indices: Vec<u32> = (0..scores.len() as u32).collect();
     if k < indices.len() {
-        indices.select_nth_unstable_by(k, first);
+        indices.select_nth_unstable_by(k, before(scores));
         indices.truncate(k);
     }
     indices.sort_unstable();
     indices
+}
+
+/// The fewest patches, in the order of `ranks`, whose weights add up to at least `mass` (above 0, at most 1) of the sum of
+/// all; their indices, ascending. Always one at least.
+///
+/// A patch weighs its `saliency`. Where the lowest is below 0, as with `center`, it is subtracted from all, so that the
+/// last patch weighs nothing; NaN weighs nothing. The sum runs in f64 in the order of the ranks. A mass of 1 keeps what weighs
+/// more than 0, however small; and where nothing does, the first patch holds as much as all of them.
+pub fn top_mass(ranks: &[f64], saliency: &[f64], mass: f64) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..ranks.len() as u32).collect();
+    order.sort_unstable_by(before(ranks));
+    let lowest = saliency.iter().copied().fold(0.0, f64::min);
+    let weight = |n: &u32| Some(saliency[*n as usize] - lowest).filter(|&weight| weight > 0.0).unwrap_or(0.0);
+    let sums: Vec<f64> = order
+        .iter()
+        .scan(0.0, |sum, n| {
+            *sum += weight(n);
+            Some(*sum)
+        })
+        .collect();
+    let k = if mass < 1.0 {
+        let share = mass * sums.last().copied().unwrap_or(0.0);
+        sums.iter().take_while(|&&sum| sum < share).count() + 1
+    } else {
+        order.iter().filter(|n| weight(n) > 0.0).count().max(1)
+    };
+    order.truncate(k);
+    order.sort_unstable();
+    order
+}
+
+/// The scores that `ranks` stand for: the paper's Eq. 1 is the root of what ranks.
+fn saliency(config: &PruneConfig, ranks: &[f64]) -> Vec<f64> {
+    match config.scorer {
+        Scorer::L2 => ranks.iter().map(|square| square.sqrt()).collect(),
+        _ => ranks.to_vec(),
+    }
 }
 
 /// The values that rank the patches of one image: the scores, but the square of the L2 norm.

@@ -5,7 +5,6 @@ use super::*;
 use crate::prune::Round;
 use crate::rng::{Purpose, Stream};
 use proptest::prelude::*;
-use std::cmp::Ordering;
 
 const SCORERS: [Scorer; 5] = [Scorer::L2, Scorer::Sobel, Scorer::Entropy, Scorer::Random, Scorer::Center];
 
@@ -40,15 +39,20 @@ fn kept(config: &PruneConfig, grid: &Grid, numbers: &[u32]) -> Kept {
     select(config, grid, &Pixels { normalized: &normalized, rgb: &rgb, ids: &ids, epoch: 2 }).unwrap()
 }
 
-/// The definition of top-k: a full stable sort.
-fn naive_top_k(scores: &[f64], k: usize) -> Vec<u32> {
+/// All patches as they are kept: a full stable sort.
+fn naive_order(scores: &[f64]) -> Vec<usize> {
     let key = |i: &usize| if scores[*i].is_nan() { f64::NEG_INFINITY } else { scores[*i] };
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| {
         let nan_last = scores[*a].is_nan().cmp(&scores[*b].is_nan());
         nan_last.then(key(b).partial_cmp(&key(a)).unwrap_or(Ordering::Equal))
     });
-    let mut best: Vec<u32> = order[..k].iter().map(|&i| i as u32).collect();
+    order
+}
+
+/// The definition of top-k.
+fn naive_top_k(scores: &[f64], k: usize) -> Vec<u32> {
+    let mut best: Vec<u32> = naive_order(scores)[..k].iter().map(|&i| i as u32).collect();
     best.sort_unstable();
     best
 }
@@ -172,7 +176,7 @@ fn keeping_all_scores_nothing() {
     let grid = Grid { height: 32, width: 32, patch: 16 };
     let pixels = Pixels { normalized: &[], rgb: &[], ids: &[8, 9], epoch: 0 };
     let all = select(&config("100", Scorer::Sobel), &grid, &pixels).unwrap();
-    assert_eq!(all, Kept { indices: vec![0, 1, 2, 3, 0, 1, 2, 3], batch: 2, k: 4 });
+    assert_eq!(all, Kept::even(vec![0, 1, 2, 3, 0, 1, 2, 3], 2, 4));
 }
 
 #[test]
@@ -181,9 +185,10 @@ fn each_image_of_a_batch_is_selected_as_if_alone() {
     for scorer in SCORERS {
         let config = config("62.5", scorer);
         let together = kept(&config, &grid, &[0, 1, 2, 3, 4]);
-        assert_eq!((together.batch, together.k), (5, 15));
-        for (b, row) in together.indices.chunks_exact(together.k).enumerate() {
-            assert_eq!(row, kept(&config, &grid, &[b as u32]).indices, "{scorer:?}, image {b}");
+        assert_eq!((together.batch(), together.spans.common()), (5, Some(15)));
+        for b in 0..5u32 {
+            let row = together.of(b as usize);
+            assert_eq!(row, kept(&config, &grid, &[b]).indices, "{scorer:?}, image {b}");
         }
     }
 }
@@ -270,5 +275,82 @@ proptest! {
                 prop_assert_eq!(top_k(&swapped, k), expected);
             }
         }
+    }
+}
+
+/// The definition of a mass: weights in the order of the ranks, one more until they are enough.
+fn naive_top_mass(ranks: &[f64], saliency: &[f64], mass: f64) -> Vec<u32> {
+    let lowest = saliency.iter().copied().fold(0.0, f64::min);
+    let order = naive_order(ranks);
+    let weights: Vec<f64> = order.iter().map(|&n| (saliency[n] - lowest).max(0.0)).collect();
+    let held = |k: usize| weights[..k].iter().sum::<f64>();
+    let enough = |&k: &usize| match mass {
+        1.0 => weights[k..].iter().all(|&weight| weight == 0.0),
+        _ => held(k) >= mass * held(weights.len()),
+    };
+    let k = (1..=ranks.len()).find(enough).unwrap();
+    let mut kept: Vec<u32> = order[..k].iter().map(|&n| n as u32).collect();
+    kept.sort_unstable();
+    kept
+}
+
+#[test]
+fn a_mass_keeps_what_it_says() {
+    let scores = [1.0, 4.0, 2.0, 0.0, 2.0, 1.0];
+    let kept = |mass: f64| top_mass(&scores, &scores, mass);
+    // 4, then of the equal twos the first: 6 of 10.
+    assert_eq!((kept(0.000_001), kept(0.4), kept(0.6)), (vec![1], vec![1], vec![1, 2]));
+    assert_eq!((kept(0.600_001), kept(0.9), kept(1.0)), (vec![1, 2, 4], vec![0, 1, 2, 4], vec![0, 1, 2, 4, 5]));
+    // Where all scores are 0 one patch holds as much as all.
+    assert_eq!((top_mass(&[0.0; 4], &[0.0; 4], 0.9), top_mass(&[0.0; 4], &[0.0; 4], 1.0)), (vec![0], vec![0]));
+    // Below 0 the lowest weighs nothing: 3, 2, 1, 0.
+    let below = [-4.0, -1.0, -2.0, -3.0];
+    assert_eq!((top_mass(&below, &below, 0.5), top_mass(&below, &below, 0.9)), (vec![1], vec![1, 2, 3]));
+    assert_eq!((top_mass(&below, &below, 1.0), top_mass(&[-5.0; 3], &[-5.0; 3], 0.9)), (vec![1, 2, 3], vec![0]));
+    // Weights that vanish beside the sum are still kept by a mass of 1.
+    assert_eq!(top_mass(&[1.0, 1e-30, 0.0], &[1.0, 1e-30, 0.0], 1.0), [0, 1]);
+    let odd = [f64::NAN, 1.0, f64::INFINITY];
+    assert_eq!((top_mass(&odd, &odd, 0.9), top_mass(&odd, &odd, 1.0)), (vec![2], vec![1, 2]));
+}
+
+#[test]
+fn every_scorer_keeps_its_mass_image_by_image() {
+    let grid = Grid { height: 48, width: 32, patch: 8 };
+    for scorer in SCORERS {
+        for (text, mass) in [("mass:0.9", 0.9), ("mass:0.5", 0.5), ("mass:1", 1.0)] {
+            let config = config(text, scorer);
+            let together = kept(&config, &grid, &[0, 1, 2, 3, 4]);
+            assert_eq!(together.indices.len(), together.spans.rows());
+            for number in 0..5 {
+                let (normalized, rgb) = image(&grid, number);
+                let saliency = scores(&config, &grid, &normalized, &rgb, u64::from(number), 2).unwrap();
+                let ranks = rank(&config, &grid, &normalized, &rgb, u64::from(number), 2);
+                assert_eq!(together.of(number as usize), naive_top_mass(&ranks, &saliency, mass), "{scorer:?}, {text}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_mass_is_kept_by_the_fewest_patches(scores in awkward_scores(), millionths in 1u32..1_000_000) {
+        let mass = f64::from(millionths) / 1e6;
+        let finite: Vec<f64> = scores.iter().map(|x| if x.is_finite() { *x } else { 0.0 }).collect();
+        let kept = top_mass(&finite, &finite, mass);
+        prop_assert_eq!(&kept, &naive_top_mass(&finite, &finite, mass));
+        prop_assert_eq!(&kept, &top_k(&finite, kept.len()));
+        // Without the last one kept, less than the mass would be held.
+        let lowest = finite.iter().copied().fold(0.0, f64::min);
+        let held = |k: usize| naive_order(&finite)[..k].iter().map(|&n| finite[n] - lowest).sum::<f64>();
+        let share = mass * held(finite.len());
+        prop_assert!(held(kept.len()) >= share);
+        prop_assert!(kept.len() == 1 || held(kept.len() - 1) < share);
+    }
+
+    #[test]
+    fn more_mass_never_keeps_less(scores in awkward_scores(), a in 1u32..=1_000_000, b in 1u32..=1_000_000) {
+        let kept = |millionths: u32| top_mass(&scores, &scores, f64::from(millionths) / 1e6);
+        let (fewer, more) = (kept(a.min(b)), kept(a.max(b)));
+        prop_assert!(!fewer.is_empty() && fewer.iter().all(|n| more.binary_search(n).is_ok()));
     }
 }

@@ -6,6 +6,9 @@
 
 pub mod compare;
 mod cuda;
+pub mod spans;
+
+pub use spans::Spans;
 
 use crate::device::Device;
 use crate::device::cpu::{Buffer, vector};

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::augment::Augmentation;
+use super::keeping::Keeping;
 use super::recipe::Recipe;
 use crate::data::{EvalResize, Interpolation, LabelPolicy, Norm, SplitPolicy, TransformConfig};
 use crate::device::cpu::gemm::Operands;
@@ -124,6 +125,8 @@ pub struct TrainConfig {
     pub keep_checkpoints: usize,
     #[serde(flatten)]
     pub recipe: Recipe,
+    #[serde(flatten)]
+    pub keeping: Keeping,
 }
 
 /// K may be written as a number or as a string in TOML.
@@ -188,6 +191,7 @@ impl TrainConfig {
             save_steps: None,
             keep_checkpoints: 3,
             recipe: Recipe::default(),
+            keeping: Keeping::default(),
         }
     }
 
@@ -215,6 +219,7 @@ impl TrainConfig {
     /// Refuses values that no run could use, naming the flag.
     pub fn validate(&self) -> Result<()> {
         self.augment.validate(self.batch_size)?;
+        self.keeping.validate(self.keep)?;
         let positive = |x: f64| x.is_finite() && x > 0.0;
         let natural = |x: f64| x.is_finite() && x >= 0.0;
         let [low, high] = self.crop_scale;
@@ -241,10 +246,33 @@ impl TrainConfig {
         }
     }
 
-    /// What decides the kept patches.
+    /// Refuses what the settings ask of a card and it cannot do, naming the flag.
+    pub fn check_on_card(&self) -> Result<()> {
+        self.recipe.check_on_card()?;
+        self.keep.check_on_card()?;
+        self.keeping.eval_keep.map_or(Ok(()), |keep| keep.check_on_card())
+    }
+
+    /// What an epoch (0-based) trains on.
+    pub fn keep_in(&self, epoch: u32) -> Keep {
+        self.keeping.in_epoch(self.keep, epoch, self.epochs)
+    }
+
+    /// The most patches of so many that a training image may keep, in whichever epoch.
+    pub fn most_kept(&self, patches: usize) -> usize {
+        let first = self.keeping.keep_schedule.map_or(self.keep, |schedule| schedule.from);
+        self.keep.count(patches, self.round).max(first.count(patches, self.round))
+    }
+
+    /// What decides the kept patches of an epoch's training images.
+    pub fn prune_in(&self, epoch: u32) -> PruneConfig {
+        PruneConfig { keep: self.keep_in(epoch), ..self.prune() }
+    }
+
+    /// What decides the kept patches of evaluated images, in the run and by its checkpoints.
     pub fn prune(&self) -> PruneConfig {
         PruneConfig {
-            keep: self.keep,
+            keep: self.keeping.eval_keep.unwrap_or(self.keep),
             round: self.round,
             scorer: self.scorer,
             domain: self.saliency_domain,
@@ -303,6 +331,7 @@ impl TrainConfig {
     /// How the name of this run's folder begins; a time follows.
     pub fn run_prefix(&self) -> String {
         let scorer = toml::Value::try_from(self.scorer).ok().and_then(|v| v.as_str().map(String::from));
-        format!("{}-k{}-{}-s{}-", self.dataset, self.keep, scorer.unwrap_or_default(), self.seed)
+        let keep = self.keep.to_string().replace(':', "");
+        format!("{}-k{keep}-{}-s{}-", self.dataset, scorer.unwrap_or_default(), self.seed)
     }
 }

@@ -3,14 +3,18 @@
 
 mod augment;
 mod config;
+mod keeping;
 mod memory;
+mod pace;
 mod recipe;
 mod run;
 mod signals;
 
 pub use augment::Augmentation;
 pub use config::{DatasetName, DeviceName, MAX_THREADS, Precision, TrainConfig};
+pub use keeping::{KeepSchedule, Keeping};
 pub use memory::Memory;
+pub use pace::Pace;
 pub use recipe::Recipe;
 pub use run::Run;
 pub use signals::Stop;
@@ -21,6 +25,7 @@ use crate::device::Device;
 use crate::device::cuda::Store;
 use crate::error::{Error, Result};
 use crate::eval::{Report, evaluate, look};
+use crate::flops::Looked;
 use crate::model::{HeadPolicy, Vit};
 use crate::ops::all_finite;
 use crate::ops::cross_entropy::Labels;
@@ -53,6 +58,8 @@ pub struct Summary {
     pub best_accuracy: f64,
     /// The test split, read once with the best epoch's weights; absent when there is none.
     pub test: Option<Report>,
+    /// At what the run looked in training, those before a resume included.
+    pub looked: Looked,
 }
 
 /// Runs the epochs that are left, then reads the test split. An interrupted run is saved before the error is returned.
@@ -68,6 +75,7 @@ pub fn train(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<
         best_epoch: run.progress.best_epoch.unwrap_or(run.progress.epoch),
         best_accuracy: run.progress.best_accuracy.unwrap_or(0.0),
         test,
+        looked: run.progress.looked,
     })
 }
 
@@ -85,6 +93,7 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
     );
     let mut clock = Instant::now();
     let mut begun = Begun::default();
+    let prune = run.config.prune_in(epoch);
     for batch in batches {
         let batch = match batch {
             Ok(batch) => batch,
@@ -98,12 +107,11 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
         };
         let lr = run.schedule.at(epoch, run.progress.step);
         let (images, whole) = (batch.labels.len(), run.images_of_update());
-        let loss = step(run, batch, begun.images, whole, lr)?;
-        begun = Begun {
-            batches: begun.batches + 1,
-            images: begun.images + images,
-            loss: begun.loss + f64::from(loss) * images as f64,
-        };
+        let (loss, looked) = step(run, &prune, batch, begun.images, whole, lr)?;
+        begun.batches += 1;
+        begun.images += images;
+        begun.loss += f64::from(loss) * images as f64;
+        begun.looked.add(looked);
         if begun.images < whole {
             if stop.requested() {
                 // What is saved stands before this update; a resumed run begins it anew.
@@ -111,12 +119,14 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
             }
             continue;
         }
-        let Begun { batches, images, loss } = std::mem::take(&mut begun);
+        let Begun { batches, images, loss, looked } = std::mem::take(&mut begun);
         let progress = &mut run.progress;
         progress.batch += batches;
         progress.step += 1;
         progress.loss_sum += loss;
         progress.loss_count += images as u64;
+        progress.epoch_looked.add(looked);
+        progress.looked.add(looked);
         progress.epoch_seconds += clock.elapsed().as_secs_f64();
         show(Event::Step { step: progress.step, images, loss: progress.loss_sum / progress.loss_count as f64, lr });
         if stop.requested() {
@@ -137,16 +147,18 @@ struct Begun {
     batches: u32,
     images: usize,
     loss: f64,
+    looked: Looked,
 }
 
-/// A batch of an update of `whole` images, of which `done` came before; the last one updates. Returns its mean loss.
-fn step(run: &mut Run, batch: Batch, done: usize, whole: usize, lr: f64) -> Result<f32> {
+/// A batch of an update of `whole` images, of which `done` came before; the last one updates. Returns its mean loss, and
+/// at what the model looked.
+fn step(run: &mut Run, prune: &PruneConfig, batch: Batch, done: usize, whole: usize, lr: f64) -> Result<(f32, Looked)> {
     let (step, epoch, smoothing) = (run.progress.step, run.progress.epoch, run.config.label_smoothing as f32);
     let (images, gathered) = (batch.labels.len(), &mut run.gathered);
     let loss_scale = &mut run.progress.loss_scale;
     let mut learner = Learner { vit: &mut run.vit, optim: &mut run.optim, grads: &mut run.grads, loss_scale };
     let take = || {
-        let loss = learner.gradients(&run.card.prune, batch, epoch, smoothing, images as f32 / whole as f32)?;
+        let outcome = learner.gradients(prune, batch, epoch, smoothing, images as f32 / whole as f32)?;
         let last = done + images == whole;
         if let Some(sum) = gathered.as_mut().filter(|_| images < whole) {
             if done > 0 {
@@ -156,7 +168,7 @@ fn step(run: &mut Run, batch: Batch, done: usize, whole: usize, lr: f64) -> Resu
                 std::mem::swap(sum, learner.grads);
             }
         }
-        if last { learner.update(lr).map(|()| loss) } else { Ok(loss) }
+        if last { learner.update(lr).map(|()| outcome) } else { Ok(outcome) }
     };
     take().map_err(|error| match error {
         Error::NonFinite { what, .. } => Error::NonFinite {
@@ -185,13 +197,13 @@ impl Learner<'_> {
     /// One step: score, prune, forward, backward, update. Returns the mean loss of the batch. A loss or gradient that
     /// is not finite is an error, and nothing is updated; with a loss scale, such a gradient halves it instead.
     pub fn step(&mut self, prune: &PruneConfig, batch: Batch, epoch: u32, smoothing: f32, lr: f64) -> Result<f32> {
-        let loss = self.gradients(prune, batch, epoch, smoothing, 1.0)?;
+        let (loss, _) = self.gradients(prune, batch, epoch, smoothing, 1.0)?;
         self.update(lr)?;
         Ok(loss)
     }
 
     /// Score, prune, forward, backward: leaves the gradient of `share` times the loss, times the loss scale, in `grads`.
-    /// Returns the mean loss of the batch; an error when it is not finite.
+    /// Returns the mean loss of the batch and at what the model looked; an error when the loss is not finite.
     pub fn gradients(
         &mut self,
         prune: &PruneConfig,
@@ -199,15 +211,16 @@ impl Learner<'_> {
         epoch: u32,
         smoothing: f32,
         share: f32,
-    ) -> Result<f32> {
+    ) -> Result<(f32, Looked)> {
         let (images, kept) = look(self.vit, prune, &mut batch, epoch)?;
+        let looked = Looked::at(&self.vit.config, &self.vit.options, &kept);
         let targets = Labels { own: &batch.labels, mixed: batch.mixed.as_ref() };
         if let Some(drop) = &mut self.vit.drop_path {
             drop.draw(self.vit.config.depth, epoch, &batch.ids);
         }
         let scale = share * self.loss_scale.map_or(1.0, |scale| scale.scale);
         let (loss, _) = self.vit.loss_and_gradients(images, &kept, targets, smoothing, scale, self.grads)?;
-        if loss.is_finite() { Ok(loss) } else { Err(blame("the loss")) }
+        if loss.is_finite() { Ok((loss, looked)) } else { Err(blame("the loss")) }
     }
 
     /// Updates the model by `grads`, which come with the loss scale, clipped when the optimiser is told to.
@@ -263,6 +276,9 @@ fn end_epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<
         val_loss: report.loss(),
         val_accuracy: report.accuracy(),
         images_per_second: progress.loss_count as f64 / progress.epoch_seconds.max(1e-9),
+        keep: Some(run.config.keep_in(progress.epoch)),
+        mean_seq_len: progress.epoch_looked.mean_seq_len(),
+        macs_executed: progress.epoch_looked.mean_macs(),
     };
     let best = progress.best_accuracy.is_none_or(|best| row.val_accuracy > best);
     if best {
@@ -272,6 +288,7 @@ fn end_epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<
     progress.epoch += 1;
     progress.batch = 0;
     (progress.loss_sum, progress.loss_count, progress.epoch_seconds) = (0.0, 0, 0.0);
+    progress.epoch_looked = Looked::default();
     // The row goes first: a run killed before the checkpoint drops it again on resume, while a row never written is lost.
     run.dir.append_metrics(&row)?;
     if run.config.recipe.tensorboard {

@@ -102,6 +102,11 @@ impl Run {
             let (was, now) = (run.progress.epochs, run.config.epochs);
             run.notes.push(format!("the cosine spans {now} epochs from here on, and spanned {was} before"));
         }
+        let spans_all = run.config.keeping.keep_schedule.is_some() && run.config.keeping.keep_schedule_epochs.is_none();
+        if spans_all && run.progress.epochs != run.config.epochs {
+            let (was, now) = (run.progress.epochs, run.config.epochs);
+            run.notes.push(format!("the keep schedule spans {now} epochs from here on, and spanned {was} before"));
+        }
         // Rows belong to finished epochs; one written for the current epoch is written again when that ends.
         let accum = run.config.recipe.grad_accum;
         run.dir.truncate_metrics(run.progress.step - u64::from(run.progress.batch).div_ceil(accum as u64))?;
@@ -170,7 +175,7 @@ impl Run {
 
     /// Computes on a card from now on: parameters, moments and gradients live there.
     pub fn move_to(&mut self, gpu: &Arc<Gpu>) -> Result<()> {
-        self.config.recipe.check_on_card()?;
+        self.config.check_on_card()?;
         self.vit.move_to(gpu)?;
         self.optim.move_to(gpu)?;
         self.grads = self.grads.to_card(gpu)?;

@@ -63,7 +63,16 @@ fn check_images(gpu: &Arc<Gpu>, half: Half, grid: Grid, b: usize, rgb: &[u8], no
             let got = select_on_card(gpu, &config, &grid, rgb_card, &levels, &ids, 2).unwrap().unwrap();
             assert_eq!(got.indices, expected.indices, "{scorer:?} {domain:?} {entropy_bins} {keep} of {grid:?}");
             if scorer == Scorer::L2 && domain == SaliencyDomain::Raw {
-                patches(gpu, &arena, half, grid, &normalized, (rgb_card, &levels), &got.indices, got.k);
+                patches(
+                    gpu,
+                    &arena,
+                    half,
+                    grid,
+                    &normalized,
+                    (rgb_card, &levels),
+                    &got.indices,
+                    got.spans.common().unwrap(),
+                );
             }
         }
     }

@@ -1,19 +1,52 @@
 //! Buffers of f32 that return to a pool when dropped, so that large values of a step reuse the last step's memory.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
 
 /// Buffers smaller than this are left to the allocator.
 const POOLED_FROM: usize = 4096;
 
-/// Free buffers by length, shared by all threads.
-static POOL: LazyLock<Mutex<HashMap<usize, Vec<Vec<f32>>>>> = LazyLock::new(Mutex::default);
+/// Free memory by its length. Steps over images that keep different numbers of patches ask for slightly different lengths
+/// every time, so memory comes in few lengths, a little longer is good enough, and what is a little too short makes room
+/// for what is asked for instead.
+#[derive(Default)]
+struct Pool(BTreeMap<usize, Vec<Vec<f32>>>);
 
-/// An owned run of f32 whose memory is reused by later buffers of the same length.
+/// Shared by all threads.
+static POOL: Mutex<Pool> = Mutex::new(Pool(BTreeMap::new()));
+
+fn pool() -> MutexGuard<'static, Pool> {
+    POOL.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl Pool {
+    /// What memory for `len` values is made as long as: at most a sixteenth longer.
+    fn rounded(len: usize) -> usize {
+        len.next_multiple_of(1 << len.ilog2().saturating_sub(4))
+    }
+
+    /// Memory of at least `len` values and at most a quarter more, the shortest there is. Where there is none, memory that
+    /// is up to a fifth shorter is given up.
+    fn take(&mut self, len: usize) -> Option<Vec<f32>> {
+        let fits = self.0.range_mut(len..=len + len / 4).find_map(|(_, free)| free.pop());
+        if fits.is_none() {
+            drop(self.0.range_mut(len - len / 5..len).rev().find_map(|(_, free)| free.pop()));
+        }
+        fits
+    }
+
+    fn give(&mut self, values: Vec<f32>) {
+        self.0.entry(values.len()).or_default().push(values);
+    }
+}
+
+/// An owned run of f32 whose memory is reused by later buffers of about the same length.
 #[derive(Debug)]
 pub struct Buffer {
+    /// At least `len` values.
     values: Vec<f32>,
+    len: usize,
     /// Only memory that the pool is asked for again goes back to it: an adopted vector never is.
     pooled: bool,
 }
@@ -23,7 +56,7 @@ impl Buffer {
     pub fn zeros(len: usize) -> Self {
         match Self::recycled(len) {
             Some(mut buffer) => {
-                buffer.values.fill(0.0);
+                buffer.as_mut_slice().fill(0.0);
                 buffer
             }
             None => Self::fresh(len),
@@ -37,52 +70,52 @@ impl Buffer {
 
     /// Takes ownership of `values`.
     pub fn from_vec(values: Vec<f32>) -> Self {
-        Buffer { values, pooled: false }
+        Buffer { len: values.len(), values, pooled: false }
     }
 
     fn fresh(len: usize) -> Self {
-        Buffer { values: vec![0.0; len], pooled: len >= POOLED_FROM }
+        let pooled = len >= POOLED_FROM;
+        Buffer { values: vec![0.0; if pooled { Pool::rounded(len) } else { len }], len, pooled }
     }
 
     /// The number of elements.
     pub fn len(&self) -> usize {
-        self.values.len()
+        self.len
     }
 
     /// True when there is no element.
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.len == 0
     }
 
     /// The elements.
     pub fn as_slice(&self) -> &[f32] {
-        &self.values
+        &self.values[..self.len]
     }
 
     /// The elements for writing.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
-        &mut self.values
+        &mut self.values[..self.len]
     }
 
     fn recycled(len: usize) -> Option<Self> {
         if len < POOLED_FROM {
             return None;
         }
-        let values = POOL.lock().unwrap_or_else(|e| e.into_inner()).get_mut(&len)?.pop()?;
-        Some(Buffer { values, pooled: true })
+        let values = pool().take(len)?;
+        Some(Buffer { values, len, pooled: true })
     }
 
     /// Gives all pooled memory back to the allocator: between epochs, so that the sizes of a short batch do not stay.
     pub fn release_pool() {
-        POOL.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        pool().0.clear();
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
         if self.pooled {
-            let values = std::mem::take(&mut self.values);
-            POOL.lock().unwrap_or_else(|e| e.into_inner()).entry(values.len()).or_default().push(values);
+            pool().give(std::mem::take(&mut self.values));
         }
     }
 }
@@ -91,21 +124,37 @@ impl Drop for Buffer {
 mod tests {
     use super::*;
 
-    fn pooled(len: usize) -> usize {
-        POOL.lock().unwrap().get(&len).map_or(0, Vec::len)
-    }
-
     #[test]
     fn the_pool_takes_back_what_it_gave_and_nothing_else() {
-        // A length that no other test uses, since the pool is shared.
-        let len = POOLED_FROM + 12_347;
+        // A length that no other test comes near, since the pool is shared.
+        let len = 777 * POOLED_FROM;
+        let free = || pool().0.range(len..2 * len).map(|(_, free)| free.len()).sum::<usize>();
         for _ in 0..10 {
             drop(Buffer::from_vec(vec![0.0; len]));
         }
-        assert_eq!(pooled(len), 0);
-        for _ in 0..10 {
-            drop(Buffer::scratch(len));
+        assert_eq!(free(), 0);
+        for shorter in 0..10 {
+            let buffer = Buffer::scratch(len - 1000 * shorter);
+            assert_eq!(buffer.as_slice().len(), len - 1000 * shorter);
         }
-        assert_eq!(pooled(len), 1);
+        assert_eq!(free(), 1);
+        assert!(Buffer::zeros(len).as_slice().iter().all(|&x| x == 0.0));
+    }
+
+    #[test]
+    fn lengths_that_change_a_little_do_not_add_up() {
+        let mut pool = Pool::default();
+        let mut held = |len: usize| {
+            let values = pool.take(len).unwrap_or_else(|| vec![0.0; Pool::rounded(len)]);
+            assert!(values.len() >= len && values.len() <= len + len / 4);
+            pool.give(values);
+            pool.0.values().flatten().map(Vec::len).sum::<usize>()
+        };
+        for i in 0..200 {
+            // From 90,000 to 110,000 in leaps.
+            let most = held(90_000 + i * 7_919 % 20_000);
+            assert!(most <= 2 * Pool::rounded(110_000), "{most} values are held");
+        }
+        assert_eq!((Pool::rounded(4096), Pool::rounded(4097), Pool::rounded(100_000)), (4096, 4352, 102_400));
     }
 }

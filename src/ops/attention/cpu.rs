@@ -1,10 +1,13 @@
 //! Attention on the CPU: one task per image and head, its scores in a scratch buffer that stays in cache.
 #![forbid(unsafe_code)]
 
-use super::reference::Sizes;
+use super::Layout;
 use crate::device::cpu::gemm::{Mat, Operands as Read, Write, gemm};
 use crate::device::cpu::{Buffer, vector};
+use crate::tensor::Spans;
+use crate::tensor::spans::pieces;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Where q, k and v lie: slices that begin at their first element, and the distance between rows.
 #[derive(Clone, Copy)]
@@ -18,43 +21,55 @@ pub struct Operands<'a> {
 
 impl<'a> Operands<'a> {
     /// q, k and v of one head of one image.
-    fn head(&self, z: Sizes, image: usize, head: usize) -> [Mat<'a>; 3] {
-        let view = |data: &'a [f32], rows: usize, stride: usize| {
-            Mat::strided(&data[image * rows * stride + head * z.head_width..], rows, z.head_width, stride)
+    fn head(&self, z: &Layout, image: usize, head: usize) -> [Mat<'a>; 3] {
+        let view = |data: &'a [f32], rows: Range<usize>, stride: usize| {
+            Mat::strided(&data[rows.start * stride + head * z.head_width..], rows.len(), z.head_width, stride)
         };
         [
-            view(self.q, z.queries, self.q_stride),
-            view(self.k, z.keys, self.kv_stride),
-            view(self.v, z.keys, self.kv_stride),
+            view(self.q, z.queries.range(image), self.q_stride),
+            view(self.k, z.keys.range(image), self.kv_stride),
+            view(self.v, z.keys.range(image), self.kv_stride),
         ]
     }
 }
 
-fn scale(z: Sizes) -> f32 {
+fn scale(z: &Layout) -> f32 {
     1.0 / (z.head_width as f32).sqrt()
 }
 
-/// y (B, queries, D) and the log-sum-exp of the scaled scores (B, H, queries).
-pub fn forward(x: Operands, z: Sizes, y: &mut [f32], lse: &mut [f32]) {
-    let (d, head_len) = (z.width(), z.queries * z.head_width);
-    let mut heads = Buffer::scratch(y.len());
-    let tasks = heads.as_mut_slice().par_chunks_mut(head_len).zip(lse.par_chunks_mut(z.queries));
+/// The rows of queries and of keys of each image.
+fn rows(z: &Layout) -> impl Iterator<Item = (usize, usize)> + '_ {
+    z.queries.lengths().zip(z.keys.lengths())
+}
+
+/// `values` in pieces, one a head of an image, as long as `len` says of the image's queries and keys.
+fn heads<'a>(values: &'a mut [f32], z: &Layout, len: impl Fn(usize, usize) -> usize) -> Vec<&'a mut [f32]> {
+    pieces(values, rows(z).flat_map(|(queries, keys)| std::iter::repeat_n(len(queries, keys), z.heads)))
+}
+
+/// y (queries of all images, D) and the log-sum-exp of the scaled scores, (H, queries) image after image.
+pub fn forward(x: Operands, z: &Layout, y: &mut [f32], lse: &mut [f32]) {
+    let d = z.width();
+    let mut by_head = Buffer::scratch(y.len());
+    let outs = heads(by_head.as_mut_slice(), z, |queries, _| queries * z.head_width);
+    let tasks = outs.into_par_iter().zip(heads(lse, z, |queries, _| queries));
     tasks.enumerate().for_each(|(task, (out, lse))| {
         let [q, k, v] = x.head(z, task / z.heads, task % z.heads);
-        let mut scores = Buffer::scratch(z.queries * z.keys);
+        let (queries, keys) = z.rows_of(task / z.heads);
+        let mut scores = Buffer::scratch(queries * keys);
         let scores = scores.as_mut_slice();
-        gemm(scores, z.keys, q, k.t(), 1.0, Write::Set, Read::F32);
-        for (row, lse) in scores.chunks_exact_mut(z.keys).zip(lse) {
+        gemm(scores, keys, q, k.t(), 1.0, Write::Set, Read::F32);
+        for (row, lse) in scores.chunks_exact_mut(keys).zip(lse) {
             let shift = vector::max(row) * scale(z);
             let sum = vector::exp_scaled_sum(row, scale(z), shift);
             vector::scale(row, 1.0 / sum);
             *lse = shift + sum.ln();
         }
-        gemm(out, z.head_width, Mat::new(scores, z.queries, z.keys), v, 1.0, Write::Set, Read::F32);
+        gemm(out, z.head_width, Mat::new(scores, queries, keys), v, 1.0, Write::Set, Read::F32);
     });
-    y.par_chunks_mut(z.queries * d).enumerate().for_each(|(image, y)| {
-        let heads = &heads.as_slice()[image * z.queries * d..][..z.queries * d];
-        merge(heads, z.queries, z.head_width, y, d);
+    let by_image = z.queries.split(by_head.as_slice(), d);
+    z.queries.split_mut(y, d).into_par_iter().zip(by_image).for_each(|(y, heads)| {
+        merge(heads, y.len() / d, z.head_width, y, d);
     });
 }
 
@@ -68,57 +83,68 @@ fn merge(heads: &[f32], rows: usize, head_width: usize, out: &mut [f32], stride:
 }
 
 /// Gradients, per image and head: dq (queries, Dh), then dk and dv (keys, Dh) each.
-pub fn backward(x: Operands, z: Sizes, y: &[f32], lse: &[f32], dy: &[f32]) -> Buffer {
+pub fn backward(x: Operands, z: &Layout, y: &[f32], lse: &[f32], dy: &[f32]) -> Buffer {
     let d = z.width();
-    let head_len = (z.queries + 2 * z.keys) * z.head_width;
-    let mut heads = Buffer::scratch(z.b * z.heads * head_len);
-    heads.as_mut_slice().par_chunks_mut(head_len).enumerate().for_each(|(task, out)| {
+    let mut by_head = Buffer::scratch((z.queries.rows() + 2 * z.keys.rows()) * d);
+    let outs = heads(by_head.as_mut_slice(), z, |queries, keys| (queries + 2 * keys) * z.head_width);
+    outs.into_par_iter().enumerate().for_each(|(task, out)| {
         let (image, head) = (task / z.heads, task % z.heads);
         let [q, k, v] = x.head(z, image, head);
-        let start = image * z.queries * d + head * z.head_width;
+        let ((queries, keys), first) = (z.rows_of(image), z.queries.range(image).start);
+        let start = first * d + head * z.head_width;
         let (y, dy) = (&y[start..], &dy[start..]);
-        let dy_view = Mat::strided(dy, z.queries, z.head_width, d);
-        let (dq, rest) = out.split_at_mut(z.queries * z.head_width);
-        let (dk, dv) = rest.split_at_mut(z.keys * z.head_width);
+        let dy_view = Mat::strided(dy, queries, z.head_width, d);
+        let (dq, rest) = out.split_at_mut(queries * z.head_width);
+        let (dk, dv) = rest.split_at_mut(keys * z.head_width);
 
-        let (mut p, mut ds) = (Buffer::scratch(z.queries * z.keys), Buffer::scratch(z.queries * z.keys));
+        let (mut p, mut ds) = (Buffer::scratch(queries * keys), Buffer::scratch(queries * keys));
         let (p, ds) = (p.as_mut_slice(), ds.as_mut_slice());
-        gemm(p, z.keys, q, k.t(), 1.0, Write::Set, Read::F32);
-        for (row, &lse) in p.chunks_exact_mut(z.keys).zip(&lse[task * z.queries..][..z.queries]) {
+        gemm(p, keys, q, k.t(), 1.0, Write::Set, Read::F32);
+        for (row, &lse) in p.chunks_exact_mut(keys).zip(&lse[first * z.heads + head * queries..][..queries]) {
             vector::exp_scaled_sum(row, scale(z), lse);
         }
-        gemm(dv, z.head_width, Mat::new(p, z.queries, z.keys).t(), dy_view, 1.0, Write::Set, Read::F32);
-        gemm(ds, z.keys, dy_view, v.t(), 1.0, Write::Set, Read::F32);
-        for (i, (p, ds)) in p.chunks_exact(z.keys).zip(ds.chunks_exact_mut(z.keys)).enumerate() {
+        gemm(dv, z.head_width, Mat::new(p, queries, keys).t(), dy_view, 1.0, Write::Set, Read::F32);
+        gemm(ds, keys, dy_view, v.t(), 1.0, Write::Set, Read::F32);
+        for (i, (p, ds)) in p.chunks_exact(keys).zip(ds.chunks_exact_mut(keys)).enumerate() {
             let delta = vector::dot(&y[i * d..][..z.head_width], &dy[i * d..][..z.head_width]);
             vector::softmax_backward(p, ds, delta);
         }
-        let ds = Mat::new(ds, z.queries, z.keys);
+        let ds = Mat::new(ds, queries, keys);
         gemm(dq, z.head_width, ds, k, scale(z), Write::Set, Read::F32);
         gemm(dk, z.head_width, ds.t(), q, scale(z), Write::Set, Read::F32);
     });
-    heads
+    by_head
 }
 
-/// Spreads the result of `backward` over dq and dkv, whose rows hold all heads: `dq` (B, queries, ..) with dq at column
-/// 0, `dkv` (B, keys, ..) with dk at `dk_column` and dv D columns later.
-pub fn spread_query(heads: &Buffer, z: Sizes, dq: &mut [f32], stride: usize) {
-    spread(heads, z, 0, z.queries, dq, stride, 0);
+/// Spreads the result of `backward` over dq and dkv, whose rows hold all heads: `dq` (queries, ..) with dq at column 0,
+/// `dkv` (keys, ..) with dk at `dk_column` and dv D columns later.
+pub fn spread_query(by_head: &Buffer, z: &Layout, dq: &mut [f32], stride: usize) {
+    spread(by_head, z, |queries, _| 0..queries, z.queries.split_mut(dq, stride), stride, 0);
 }
 
 /// See `spread_query`.
-pub fn spread_keys_values(heads: &Buffer, z: Sizes, dkv: &mut [f32], stride: usize, dk_column: usize) {
-    spread(heads, z, z.queries, z.keys, dkv, stride, dk_column);
-    spread(heads, z, z.queries + z.keys, z.keys, dkv, stride, dk_column + z.width());
+pub fn spread_keys_values(by_head: &Buffer, z: &Layout, dkv: &mut [f32], stride: usize, dk_column: usize) {
+    let (dk, dv) = (dk_column, dk_column + z.width());
+    spread(by_head, z, |q, keys| q..q + keys, z.keys.split_mut(dkv, stride), stride, dk);
+    spread(by_head, z, |q, keys| q + keys..q + 2 * keys, z.keys.split_mut(dkv, stride), stride, dv);
 }
 
-/// Rows `first..first + rows` of each head's block into column `column` of rows `stride` apart.
-fn spread(heads: &Buffer, z: Sizes, first: usize, rows: usize, out: &mut [f32], stride: usize, column: usize) {
-    let block = (z.queries + 2 * z.keys) * z.head_width;
-    out.par_chunks_mut(rows * stride).enumerate().for_each(|(image, out)| {
-        for head in 0..z.heads {
-            let start = (image * z.heads + head) * block + first * z.head_width;
-            let values = &heads.as_slice()[start..][..rows * z.head_width];
+/// Rows `part(queries, keys)` of each head's block into column `column` of an image's rows, which are `stride` apart.
+fn spread(
+    by_head: &Buffer,
+    z: &Layout,
+    part: impl Fn(usize, usize) -> Range<usize> + Sync,
+    images: Vec<&mut [f32]>,
+    stride: usize,
+    column: usize,
+) {
+    let blocks = Spans::of(rows(z).map(|(queries, keys)| queries + 2 * keys));
+    let sizes: Vec<(usize, usize)> = rows(z).collect();
+    let work = images.into_par_iter().zip(blocks.split(by_head.as_slice(), z.width())).zip(sizes);
+    work.for_each(|((out, blocks), (queries, keys))| {
+        let part = part(queries, keys);
+        for (head, block) in blocks.chunks_exact((queries + 2 * keys) * z.head_width).enumerate() {
+            let values = &block[part.start * z.head_width..part.end * z.head_width];
             for (row, values) in values.chunks_exact(z.head_width).enumerate() {
                 out[row * stride + column + head * z.head_width..][..z.head_width].copy_from_slice(values);
             }

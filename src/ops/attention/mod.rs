@@ -3,7 +3,8 @@
 //! - computes: per image and head y = P v, P = softmax(q k^T / sqrt(Dh))
 //! - derivative: dv = P^T dy; dS = P (dy v^T - rowsum(y dy)); dq = dS k / sqrt(Dh); dk = dS^T q / sqrt(Dh)
 //! - saves: q, k, v, y and the log-sum-exp of each row of scores, from which P is made again
-//! - shapes: packed: qkv (B,S,3D) in timm's order; split: q (B,Sq,D) with kv (B,S,2D); y (B,Sq,D)
+//! - shapes: packed: qkv (B,S,3D) in timm's order; split: q (B,Sq,D) with kv (B,S,2D); y (B,Sq,D). Where images have
+//!   different numbers of rows, on the CPU alone, all of them lie one after the other: (rows,3D) and so on
 //! - cost: 4 B Sq S D FLOPs forward, 10 B Sq S D backward; the (Sq,S) scores never leave the cache
 #![deny(unsafe_code)]
 
@@ -14,7 +15,7 @@ pub mod reference;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
-use crate::tensor::Tensor;
+use crate::tensor::{Spans, Tensor};
 use cpu::Operands;
 use reference::Sizes;
 
@@ -40,54 +41,109 @@ impl Source {
     }
 }
 
+/// How the rows are shared out among images and heads.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    pub queries: Spans,
+    pub keys: Spans,
+    pub heads: usize,
+    pub head_width: usize,
+}
+
+impl Layout {
+    /// D.
+    pub fn width(&self) -> usize {
+        self.heads * self.head_width
+    }
+
+    /// Queries and keys of an image.
+    fn rows_of(&self, image: usize) -> (usize, usize) {
+        (self.queries.range(image).len(), self.keys.range(image).len())
+    }
+
+    /// The same for images of one length, which is what the kernels of a card take.
+    fn sizes(&self) -> Result<Sizes> {
+        let (Some(queries), Some(keys)) = (self.queries.common(), self.keys.common()) else {
+            return Err(Error::shape("attention", "a card's kernels take images of one length"));
+        };
+        let &Layout { heads, head_width, .. } = self;
+        Ok(Sizes { b: self.queries.images(), queries, keys, heads, head_width })
+    }
+}
+
 struct AttentionBackward {
     source: Source,
-    sizes: Sizes,
+    layout: Layout,
     y: Tensor,
     lse: Tensor,
 }
 
 /// Self-attention of qkv (B,S,3D). An error when D is not a multiple of `heads`.
 pub fn packed(tape: Option<&mut Tape>, qkv: &Var, heads: usize) -> Result<Var> {
-    let &[b, s, width] = qkv.shape() else {
+    let &[b, s, _] = qkv.shape() else {
         return Err(Error::shape("attention", format!("qkv {:?} is not (B,S,3D)", qkv.shape())));
     };
+    packed_within(tape, qkv, &Spans::even(b, s), heads)
+}
+
+/// Self-attention within each image of qkv (rows,3D). An error when D is not a multiple of `heads`, or when the rows are
+/// not those of `spans`.
+pub fn packed_within(tape: Option<&mut Tape>, qkv: &Var, spans: &Spans, heads: usize) -> Result<Var> {
+    let width = qkv.shape().last().map_or(0, |&width| width);
     let d = width / 3;
-    if heads == 0 || s == 0 || width % 3 != 0 || d % heads != 0 || d == 0 {
-        return Err(Error::shape("attention", format!("qkv {:?} with {heads} heads", qkv.shape())));
+    let divides = heads > 0 && d > 0 && width == 3 * d && d.is_multiple_of(heads);
+    if !divides || spans.any_empty() || qkv.value.len() != spans.rows() * width {
+        let reason = format!("qkv {:?} with {heads} heads, {} rows", qkv.shape(), spans.rows());
+        return Err(Error::shape("attention", reason));
     }
-    let sizes = Sizes { b, queries: s, keys: s, heads, head_width: d / heads };
-    run(tape, &[qkv], Source::Packed(qkv.value.clone(), qkv.slot), sizes)
+    let layout = Layout { queries: spans.clone(), keys: spans.clone(), heads, head_width: d / heads };
+    run(tape, &[qkv], Source::Packed(qkv.value.clone(), qkv.slot), layout)
 }
 
 /// Attention of queries q (B,Sq,D) over kv (B,S,2D). An error when the shapes do not fit together.
 pub fn split(tape: Option<&mut Tape>, q: &Var, kv: &Var, heads: usize) -> Result<Var> {
-    let (&[b, queries, d], &[kv_b, keys, kv_width]) = (q.shape(), kv.shape()) else {
+    let &[b, keys, _] = kv.shape() else {
         return Err(Error::shape("attention", format!("q {:?}, kv {:?}", q.shape(), kv.shape())));
     };
-    let fits = kv_b == b && kv_width == 2 * d && heads > 0 && d > 0 && d % heads == 0;
-    if !fits || keys == 0 || queries == 0 {
-        return Err(Error::shape("attention", format!("q {:?}, kv {:?}, {heads} heads", q.shape(), kv.shape())));
-    }
-    let sizes = Sizes { b, queries, keys, heads, head_width: d / heads };
-    let source = Source::Split { q: q.value.clone(), kv: kv.value.clone(), dq: q.slot, dkv: kv.slot };
-    run(tape, &[q, kv], source, sizes)
+    split_within(tape, q, kv, &Spans::even(b, keys), heads)
 }
 
-fn run(tape: Option<&mut Tape>, inputs: &[&Var], source: Source, sizes: Sizes) -> Result<Var> {
+/// Attention of queries q (B,Sq,D) over the keys and values of their image in kv (rows,2D), which `keys` shares out. An
+/// error when the shapes do not fit together.
+pub fn split_within(tape: Option<&mut Tape>, q: &Var, kv: &Var, keys: &Spans, heads: usize) -> Result<Var> {
+    let fits = match *q.shape() {
+        [b, queries, d] => {
+            let heads_fit = heads > 0 && d > 0 && d % heads == 0;
+            let rows_fit = b == keys.images() && queries > 0 && !keys.any_empty();
+            heads_fit && rows_fit && kv.shape().last() == Some(&(2 * d)) && kv.value.len() == keys.rows() * 2 * d
+        }
+        _ => false,
+    };
+    if !fits {
+        return Err(Error::shape("attention", format!("q {:?}, kv {:?}, {heads} heads", q.shape(), kv.shape())));
+    }
+    let (b, queries, d) = (q.shape()[0], q.shape()[1], q.shape()[2]);
+    let layout = Layout { queries: Spans::even(b, queries), keys: keys.clone(), heads, head_width: d / heads };
+    let source = Source::Split { q: q.value.clone(), kv: kv.value.clone(), dq: q.slot, dkv: kv.slot };
+    run(tape, &[q, kv], source, layout)
+}
+
+fn run(tape: Option<&mut Tape>, inputs: &[&Var], source: Source, layout: Layout) -> Result<Var> {
     let first = &inputs[0].value;
-    let mut y = first.like(&[sizes.b, sizes.queries, sizes.width()])?;
-    let mut lse = first.like_f32(&[sizes.b, sizes.heads, sizes.queries])?;
+    let mut y = first.like(&layout.queries.shape(layout.width()))?;
+    let mut lse = first.like_f32(&[layout.queries.rows() * layout.heads])?;
     match y.device() {
-        Device::Cpu => cpu::forward(source.operands(sizes.width()), sizes, y.data_mut(), lse.data_mut()),
+        Device::Cpu => cpu::forward(source.operands(layout.width()), &layout, y.data_mut(), lse.data_mut()),
         Device::Cuda => match &source {
-            Source::Packed(qkv, _) => cuda::forward(y.gpu(), qkv.values(), sizes, y.values(), lse.floats())?,
+            Source::Packed(qkv, _) => {
+                cuda::forward(y.gpu(), qkv.values(), layout.sizes()?, y.values(), lse.floats())?;
+            }
             Source::Split { q, kv, .. } => {
-                cuda::forward_split(y.gpu(), q.values(), kv.values(), sizes, y.values(), lse.floats())?;
+                cuda::forward_split(y.gpu(), q.values(), kv.values(), layout.sizes()?, y.values(), lse.floats())?;
             }
         },
     }
-    emit(tape, "attention", y, inputs, &[], |y| AttentionBackward { source, sizes, y: y.clone(), lse })
+    emit(tape, "attention", y, inputs, &[], |y| AttentionBackward { source, layout, y: y.clone(), lse })
 }
 
 impl Backward for AttentionBackward {
@@ -96,10 +152,10 @@ impl Backward for AttentionBackward {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        let (z, d) = (self.sizes, self.sizes.width());
+        let (z, d) = (&self.layout, self.layout.width());
         match dy.device() {
             Device::Cuda => {
-                let (gpu, y, lse) = (dy.gpu(), self.y.values(), self.lse.floats());
+                let (gpu, y, lse, z) = (dy.gpu(), self.y.values(), self.lse.floats(), z.sizes()?);
                 match self.source {
                     Source::Packed(qkv, slot) => {
                         let delta = self.lse.like(&[cuda::delta_len(z.b, z.keys, z.heads)])?;
@@ -118,19 +174,19 @@ impl Backward for AttentionBackward {
             }
             Device::Cpu => {
                 let heads = cpu::backward(self.source.operands(d), z, self.y.data(), self.lse.data(), dy.data());
-                match self.source {
+                match &self.source {
                     Source::Packed(qkv, slot) => {
                         let mut dqkv = Tensor::scratch(qkv.shape());
                         cpu::spread_query(&heads, z, dqkv.data_mut(), 3 * d);
                         cpu::spread_keys_values(&heads, z, dqkv.data_mut(), 3 * d, d);
-                        grads.add(slot, dqkv)?;
+                        grads.add(*slot, dqkv)?;
                     }
                     Source::Split { q, kv, dq: dq_slot, dkv: dkv_slot } => {
                         let (mut dq, mut dkv) = (Tensor::scratch(q.shape()), Tensor::scratch(kv.shape()));
                         cpu::spread_query(&heads, z, dq.data_mut(), d);
                         cpu::spread_keys_values(&heads, z, dkv.data_mut(), 2 * d, 0);
-                        grads.add(dq_slot, dq)?;
-                        grads.add(dkv_slot, dkv)?;
+                        grads.add(*dq_slot, dq)?;
+                        grads.add(*dkv_slot, dkv)?;
                     }
                 }
             }
@@ -204,6 +260,79 @@ mod tests {
             let op = |tape: Option<&mut Tape>, v: &[Var]| split(tape, &v[0], &v[1], heads);
             check(&format!("attention {sizes:?}"), &inputs, &Split(sizes), op);
         }
+    }
+
+    /// Each image of rows of `width` by itself, one after the other.
+    fn each<R: Real>(rows: &[R], width: usize, spans: &Spans) -> Vec<Vec<R>> {
+        spans.split(rows, width).into_iter().map(<[R]>::to_vec).collect()
+    }
+
+    struct PackedWithin(Spans, usize, usize);
+    struct SplitWithin(Spans, usize, usize);
+
+    /// One image of `queries` and `keys`.
+    fn alone(queries: usize, keys: usize, heads: usize, head_width: usize) -> Sizes {
+        Sizes { b: 1, queries, keys, heads, head_width }
+    }
+
+    impl Definition for PackedWithin {
+        fn run<R: Real>(&self, inputs: &[Vec<R>], dy: &[R]) -> (Vec<R>, Vec<Vec<R>>) {
+            let PackedWithin(spans, heads, head_width) = self;
+            let (d, mut y, mut dx) = (heads * head_width, Vec::new(), Vec::new());
+            for (qkv, dy) in each(&inputs[0], 3 * d, spans).into_iter().zip(each(dy, d, spans)) {
+                let s = qkv.len() / (3 * d);
+                let (one, gradients) = Packed(alone(s, s, *heads, *head_width)).run(&[qkv], &dy);
+                y.extend(one);
+                dx.extend(gradients.concat());
+            }
+            (y, vec![dx])
+        }
+    }
+
+    impl Definition for SplitWithin {
+        fn run<R: Real>(&self, inputs: &[Vec<R>], dy: &[R]) -> (Vec<R>, Vec<Vec<R>>) {
+            let SplitWithin(keys, heads, head_width) = self;
+            let (d, mut y, mut dq, mut dkv) = (heads * head_width, Vec::new(), Vec::new(), Vec::new());
+            let queries = Spans::even(keys.images(), inputs[0].len() / d / keys.images());
+            let images = each(&inputs[0], d, &queries).into_iter().zip(each(&inputs[1], 2 * d, keys));
+            for ((q, kv), dy) in images.zip(each(dy, d, &queries)) {
+                let sizes = alone(q.len() / d, kv.len() / (2 * d), *heads, *head_width);
+                let (one, gradients) = Split(sizes).run(&[q, kv], &dy);
+                y.extend(one);
+                dq.extend_from_slice(&gradients[0]);
+                dkv.extend_from_slice(&gradients[1]);
+            }
+            (y, vec![dq, dkv])
+        }
+    }
+
+    /// Lengths of images that share a batch; the first cases are small enough for finite differences.
+    const RAGGED: [(&[usize], usize, usize); 5] =
+        [(&[1, 3, 2], 1, 4), (&[4, 1], 2, 3), (&[2, 2], 1, 2), (&[7, 31, 1, 33], 3, 5), (&[138, 2, 197], 2, 64)];
+
+    #[test]
+    fn images_of_different_lengths_match_the_reference_one_by_one() {
+        for (lengths, heads, head_width) in RAGGED {
+            let (spans, d) = (Spans::of(lengths.iter().copied()), heads * head_width);
+            let rows = spans.rows();
+            let inputs = [(spans.shape(3 * d), values(rows * 3 * d, rows as u32, 2.0))];
+            let op = |tape: Option<&mut Tape>, v: &[Var]| packed_within(tape, &v[0], &spans, heads);
+            check(&format!("packed {lengths:?}"), &inputs, &PackedWithin(spans.clone(), heads, head_width), op);
+            let b = lengths.len();
+            let inputs = [(vec![b, 1, d], values(b * d, 1, 2.0)), (spans.shape(2 * d), values(rows * 2 * d, 2, 2.0))];
+            let op = |tape: Option<&mut Tape>, v: &[Var]| split_within(tape, &v[0], &v[1], &spans, heads);
+            check(&format!("split {lengths:?}"), &inputs, &SplitWithin(spans.clone(), heads, head_width), op);
+        }
+    }
+
+    #[test]
+    fn refuses_rows_that_are_not_the_images() {
+        let var = |shape: &[usize]| Var::constant(Tensor::zeros(shape));
+        for spans in [Spans::of([1, 2]), Spans::of([0, 4]), Spans::of([5])] {
+            assert!(packed_within(None, &var(&[4, 6]), &spans, 1).is_err(), "{spans:?}");
+            assert!(split_within(None, &var(&[2, 1, 2]), &var(&[4, 4]), &spans, 1).is_err(), "{spans:?}");
+        }
+        assert!(split_within(None, &var(&[3, 1, 2]), &var(&[4, 4]), &Spans::of([1, 3]), 1).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! - computes: y = x + s_b branch, with the scale s_b of image b
 //! - derivative: dx = dy, dbranch = s_b dy
 //! - saves: the scales
-//! - shapes: x, branch and y alike, (B, ...); scales (B)
+//! - shapes: x, branch and y alike, (B, ...), or (rows,D) where images have different numbers of rows; scales (B)
 //! - cost: 2 FLOPs and 12 bytes an element
 //!
 //! The CPU engine alone has it: there is no kernel for a card.
@@ -15,18 +15,32 @@ pub mod reference;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
-use crate::tensor::Tensor;
+use crate::tensor::{Spans, Tensor};
 use std::sync::Arc;
 
 struct DropPathBackward {
     scales: Arc<[f32]>,
+    spans: Spans,
     dx: Slot,
     dbranch: Slot,
 }
 
 /// x + s branch. An error when the shapes differ, when there is not one scale an image, or on a card.
 pub fn forward(tape: Option<&mut Tape>, x: &Var, branch: &Var, scales: &Arc<[f32]>) -> Result<Var> {
-    if x.shape() != branch.shape() || x.shape().first() != Some(&scales.len()) {
+    let rows = x.shape().first().map_or(0, |&b| b);
+    forward_within(tape, x, branch, &Spans::even(rows, 1), scales)
+}
+
+/// `forward` on the rows of images that `spans` shares out.
+pub fn forward_within(
+    tape: Option<&mut Tape>,
+    x: &Var,
+    branch: &Var,
+    spans: &Spans,
+    scales: &Arc<[f32]>,
+) -> Result<Var> {
+    let whole = spans.rows() > 0 && x.value.len().is_multiple_of(spans.rows());
+    if x.shape() != branch.shape() || spans.images() != scales.len() || !whole {
         let (x, branch) = (x.shape(), branch.shape());
         return Err(Error::shape("drop_path", format!("{x:?} + {} scales of {branch:?}", scales.len())));
     }
@@ -34,9 +48,10 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, branch: &Var, scales: &Arc<[f32
         return Err(Error::shape("drop_path", "the card has no kernel for it"));
     }
     let mut y = Tensor::scratch(x.shape());
-    cpu::forward(x.value.data(), branch.value.data(), scales, y.data_mut());
+    cpu::forward(x.value.data(), branch.value.data(), scales, spans, y.data_mut());
     emit(tape, "drop_path", y, &[x, branch], &[], |_| DropPathBackward {
         scales: scales.clone(),
+        spans: spans.clone(),
         dx: x.slot,
         dbranch: branch.slot,
     })
@@ -49,7 +64,7 @@ impl Backward for DropPathBackward {
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
         let mut dbranch = Tensor::scratch(dy.shape());
-        cpu::backward(dy.data(), &self.scales, dbranch.data_mut());
+        cpu::backward(dy.data(), &self.scales, &self.spans, dbranch.data_mut());
         grads.add(self.dbranch, dbranch)?;
         grads.add(self.dx, dy)
     }
@@ -79,6 +94,29 @@ mod tests {
             let inputs = [(vec![b, n], values(b * n, 1, 2.0)), (vec![b, n], values(b * n, 2, 2.0))];
             let shared: Arc<[f32]> = scales.as_slice().into();
             check("drop_path", &inputs, &Scaled(scales), |tape, v| forward(tape, &v[0], &v[1], &shared));
+        }
+    }
+
+    struct Rows(Vec<f32>, Spans, usize);
+
+    impl Definition for Rows {
+        fn run<R: Real>(&self, inputs: &[Vec<R>], dy: &[R]) -> (Vec<R>, Vec<Vec<R>>) {
+            // A row of an image is an image of its own with the same scale.
+            let Rows(scales, spans, d) = self;
+            assert_eq!(dy.len(), spans.rows() * d);
+            Scaled(spans.image_of_rows().map(|b| scales[b]).collect()).run(inputs, dy)
+        }
+    }
+
+    #[test]
+    fn every_row_of_an_image_has_its_scale() {
+        for (lengths, d) in [(&[2, 1, 4][..], 3), (&[33, 7, 1, 64], 31)] {
+            let (spans, scales) = (Spans::of(lengths.iter().copied()), [4.0, 0.0, 1.5, 0.5][..lengths.len()].to_vec());
+            let n = spans.rows() * d;
+            let inputs = [(spans.shape(d), values(n, 1, 2.0)), (spans.shape(d), values(n, 2, 2.0))];
+            let shared: Arc<[f32]> = scales.as_slice().into();
+            let op = |t: Option<&mut Tape>, v: &[Var]| forward_within(t, &v[0], &v[1], &spans, &shared);
+            check("drop_path", &inputs, &Rows(scales, spans.clone(), d), op);
         }
     }
 

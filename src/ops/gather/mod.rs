@@ -3,7 +3,8 @@
 //! - computes: y[b, i] = x[b, kept[b, i]]
 //! - derivative: dx[b, kept[b, i]] += dy[b, i], zero elsewhere
 //! - saves: kept
-//! - shapes: x (B,N,D), kept (B,k) with entries below N, y (B,k,D)
+//! - shapes: x (B,N,D), kept (B,k) with entries below N, y (B,k,D). On the CPU images may differ in N or k: their rows
+//!   then lie one after the other, (rows,D)
 //! - cost: no FLOPs, 8 bytes an element of y
 #![deny(unsafe_code)]
 
@@ -14,32 +15,59 @@ pub mod reference;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
-use crate::tensor::Tensor;
+use crate::tensor::{Spans, Tensor};
 use std::sync::Arc;
 
 struct GatherBackward {
     kept: Arc<[u32]>,
-    shape: [usize; 3],
+    shape: Vec<usize>,
+    spans: [Spans; 2],
     dx: Slot,
 }
 
 /// Rows `kept` (B,k) of x (B,N,D). An error when an index is not below N or the batch sizes differ.
 pub fn forward(tape: Option<&mut Tape>, x: &Var, kept: &Arc<[u32]>, k: usize) -> Result<Var> {
-    let &[b, n, d] = x.shape() else {
+    let &[b, n, _] = x.shape() else {
         return Err(Error::shape("gather", format!("x {:?} is not (B,N,D)", x.shape())));
     };
-    if b * k * d == 0 || kept.len() != b * k || kept.iter().any(|&row| row as usize >= n) {
-        return Err(Error::shape("gather", format!("{} indices for {b} images of {n} rows, k = {k}", kept.len())));
+    forward_within(tape, x, kept, [&Spans::even(b, n), &Spans::even(b, k)])
+}
+
+/// Rows `kept` of each image of x (rows,D), each counted from its image's first; `from` shares out x, `to` the result. An
+/// error when an index is beyond its image or the sizes differ.
+pub fn forward_within(tape: Option<&mut Tape>, x: &Var, kept: &Arc<[u32]>, [from, to]: [&Spans; 2]) -> Result<Var> {
+    let d = x.shape().last().map_or(0, |&d| d);
+    let (b, n) = (from.images(), from.rows());
+    let fits = b > 0 && d > 0 && x.value.len() == n * d && to.images() == b && to.rows() == kept.len();
+    let within = || to.split(kept, 1).into_iter().zip(from.lengths());
+    if !fits || to.any_empty() || within().any(|(kept, n)| kept.iter().any(|&row| row as usize >= n)) {
+        let reason = format!("{} indices for {b} images of {n} rows, x {:?}", kept.len(), x.shape());
+        return Err(Error::shape("gather", reason));
     }
-    let mut y = x.value.like(&[b, k, d])?;
+    let mut y = x.value.like(&to.shape(d))?;
     match x.value.device() {
-        Device::Cpu => cpu::forward(x.value.data(), kept, y.data_mut(), n, k, d),
+        Device::Cpu => cpu::forward(x.value.data(), kept, y.data_mut(), from, to, d),
         Device::Cuda => {
             let indices = Tensor::indices(x.value.gpu(), kept)?;
-            cuda::forward(x.value.gpu(), x.value.values(), indices.words(), y.values(), [b, n, k, d])?;
+            let sizes = sizes(from, to, d)?;
+            cuda::forward(x.value.gpu(), x.value.values(), indices.words(), y.values(), sizes)?;
         }
     }
-    emit(tape, "gather", y, &[x], &[], |_| GatherBackward { kept: kept.clone(), shape: [b, n, d], dx: x.slot })
+    let spans = [from.clone(), to.clone()];
+    emit(tape, "gather", y, &[x], &[], |_| GatherBackward {
+        kept: kept.clone(),
+        shape: x.shape().to_vec(),
+        spans,
+        dx: x.slot,
+    })
+}
+
+/// (B, N, k, D) of images of one length, which is what the kernels of a card take.
+fn sizes(from: &Spans, to: &Spans, d: usize) -> Result<[usize; 4]> {
+    match (from.common(), to.common()) {
+        (Some(n), Some(k)) => Ok([from.images(), n, k, d]),
+        _ => Err(Error::shape("gather", "a card's kernels take images of one length")),
+    }
 }
 
 impl Backward for GatherBackward {
@@ -48,17 +76,16 @@ impl Backward for GatherBackward {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        let [b, n, d] = self.shape;
-        let k = self.kept.len() / b;
+        let ([from, to], d) = (&self.spans, self.shape[self.shape.len() - 1]);
         let mut dx = dy.like(&self.shape)?;
         match dy.device() {
             Device::Cpu => {
                 dx.data_mut().fill(0.0);
-                cpu::backward(dy.data(), &self.kept, dx.data_mut(), n, k, d);
+                cpu::backward(dy.data(), &self.kept, dx.data_mut(), from, to, d);
             }
             Device::Cuda => {
                 let indices = Tensor::indices(dy.gpu(), &self.kept)?;
-                cuda::backward(dy.gpu(), dy.values(), indices.words(), dx.values(), [b, n, k, d])?;
+                cuda::backward(dy.gpu(), dy.values(), indices.words(), dx.values(), sizes(from, to, d)?)?;
             }
         }
         grads.add(self.dx, dx)
@@ -89,6 +116,50 @@ mod tests {
             let definition = Gather(kept.clone(), [n, k, d]);
             check("gather", &inputs, &definition, |tape, v| forward(tape, &v[0], &kept, k));
         }
+    }
+
+    struct GatherWithin(Arc<[u32]>, [Spans; 2], usize);
+
+    impl Definition for GatherWithin {
+        fn run<R: Real>(&self, inputs: &[Vec<R>], dy: &[R]) -> (Vec<R>, Vec<Vec<R>>) {
+            let GatherWithin(kept, [from, to], d) = self;
+            let images = from.split(&inputs[0], *d).into_iter().zip(to.split(kept, 1)).zip(to.split(dy, *d));
+            let (mut y, mut dx) = (Vec::new(), Vec::new());
+            for ((x, kept), dy) in images {
+                let (n, k) = (x.len() / d, kept.len());
+                y.extend(reference::forward(x, kept, n, k, *d));
+                dx.extend(reference::backward(dy, kept, n, k, *d));
+            }
+            (y, vec![dx])
+        }
+    }
+
+    #[test]
+    fn images_of_different_lengths_match_the_reference_one_by_one() {
+        let rows = |from: &[usize], to: &[usize]| -> Arc<[u32]> {
+            from.iter().zip(to).flat_map(|(n, k)| (0..*k).map(move |i| (i * n / k) as u32)).collect()
+        };
+        for (from, to, d) in [
+            (&[3, 1, 2][..], &[1, 1, 1][..], 4),
+            (&[4, 4], &[4, 2], 3),
+            (&[2, 7, 31], &[2, 3, 1], 5),
+            (&[138, 197, 2], &[1, 1, 1], 33),
+        ] {
+            let (kept, spans) = (rows(from, to), [from, to].map(|lengths| Spans::of(lengths.iter().copied())));
+            let [x, y] = &spans;
+            let inputs = [(x.shape(d), values(x.rows() * d, 1, 1.0))];
+            let definition = GatherWithin(kept.clone(), spans.clone(), d);
+            check(&format!("gather {from:?}"), &inputs, &definition, |t, v| forward_within(t, &v[0], &kept, [x, y]));
+        }
+    }
+
+    #[test]
+    fn refuses_an_index_beyond_its_image() {
+        let x = Var::constant(Tensor::zeros(&[5, 2]));
+        let (from, to) = (Spans::of([2, 3]), Spans::even(2, 1));
+        assert!(forward_within(None, &x, &Arc::from([1, 2]), [&from, &to]).is_ok());
+        assert!(forward_within(None, &x, &Arc::from([2, 0]), [&from, &to]).is_err());
+        assert!(forward_within(None, &x, &Arc::from([0, 0]), [&Spans::of([5]), &to]).is_err());
     }
 
     #[test]
