@@ -91,6 +91,7 @@ pub fn run(args: &CoverageArgs) -> Result<()> {
     if !matches!(args.dataset, DatasetName::Voc | DatasetName::Sample) {
         return Err(Error::usage("DATASET", "only VOC's layout has boxes", "choose voc or sample"));
     }
+    args.csv.as_deref().map_or(Ok(()), pictures::check_folder)?;
     EngineFlags { threads: args.threads, ..Default::default() }.start()?;
     let name = source::or_sample(args.dataset, args.data.as_deref());
     if name != args.dataset {

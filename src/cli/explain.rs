@@ -72,7 +72,8 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "COLOUR", default_value = "mean", help_heading = "LIME")]
     hide: Hide,
     /// Width of the kernel that weighs images by nearness
-    #[arg(long, value_name = "W", default_value_t = lime::KERNEL_WIDTH, value_parser = some_width, help_heading = "LIME")]
+    #[arg(long, value_name = "W", default_value_t = lime::KERNEL_WIDTH, value_parser = some_width)]
+    #[arg(help_heading = "LIME")]
     kernel_width: f64,
     /// Segments in the linear model, the weightiest of a first fit [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "LIME")]
@@ -197,10 +198,10 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     let asked_class = args.class.as_deref().map(|class| class_number(class, &card)).transpose()?;
     let paths = predict::files(&args.images)?;
     pictures::check_boxes(args.boxes.as_deref(), paths.len())?;
+    let places = args.output.as_deref().map(|output| pictures::places(output, &paths)).transpose()?;
     let (mut vit, report) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
     source::tell(&report);
     engine.take(&mut vit)?;
-    let places = args.output.as_deref().map(|output| pictures::places(output, &paths)).transpose()?;
     let mut images = Vec::new();
     for (i, path) in paths.iter().enumerate() {
         let place = places.as_ref().map(|places| places[i].as_path());
@@ -274,6 +275,11 @@ fn explain(
     let likeliest = (0..probabilities.len()).rev().max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]));
     let class = asked_class.or(likeliest).unwrap_or(0);
     let segments = Segments::of(args.segments, &square.rgb, &grid, args.segment_count);
+    if args.samples < 3 * segments.count.min(args.features.unwrap_or(usize::MAX)) {
+        let text =
+            format!("{} samples for {} segments: the fit is loose, its R2 flatters it", args.samples, segments.count);
+        print::complain("note", &text);
+    }
     let seeds = args.seed..args.seed.saturating_add(args.seeds as u64);
     let total = (args.seeds * args.samples) as u64;
     let bar = super::progress::bar(false, &format!("image {}/{}", watch.image + 1, watch.of), "images");
@@ -329,13 +335,13 @@ fn draw(args: &ExplainArgs, grid: &Grid, square: &Square, segments: &Segments, e
     overlay::draw_boxes(&mut image, &square.boxes, scale);
     let class = explained.class.clone().unwrap_or_else(|| format!("class {}", explained.index));
     let best = verdict::best(segments, weights, args.top);
-    let flow: Vec<f64> = explained.rollout.patches.iter().map(|share| share.unwrap_or(f64::NAN)).collect();
+    let flow: Vec<f64> = explained.rollout.patches.iter().map(|share| share.map_or(f64::NAN, f64::ln)).collect();
     sheet(&[vec![
         (format!("{class} {:.1} %", 100.0 * explained.probability), image),
         ("kept patches".into(), overlay::kept_patches(rgb, grid, &explained.kept, scale)),
-        ("LIME: blue for, red against".into(), overlay::weights(rgb, grid.width, segments, weights, scale)),
+        ("LIME: blue for, orange against".into(), overlay::weights(rgb, grid.width, segments, weights, scale)),
         (format!("LIME: best {}", args.top), overlay::spotlight(rgb, grid.width, &best, scale)),
-        ("attention rollout".into(), overlay::heat(rgb, grid, &flow, scale)),
+        ("attention rollout (log)".into(), overlay::heat(rgb, grid, &flow, scale)),
     ]])
 }
 

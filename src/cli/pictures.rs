@@ -137,6 +137,7 @@ pub fn places(output: &Path, images: &[PathBuf]) -> Result<Vec<PathBuf>> {
             let reason = format!("{} is one file, for {} images", output.display(), images.len());
             return Err(Error::usage("--output", reason, "name a folder"));
         }
+        check_folder(output)?;
         return Ok(vec![output.to_path_buf()]);
     }
     if output.extension().is_some() && !output.is_dir() {
@@ -152,6 +153,14 @@ pub fn places(output: &Path, images: &[PathBuf]) -> Result<Vec<PathBuf>> {
         output.join(names.next().expect("numbers do not end"))
     };
     Ok(images.iter().map(place).collect())
+}
+
+/// Refuses a file whose folder is not there, before the work that would fill it.
+pub fn check_folder(file: &Path) -> Result<()> {
+    match file.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        Some(folder) => Err(Error::data(folder, "no such folder", "make it or choose another")),
+        None => Ok(()),
+    }
 }
 
 /// Writes a picture beside its place, then moves it there.

@@ -95,11 +95,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn areas_are_those_of_the_pixels(ends in prop::collection::vec((0usize..=12, 0usize..=12, 0usize..=12, 0usize..=12), 0..6)) {
+        fn areas_are_those_of_the_pixels(ends in prop::collection::vec([0usize..=12, 0..=12, 0..=12, 0..=12], 0..6)) {
             let grid = Grid { height: 12, width: 12, patch: 4 };
             let rects: Vec<Rect> = ends
                 .iter()
-                .map(|&(a, b, c, d)| [a.min(b) as f64, c.min(d) as f64, a.max(b) as f64, c.max(d) as f64])
+                .map(|&[a, b, c, d]| [a.min(b) as f64, c.min(d) as f64, a.max(b) as f64, c.max(d) as f64])
                 .collect();
             let mut counted = vec![0.0; 9];
             for y in 0..12 {

@@ -64,7 +64,7 @@ pub fn draw_boxes(canvas: &mut Canvas, boxes: &[Boxed], scale: usize) {
         let colour = class_colour(&object.class);
         canvas.outline([left, top, right, bottom], scale + 2, BLACK);
         canvas.outline([left, top, right, bottom], scale + 1, colour);
-        let dots = scale.div_ceil(2);
+        let dots = scale;
         let (width, height) = text_size(&object.class, dots);
         canvas.fill([left, top, left + width + 2 * dots + 2, top + height + 2], colour);
         canvas.text(&object.class, (left + dots + 1, top + dots), dots, BLACK);

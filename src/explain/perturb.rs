@@ -97,7 +97,8 @@ impl Asked<'_> {
         Ok((values, kept))
     }
 
-    /// The probability of `class` for each row of `masks`. `watch` hears how many are done, and may give up by an error.
+    /// The probability of `class` for each row of `masks`. `watch` hears how many are done and may give up by an
+    /// error.
     pub fn answers(
         &self,
         segments: &Segments,
