@@ -75,7 +75,7 @@ fn what_is_no_mass_or_schedule_is_one_line_and_exit_code_2() {
         ("bench infer --keep mass:0.9 --device ptx-vm", ["mass:0.9", "--device cpu"]),
         ("flops --keep 70,mass:0.9", ["--keep", "--seq-len"]),
         ("train voc mass:0.9 --data x --device ptx-vm", ["mass:0.9", "--device cpu"]),
-        ("train voc 70 --data x --eval-keep mass:0.9 --device ptx-vm", ["mass:0.9", "--device cpu"]),
+        ("train voc 70 --data x --val-keep mass:0.9 --device ptx-vm", ["mass:0.9", "--device cpu"]),
         ("train voc 70 --data x --keep-schedule mass:1", ["--keep-schedule", "two percentages"]),
         ("train voc 70 --data x --keep-schedule 100:70", ["--keep-schedule", "100:70"]),
         ("train voc 70 --data x --keep-schedule-epochs 3", ["--keep-schedule", "required"]),
@@ -83,7 +83,7 @@ fn what_is_no_mass_or_schedule_is_one_line_and_exit_code_2() {
             "train voc 70 --data x --keep-schedule 100 --keep-schedule-epochs 1",
             ["--keep-schedule-epochs", "at least 2"],
         ),
-        ("train voc 70 --data x --eval-keep mass:0", ["--eval-keep", "above 0"]),
+        ("train voc 70 --data x --val-keep mass:0", ["--val-keep", "above 0"]),
     ] {
         let (code, out, err) = run(folder.path(), line);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{line}: {err}");
@@ -186,7 +186,7 @@ fn a_schedule_anneals_resumes_bit_for_bit_and_is_evaluated_with_the_runs_keep() 
     assert_eq!(json(&out)["loss"].to_string(), column(&whole, "val_loss")[2]);
 
     // Evaluated with another keep, which the checkpoint remembers; the training is the same.
-    let (out, _) = done(folder, &train("10", "other", &format!("{flags} --eval-keep 50 --json")));
+    let (out, _) = done(folder, &train("10", "other", &format!("{flags} --val-keep 50 --json")));
     assert_eq!((json(&out)["keep"].as_f64(), json(&out)["mean_seq_len"].as_f64()), (Some(10.0), Some(119.0 / 3.0)));
     let other = in_runs(folder, "other");
     assert_eq!(column(&other, "train_loss"), column(&whole, "train_loss"));

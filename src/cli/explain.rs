@@ -127,9 +127,11 @@ fn some_width(text: &str) -> std::result::Result<f64, String> {
 #[derive(Serialize)]
 struct Outcome<'a> {
     model: &'a str,
-    keep: f64,
+    #[serde(serialize_with = "Keep::shown")]
+    keep: Keep,
     scorer: Scorer,
-    seq_len: usize,
+    /// Null under a mass, where each image keeps its own number.
+    seq_len: Option<usize>,
     segments: Method,
     samples: usize,
     selection: Selection,
@@ -217,9 +219,9 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     }
     print::json(&Outcome {
         model: &card.model.name,
-        keep: card.prune.keep.percent(),
+        keep: card.prune.keep,
         scorer: card.prune.scorer,
-        seq_len: 1 + card.prune.keep.count(card.model.patches(), card.prune.round),
+        seq_len: card.prune.keep.fixed(card.model.patches(), card.prune.round).map(|k| 1 + k),
         segments: args.segments,
         samples: args.samples,
         selection: args.selection,

@@ -23,7 +23,7 @@ pub struct KeepFlags {
     pub keep_schedule_epochs: Option<u32>,
     /// What validation, test and the checkpoint keep [default: the run's keep]
     #[arg(long, value_name = "KEEP", allow_negative_numbers = true)]
-    pub eval_keep: Option<Keep>,
+    pub val_keep: Option<Keep>,
 }
 
 /// The tokens of a sequence: "138 of 197 tokens (K = 70 %)", or what is known of a mass before an image is seen.
@@ -37,7 +37,7 @@ pub fn tokens(config: &TrainConfig, vit: &VitConfig) -> String {
     if first != config.keep {
         words += &format!(", beginning with {}", of(first));
     }
-    if let Some(keep) = config.keeping.eval_keep {
+    if let Some(keep) = config.keeping.val_keep {
         words += &format!(", evaluated with {}", of(keep));
     }
     words

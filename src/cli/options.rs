@@ -7,7 +7,7 @@ use crate::device::cpu::gemm::Operands;
 use crate::device::cuda::{Gpu, Store, Target};
 use crate::error::{Error, Result};
 use crate::model::{EmbedMode, PosMode, Vit, VitConfig};
-use crate::prune::{Round, SaliencyDomain, Scorer};
+use crate::prune::{Keep, Round, SaliencyDomain, Scorer};
 use crate::train::{DeviceName, MAX_THREADS, Precision};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -88,6 +88,15 @@ pub struct EngineFlags {
 /// Bins that a histogram may have.
 pub fn bins() -> impl TypedValueParser<Value = u32> {
     PossibleValuesParser::new(["32", "64", "256"]).map(|text| text.parse().expect("the possible values are numbers"))
+}
+
+/// A keep ratio where a mass has no place.
+pub fn percent(text: &str) -> std::result::Result<Keep, String> {
+    let keep: Keep = text.parse()?;
+    match keep.mass() {
+        None => Ok(keep),
+        Some(_) => Err(format!("{keep} keeps another number of patches of each image; a percentage is needed here")),
+    }
 }
 
 impl PruneFlags {

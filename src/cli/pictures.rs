@@ -24,6 +24,7 @@ pub struct SelectionFlags {
     scorer: Scorers,
     /// Percents of the patches to keep, with commas between
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "70", allow_negative_numbers = true)]
+    #[arg(value_parser = super::options::percent)]
     pub keep: Vec<Keep>,
     /// Pixels the l2 scorer sees [default: normalized]
     #[arg(long, value_name = "DOMAIN")]

@@ -36,7 +36,7 @@ pub struct ReportArgs {
     evaluate: bool,
     /// Evaluate at these keep ratios too: accuracy by K of training and of
     /// evaluation
-    #[arg(long, value_name = "K,...", value_delimiter = ',', requires = "evaluate")]
+    #[arg(long, value_name = "K,...", value_delimiter = ',', value_parser = super::options::percent, requires = "evaluate")]
     eval_keep: Vec<Keep>,
     /// Leave times out: equal runs then give equal tables, to the byte
     #[arg(long)]

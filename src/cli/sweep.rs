@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::options::Engine;
+use super::options::percent;
 use super::outcome::Outcome;
 use super::sweep_plan::{Passed, Planned, State, parsed, same_settings, settle, show_plan, state};
 use super::{print, progress, train};
@@ -39,6 +40,7 @@ pub struct SweepArgs {
     pub dataset: DatasetName,
     /// Keep ratios in percent
     #[arg(long, value_name = "K,...", value_delimiter = ',', default_value = "30,50,70,90,100", help_heading = "Grid")]
+    #[arg(value_parser = percent)]
     pub keep: Vec<Keep>,
     /// Scorers [default: l2]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "Grid")]
@@ -50,7 +52,7 @@ pub struct SweepArgs {
     #[arg(long, value_name = "OPTION=A,B", value_parser = varied, help_heading = "Grid")]
     pub vary: Vec<(String, Vec<String>)>,
     /// Evaluate each run at these keep ratios too
-    #[arg(long, value_name = "K,...", value_delimiter = ',', help_heading = "Grid")]
+    #[arg(long, value_name = "K,...", value_delimiter = ',', value_parser = percent, help_heading = "Grid")]
     pub eval_keep: Vec<Keep>,
     /// Folder of the sweep, a folder in it for each run
     #[arg(long, value_name = "DIR", help_heading = "Run")]

@@ -568,7 +568,7 @@ mod tests {
             keeping: Keeping {
                 keep_schedule: Some("cosine:100".parse().unwrap()),
                 keep_schedule_epochs: Some(3),
-                eval_keep: Some("mass:0.9".parse().unwrap()),
+                val_keep: Some("mass:0.9".parse().unwrap()),
             },
             recipe: Recipe { warmup_lr: Some(1e-6), clip_grad: Some(1.0), patience: Some(2), ..Recipe::default() },
             ..TrainConfig::sample("62.5".parse().unwrap())

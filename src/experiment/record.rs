@@ -45,6 +45,10 @@ impl Record {
         let file = dir.join("config.toml");
         let config: TrainConfig = toml::from_str(&run.config()?)
             .map_err(|e| Error::data(&file, e.message().to_string(), "correct the file, or leave the run out"))?;
+        if config.keep.mass().is_some() {
+            let reason = format!("{} keeps another number of patches of each image; the tables go by K", config.keep);
+            return Err(Error::data(&file, reason, "leave the run out"));
+        }
         let env = std::fs::read_to_string(dir.join("env.json")).unwrap_or_default();
         let env: Value = serde_json::from_str(&env).unwrap_or_default();
         let evaluations = match best_checkpoint(dir) {

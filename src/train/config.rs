@@ -250,7 +250,7 @@ impl TrainConfig {
     pub fn check_on_card(&self) -> Result<()> {
         self.recipe.check_on_card()?;
         self.keep.check_on_card()?;
-        self.keeping.eval_keep.map_or(Ok(()), |keep| keep.check_on_card())
+        self.keeping.val_keep.map_or(Ok(()), |keep| keep.check_on_card())
     }
 
     /// What an epoch (0-based) trains on.
@@ -272,7 +272,7 @@ impl TrainConfig {
     /// What decides the kept patches of evaluated images, in the run and by its checkpoints.
     pub fn prune(&self) -> PruneConfig {
         PruneConfig {
-            keep: self.keeping.eval_keep.unwrap_or(self.keep),
+            keep: self.keeping.val_keep.unwrap_or(self.keep),
             round: self.round,
             scorer: self.scorer,
             domain: self.saliency_domain,

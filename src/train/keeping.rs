@@ -14,7 +14,7 @@ pub struct Keeping {
     /// Epochs after which the schedule has reached the run's keep; all epochs when absent.
     pub keep_schedule_epochs: Option<u32>,
     /// What validation, test and the checkpoint keep; the run's keep when absent.
-    pub eval_keep: Option<Keep>,
+    pub val_keep: Option<Keep>,
 }
 
 /// Where the keep of the first epoch begins, and how it goes from there to the run's.
@@ -149,7 +149,7 @@ mod tests {
         let keeping = |schedule: Option<&str>, epochs| Keeping {
             keep_schedule: schedule.map(|text| text.parse().unwrap()),
             keep_schedule_epochs: epochs,
-            eval_keep: None,
+            val_keep: None,
         };
         let keep: Keep = "70".parse().unwrap();
         assert!(keeping(Some("100"), Some(2)).validate(keep).is_ok());
