@@ -1,8 +1,7 @@
 """A weight file with the head that PyTorch would begin with, so that dynavit and PyTorch start from the same weights.
 
 usage: timm_head.py WEIGHTS MODEL CLASSES SEED OUTPUT
-The head is what `timm.create_model(MODEL, num_classes=CLASSES)` draws after `torch.manual_seed(SEED)`, as in
-torch_finetune.py.
+The head is what `timm.create_model(MODEL, num_classes=CLASSES)` draws after `torch.manual_seed(SEED)`.
 """
 
 import random
