@@ -83,9 +83,11 @@ pub struct ExplainArgs {
     top: usize,
     /// First seed, also of the random scorer
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "LIME")]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: u64,
     /// Repeat with this many seeds, to tell how stable the explanation is
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one, help_heading = "LIME")]
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "LIME")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000))]
     seeds: usize,
     /// Images in a batch
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one, help_heading = "Engine")]
@@ -190,6 +192,9 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     let source::Source { weights, mut card, own_card } =
         source::open_weights("--weights", &args.weights, args.model.as_deref())?;
     set(&mut card.prune.keep, args.keep);
+    if engine.gpu.is_some() {
+        card.prune.keep.check_on_card()?;
+    }
     card.prune.seed = args.seed;
     args.prune.apply(&mut card);
     args.size.apply(&mut card)?;
@@ -282,7 +287,7 @@ fn explain(
             format!("{} samples for {} segments: the fit is loose, its R2 flatters it", args.samples, segments.count);
         print::complain("note", &text);
     }
-    let seeds = args.seed..args.seed.saturating_add(args.seeds as u64);
+    let seeds = args.seed..args.seed + args.seeds as u64;
     let total = (args.seeds * args.samples) as u64;
     let bar = super::progress::bar(false, &format!("image {}/{}", watch.image + 1, watch.of), "images");
     let mut fits = Vec::new();
@@ -354,9 +359,9 @@ fn sentences(explained: &Explained, card: &ModelCard, args: &ExplainArgs) -> Str
     let method = args.segments.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
     let figure = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.3}"));
     let fidelity = e.fits.iter().map(|fit| fit.fidelity).sum::<f64>() / e.fits.len() as f64;
-    let (keep, scorer) = (card.prune.keep, pictures::name(card.prune.scorer));
+    let (keep, scorer) = (card.prune.keep.words(), pictures::name(card.prune.scorer));
     let mut lines = vec![
-        format!("{}: {class} {:.1} %, K = {keep} %, {scorer}", print::printable(&e.path), 100.0 * e.probability),
+        format!("{}: {class} {:.1} %, {keep}, {scorer}", print::printable(&e.path), 100.0 * e.probability),
         format!("  {} segments ({method}), fidelity R2 {fidelity:.3}", e.segment_count),
     ];
     if args.seeds > 1 {

@@ -1,8 +1,7 @@
 //! `dynavit sweep`: a grid of training runs in one folder, which can be stopped and gone on with at any moment.
 #![forbid(unsafe_code)]
 
-use super::options::Engine;
-use super::options::percent;
+use super::options::{Engine, percent};
 use super::outcome::Outcome;
 use super::sweep_plan::{Passed, Planned, State, parsed, same_settings, settle, show_plan, state};
 use super::{print, progress, train};
@@ -10,7 +9,7 @@ use crate::checkpoint::RunDir;
 use crate::error::{Error, Result};
 use crate::experiment::assess::{assess, missing};
 use crate::experiment::grid::varied;
-use crate::experiment::record::Record;
+use crate::experiment::record::{Record, without_k};
 use crate::prune::{Keep, Scorer};
 use crate::train::{DatasetName, Stop};
 use clap::Args;
@@ -90,6 +89,9 @@ pub fn run(args: SweepArgs) -> Result<()> {
     let mut plan = Vec::new();
     for (cell, words) in cells {
         let (config, ..) = train::prepare(&parsed(&words, &cell)?, Some(&engine))?;
+        if let Some(reason) = without_k(&config) {
+            return Err(Error::usage("sweep", format!("{reason}; a sweep goes by K"), "use train, or leave it out"));
+        }
         let dir = args.output.join(&cell.name);
         let (state, left) = state(&dir, &config, &args.eval_keep)?;
         plan.push(Planned { cell, words, config, state, left });

@@ -157,6 +157,7 @@ pub fn assess(
     let checkpoint = file.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let weights = Weights::open(&file)?;
     let (mut vit, _) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
+    vit.params.set_operands(record.config.operands());
     if let Some(gpu) = gpu {
         vit.move_to(gpu)?;
     }

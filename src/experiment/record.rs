@@ -45,10 +45,6 @@ impl Record {
         let file = dir.join("config.toml");
         let config: TrainConfig = toml::from_str(&run.config()?)
             .map_err(|e| Error::data(&file, e.message().to_string(), "correct the file, or leave the run out"))?;
-        if config.keep.mass().is_some() {
-            let reason = format!("{} keeps another number of patches of each image; the tables go by K", config.keep);
-            return Err(Error::data(&file, reason, "leave the run out"));
-        }
         let env = std::fs::read_to_string(dir.join("env.json")).unwrap_or_default();
         let env: Value = serde_json::from_str(&env).unwrap_or_default();
         let evaluations = match best_checkpoint(dir) {
@@ -125,6 +121,19 @@ impl Manifest {
             test: strings(&splits["test"], Some("path"))?,
         })
     }
+}
+
+/// Why the tables, which go by one K a run, have no place for a run with these settings.
+pub fn without_k(config: &TrainConfig) -> Option<String> {
+    let keeping = &config.keeping;
+    if config.keep.mass().is_some() {
+        return Some(format!("{} keeps another number of patches of each image", config.keep));
+    }
+    if keeping.keep_schedule.is_some() {
+        return Some("keep-schedule changes K while it trains".into());
+    }
+    let other = keeping.val_keep.filter(|&keep| keep != config.keep);
+    other.map(|keep| format!("val-keep {keep} evaluates with another keep than it trains"))
 }
 
 /// The run directories that `paths` name: runs themselves, or folders that hold some. Sorted by name within a folder.

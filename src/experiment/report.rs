@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::charts::{self, Told};
-use super::record::Record;
+use super::record::{Record, without_k};
 use super::study::Study;
 use super::table::Table;
 use super::{page, tables, words};
@@ -36,11 +36,14 @@ impl Report {
     /// Sorts the runs that are finished into studies and says what can be said of each; without times, two reports of
     /// the same runs, repeated at another speed, are equal to the byte.
     pub fn of(records: Vec<Record>, without_times: bool) -> Result<Self> {
-        let (done, open): (Vec<Record>, Vec<Record>) = records.into_iter().partition(Record::finished);
-        let mut left_out: Vec<String> = open
-            .iter()
-            .map(|run| format!("{}: {} of {} epochs are done", run.name, run.rows.len(), run.config.epochs))
-            .collect();
+        let (by_k, others): (Vec<Record>, Vec<Record>) =
+            records.into_iter().partition(|run| without_k(&run.config).is_none());
+        let reasons = others.iter().filter_map(|run| Some(format!("{}: {}", run.name, without_k(&run.config)?)));
+        let mut left_out: Vec<String> = reasons.collect();
+        let (done, open): (Vec<Record>, Vec<Record>) = by_k.into_iter().partition(Record::finished);
+        left_out.extend(
+            open.iter().map(|run| format!("{}: {} of {} epochs are done", run.name, run.rows.len(), run.config.epochs)),
+        );
         let studies = Study::sort(done);
         let mut sections = Vec::new();
         for (i, study) in studies.iter().enumerate() {

@@ -15,7 +15,7 @@ use toml::Table;
 pub const WITHOUT_EFFECT: [&str; 8] =
     ["threads", "workers", "cache", "tensorboard", "save-every", "save-steps", "keep-checkpoints", "data"];
 
-/// Level of the tests, after Holm's correction over the comparisons of a study.
+/// Level of the tests, after Holm's correction over the comparisons of a study on one split.
 pub const LEVEL: f64 = 0.05;
 
 /// Runs of one recipe on the same images.
@@ -49,7 +49,7 @@ pub struct Comparison {
     pub difference: Spread,
     /// The sign-flip test over images, whose differences are summed over seeds: images are its units.
     pub p: f64,
-    /// `p` after Holm's correction over the comparisons of the study.
+    /// `p` after Holm's correction over the comparisons of the study on that split.
     pub p_holm: f64,
 }
 

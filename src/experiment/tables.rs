@@ -291,8 +291,8 @@ fn differences(comparisons: &[Comparison]) -> Table {
     }
     table.note = "p: exact sign-flip test with images as units; each image's difference is summed over the seeds' pairs, so \
                   that seeds do not count as further images (with one seed it is McNemar's exact test). The interval is \
-                  Student's over seeds. A difference counts as shown when p after Holm's correction is below 0.05 and, \
-                  with several seeds, the interval leaves 0 out."
+                  Student's over seeds. A difference counts as shown when p after Holm's correction, over this split's comparisons, is \
+                  below 0.05 and, with several seeds, the interval leaves 0 out."
         .into();
     table
 }

@@ -76,11 +76,14 @@ fn speeds(study: &Study) -> Result<Vec<String>> {
     for group in study.groups.iter().filter(|g| g.scorer == Some(scorer)) {
         let Some(time) = group.spread(Record::seconds_per_epoch) else { continue };
         let work = whole.cost()?.executed as f64 / group.cost()?.executed as f64;
-        let printed = paper::BY_KEEP.iter().find(|row| f64::from(row.0) == group.keep.percent());
+        let voc = group.runs[0].config.dataset == DatasetName::Voc;
+        let printed = paper::BY_KEEP.iter().find(|row| voc && f64::from(row.0) == group.keep.percent());
         let paper = printed.map_or(String::new(), |row| format!("; the paper's times give {:.2}", 16.7 / row.2));
-        let verdict = match ends(group).1 < ends(whole).0 {
-            true => format!("{:.2} times as fast", base.mean / time.mean),
-            false => "the times of the runs overlap, so no gain is claimed".into(),
+        let ((least, most), (least_whole, most_whole)) = (ends(group), ends(whole));
+        let verdict = match (most < least_whole, least > most_whole) {
+            (true, _) => format!("{:.2} times as fast", base.mean / time.mean),
+            (_, true) => format!("{:.2} times as slow", time.mean / base.mean),
+            _ => "the times of the runs overlap, so no gain is claimed".into(),
         };
         said.push(format!(
             "An epoch took {} at {} and {} at K = 100 %, in seconds: {verdict}. The multiply-adds executed allow {work:.2}{paper}.",

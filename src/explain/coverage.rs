@@ -105,7 +105,11 @@ pub fn measure(plan: &Plan, samples: &[Sample], watch: &mut dyn FnMut(usize) -> 
             for class in std::iter::once(None).chain((0..plan.classes.len()).map(Some)) {
                 let of: Vec<&Image> = found.iter().filter(|i| class.is_none_or(|class| i.label == class)).collect();
                 let values: Vec<f64> = of.iter().map(|image| image.coverage[place(s)]).collect();
-                let controls = CONTROLS.iter().filter(|&&control| control != scorer);
+                if values.is_empty() {
+                    continue;
+                }
+                // One image has no spread to judge a difference by.
+                let controls = CONTROLS.iter().filter(|&&control| control != scorer && values.len() > 1);
                 let minus = controls.filter_map(|&control| {
                     let c = plan.scorers.iter().position(|&other| other == control)?;
                     let pairs = of.iter().map(|image| image.coverage[place(s)] - image.coverage[place(c)]);

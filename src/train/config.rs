@@ -64,7 +64,7 @@ pub enum Precision {
     /// f16 on a card, f32 on the CPU
     Auto,
     F32,
-    /// On the CPU the products' operands; on cards of compute capability 8.0 and later
+    /// On the CPU the operands of products but attention's; on cards of compute capability 8.0 and later
     Bf16,
     /// On cards, with a dynamic loss scale
     F16,
@@ -211,7 +211,7 @@ impl TrainConfig {
     }
 
     /// How products of the CPU read their operands.
-    pub(super) fn operands(&self) -> Operands {
+    pub fn operands(&self) -> Operands {
         let bf16 = self.precision == Precision::Bf16 && self.device == DeviceName::Cpu;
         if bf16 { Operands::Bf16 } else { Operands::F32 }
     }
