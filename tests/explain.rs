@@ -11,13 +11,13 @@ use dynavit::explain::lime::{Masks, fit};
 use dynavit::explain::perturb::{Hide, hidden, perturbed};
 use dynavit::explain::rollout::rollout;
 use dynavit::explain::segments::{Segments, quickshift, slic};
-use dynavit::model::{Vit, VitConfig, VitOptions};
+use dynavit::model::VitOptions;
 use dynavit::prune::Kept;
 use dynavit::rng::Purpose;
 use dynavit::tensor::Tensor;
 use serde_json::Value;
 use std::path::Path;
-use support::{Fixture, generated, hex, json, noise};
+use support::{Fixture, generated, hex, json, noise, tiny_images, tiny_vit};
 
 /// Image `number` of the fixtures, (h, w, 3).
 fn picture(number: u32, height: usize, width: usize) -> Vec<u8> {
@@ -104,36 +104,14 @@ fn perturbed_images_are_limes() {
 
 #[test]
 fn rollout_is_pytorchs() {
-    let config = VitConfig {
-        name: "tiny".into(),
-        image_size: 64,
-        patch: 16,
-        channels: 3,
-        width: 128,
-        heads: 2,
-        mlp: 512,
-        depth: 2,
-        classes: 5,
-        layer_scale: false,
-    };
-    let mut vit = Vit::init(config, VitOptions::default(), 0);
-    let mut names: Vec<String> = vit.params.ids().map(|id| vit.params.name(id).to_string()).collect();
-    names.sort();
-    for (number, name) in names.iter().enumerate() {
-        let values = vit.params.values_mut(vit.params.find(name).unwrap());
-        values.copy_from_slice(&generated(number as u32, values.len(), 0.05));
-        if name.contains("norm") && name.ends_with("weight") {
-            values.iter_mut().for_each(|v| *v += 1.0);
-        }
-        if name.ends_with("qkv.weight") {
-            values[..2 * 128 * 128].iter_mut().for_each(|v| *v *= 4.0);
+    let mut vit = tiny_vit(VitOptions::default());
+    // Larger queries and keys have something to tell apart.
+    for id in vit.params.ids() {
+        if vit.params.name(id).ends_with("qkv.weight") {
+            vit.params.values_mut(id)[..2 * 128 * 128].iter_mut().for_each(|v| *v *= 4.0);
         }
     }
-    let mut values = generated(1000, 4 * 3 * 64 * 64, 2.0);
-    for (i, v) in values.iter_mut().enumerate() {
-        let (b, y, x) = (i / (3 * 64 * 64), i / 64 % 64, i % 64);
-        *v *= (1 + ((y / 16 * 4 + x / 16) * 7 + b * 5) % 16) as f32 / 16.0;
-    }
+    let values = tiny_images();
     let fixture = Fixture::open("explain.safetensors");
     let (want, kept) = (fixture.f64("rollout"), Fixture::open("tiny_vit.safetensors").u32("kept"));
     for ((image, kept), want) in values.chunks(3 * 64 * 64).zip(kept.chunks(11)).zip(want.chunks(12)) {

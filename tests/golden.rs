@@ -3,52 +3,19 @@
 
 mod support;
 
-use dynavit::model::{EmbedMode, PosMode, Vit, VitConfig, VitOptions};
+use dynavit::model::{EmbedMode, PosMode, Vit, VitOptions};
 use dynavit::optim::{AdamW, AdamWConfig, Decay, Schedule};
 use dynavit::prune::{Kept, Pixels, PruneConfig, Round, SaliencyDomain, Scorer, select, top_k};
 use dynavit::tensor::Tensor;
 use dynavit::tensor::compare::relative_norm;
-use support::{Fixture, generated, json};
+use support::{Fixture, json, tiny_images, tiny_vit};
 
 const BATCH: usize = 4;
 const LABELS: [usize; BATCH] = [0, 3, 1, 4];
 
-/// The tiny ViT of fixtures/tiny_vit.json with its generated weights.
-fn tiny_vit(options: VitOptions) -> Vit {
-    let config = VitConfig {
-        name: "tiny".into(),
-        image_size: 64,
-        patch: 16,
-        channels: 3,
-        width: 128,
-        heads: 2,
-        mlp: 512,
-        depth: 2,
-        classes: 5,
-        layer_scale: false,
-    };
-    let mut vit = Vit::init(config, options, 0);
-    let mut names: Vec<String> = vit.params.ids().map(|id| vit.params.name(id).to_string()).collect();
-    names.sort();
-    for (number, name) in names.iter().enumerate() {
-        let values = vit.params.values_mut(vit.params.find(name).unwrap());
-        values.copy_from_slice(&generated(number as u32, values.len(), 0.05));
-        if name.contains("norm") && name.ends_with("weight") {
-            values.iter_mut().for_each(|v| *v += 1.0);
-        }
-    }
-    vit
-}
-
-/// The four images: generated values, scaled patch by patch.
+/// The four images of fixtures/tiny_vit.json.
 fn images() -> Tensor {
-    let mut values = generated(1000, BATCH * 3 * 64 * 64, 2.0);
-    for (i, v) in values.iter_mut().enumerate() {
-        let (b, y, x) = (i / (3 * 64 * 64), i / 64 % 64, i % 64);
-        let n = y / 16 * 4 + x / 16;
-        *v *= (1 + (n * 7 + b * 5) % 16) as f32 / 16.0;
-    }
-    Tensor::from_vec(values, &[BATCH, 3, 64, 64])
+    Tensor::from_vec(tiny_images(), &[BATCH, 3, 64, 64])
 }
 
 fn keep(vit: &Vit, images: &Tensor, percent: &str) -> Kept {

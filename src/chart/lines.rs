@@ -1,6 +1,7 @@
 //! Lines and points over a pair of axes, with intervals where there are some, and the legend below.
 #![forbid(unsafe_code)]
 
+use super::escaped;
 use crate::error::{Error, Result};
 use plotters::coord::CoordTranslate;
 use plotters::coord::Shift;
@@ -90,8 +91,8 @@ impl Chart {
         let view = head.find("viewBox").map_or(head, |at| &head[at..]);
         Ok(format!(
             "<svg role=\"img\" {view}>\n<title>{}</title>\n<desc>{}</desc>\n{body}",
-            escape(&self.title),
-            escape(told)
+            escaped(&self.title),
+            escaped(told)
         ))
     }
 }
@@ -99,23 +100,6 @@ impl Chart {
 /// The charts side by side as the text of an SVG file, on white.
 pub fn file(charts: &[Chart]) -> Result<String> {
     svg(charts, Some(WHITE))
-}
-
-/// `text` for XML, in an element or an attribute.
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '&' => out.push_str("&amp;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c if c.is_control() && c != '\n' => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 fn fault(error: impl Display) -> Error {

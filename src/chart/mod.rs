@@ -11,3 +11,4 @@ mod svg;
 pub use curve::{Line, curve};
 pub use heat::confusion;
 pub use reliability::{Bar, reliability};
+pub use svg::escaped;

@@ -4,6 +4,7 @@
 use super::options::EngineFlags;
 use super::pictures::{self, SelectionFlags};
 use super::{print, source};
+use crate::checkpoint::replace;
 use crate::data::{Dataset, LabelPolicy, Sample, SplitPolicy};
 use crate::error::{Error, Result};
 use crate::explain::coverage::{CONTROLS, Coverage, Plan, Row, measure};
@@ -132,7 +133,7 @@ pub fn run(args: &CoverageArgs) -> Result<()> {
         coverage: coverage?,
     };
     if let Some(path) = &args.csv {
-        pictures::replace(path, csv(&outcome.coverage.rows).as_bytes())?;
+        replace(path, csv(&outcome.coverage.rows).as_bytes())?;
     }
     if args.json { print::json(&outcome) } else { print::line(&table(&outcome, args.per_class)) }
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::eval::at_least_one;
-use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags, set};
+use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags};
 use super::pictures::{self, Square};
 use super::{predict, print, source};
 use crate::checkpoint::ModelCard;
@@ -189,22 +189,13 @@ struct Rolled {
 pub fn run(args: &ExplainArgs) -> Result<()> {
     let engine = args.engine.start()?;
     let stop = Stop::on_signals()?;
-    let source::Source { weights, mut card, own_card } =
-        source::open_weights("--weights", &args.weights, args.model.as_deref())?;
-    set(&mut card.prune.keep, args.keep);
-    if engine.gpu.is_some() {
-        card.prune.keep.check_on_card()?;
-    }
-    card.prune.seed = args.seed;
-    args.prune.apply(&mut card);
-    args.size.apply(&mut card)?;
-    args.image.apply(&mut card);
-    if !own_card && let Some(text) = source::norm_warning(&weights, card.transform.norm) {
-        print::complain("warning", &text);
-    }
+    let flags = (&args.prune, &args.size, &args.image);
+    let (weights, card) =
+        source::open_for_images(&args.weights, args.model.as_deref(), (args.keep, args.seed), flags, &engine)?;
     let asked_class = args.class.as_deref().map(|class| class_number(class, &card)).transpose()?;
     let paths = predict::files(&args.images)?;
     pictures::check_boxes(args.boxes.as_deref(), paths.len())?;
+    pictures::scale(Some(args.scale), PANELS, card.transform.image_size)?;
     let places = args.output.as_deref().map(|output| pictures::places(output, &paths)).transpose()?;
     let (mut vit, report) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
     source::tell(&report);
@@ -333,6 +324,9 @@ fn explain(
     }
     Ok(explained)
 }
+
+/// Panels of a picture.
+const PANELS: usize = 5;
 
 /// The image, its kept patches, LIME's weights, the segments that speak most for the class, the rollout.
 fn draw(args: &ExplainArgs, grid: &Grid, square: &Square, segments: &Segments, explained: &Explained) -> Canvas {

@@ -3,6 +3,7 @@
 
 use super::options::{ImageFlags, SizeFlags, set};
 use crate::checkpoint::ModelCard;
+use crate::checkpoint::replace;
 use crate::data::{Mode, TransformConfig, annotation, decode, transform};
 use crate::error::{Error, Result};
 use crate::explain::boxes::{self, Boxed};
@@ -13,6 +14,9 @@ use crate::train::{DatasetName, TrainConfig};
 use clap::{Args, ValueEnum};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+
+/// Most pixels of a sheet's panels: 768 MiB of them.
+const MOST_PIXELS: usize = 1 << 28;
 
 /// Selections to look at, one of each scorer and keep ratio.
 #[derive(Args)]
@@ -164,26 +168,24 @@ pub fn check_folder(file: &Path) -> Result<()> {
     }
 }
 
-/// Writes a picture beside its place, then moves it there.
+/// Writes a picture in one piece, or not at all.
 pub fn write(canvas: &Canvas, path: &Path) -> Result<()> {
     replace(path, &canvas.png()?)
 }
 
-/// Writes a file beside its place, then moves it there.
-pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let draft = path.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::write(&draft, bytes).and_then(|()| std::fs::rename(&draft, path)).map_err(|error| {
-        let _ = std::fs::remove_file(&draft);
-        Error::io(path, &error)
-    })
-}
-
 /// How many times larger panels are drawn when nobody says: readable for a few, small for many.
-pub fn scale(asked: Option<usize>, panels: usize, side: usize) -> usize {
-    asked.unwrap_or(if panels > 6 || side > 300 { 1 } else { 2 })
+/// Refuses sheets that a picture viewer would not open either.
+pub fn scale(asked: Option<usize>, panels: usize, side: usize) -> Result<usize> {
+    let scale = asked.unwrap_or(if panels > 6 || side > 300 { 1 } else { 2 });
+    let pixels = panels * (side * scale).pow(2);
+    if pixels > MOST_PIXELS {
+        let reason = format!("{panels} panels of {} pixels a side are more than a sheet may hold", side * scale);
+        return Err(Error::usage("--scale", reason, "give a smaller one, fewer panels or a smaller --img-size"));
+    }
+    Ok(scale)
 }
 
-/// A magnification that fits memory.
+/// A magnification.
 pub fn some_scale(text: &str) -> std::result::Result<usize, String> {
     text.parse().ok().filter(|n| (1..=8).contains(n)).ok_or_else(|| "a whole number from 1 to 8 is needed".into())
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::eval::at_least_one;
-use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags, set};
+use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags};
 use super::{print, source};
 use crate::error::{Error, Result};
 use crate::eval::{Prediction, predict};
@@ -73,19 +73,9 @@ struct Outcome {
 /// Predicts, and prints batch by batch or all at once.
 pub fn run(args: PredictArgs) -> Result<()> {
     let engine = args.engine.start()?;
-    let source::Source { weights, mut card, own_card } =
-        source::open_weights("--weights", &args.weights, args.model.as_deref())?;
-    set(&mut card.prune.keep, args.keep);
-    if engine.gpu.is_some() {
-        card.prune.keep.check_on_card()?;
-    }
-    card.prune.seed = args.seed;
-    args.prune.apply(&mut card);
-    args.size.apply(&mut card)?;
-    args.image.apply(&mut card);
-    if !own_card && let Some(text) = source::norm_warning(&weights, card.transform.norm) {
-        print::complain("warning", &text);
-    }
+    let flags = (&args.prune, &args.size, &args.image);
+    let (weights, card) =
+        source::open_for_images(&args.weights, args.model.as_deref(), (args.keep, args.seed), flags, &engine)?;
     let paths = files(&args.images)?;
     let (mut vit, report) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
     source::tell(&report);

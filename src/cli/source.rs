@@ -1,6 +1,8 @@
 //! Which data set a command works on, and which weights: found on disk, or drawn when there is none.
 #![forbid(unsafe_code)]
 
+use super::options::{Engine, ImageFlags, PruneFlags, SizeFlags, set};
+use super::print;
 use crate::checkpoint::{ModelCard, resolve};
 use crate::data::{Dataset, LabelPolicy, Norm, SplitPolicy, TransformConfig};
 use crate::data::{open_cifar100, open_folder, open_tiny_imagenet, open_voc, sample};
@@ -62,6 +64,29 @@ pub struct Source {
     pub card: ModelCard,
     /// Whether the card came with the file; if not, it holds the paper's settings.
     pub own_card: bool,
+}
+
+/// Opens `--weights` for single images: what the flags say takes the place of what the card says.
+pub fn open_for_images(
+    path: &Path,
+    model: Option<&str>,
+    (keep, seed): (Option<Keep>, u64),
+    (prune, size, image): (&PruneFlags, &SizeFlags, &ImageFlags),
+    engine: &Engine,
+) -> Result<(Weights, ModelCard)> {
+    let Source { weights, mut card, own_card } = open_weights("--weights", path, model)?;
+    set(&mut card.prune.keep, keep);
+    if engine.gpu.is_some() {
+        card.prune.keep.check_on_card()?;
+    }
+    card.prune.seed = seed;
+    prune.apply(&mut card);
+    size.apply(&mut card)?;
+    image.apply(&mut card);
+    if !own_card && let Some(text) = norm_warning(&weights, card.transform.norm) {
+        print::complain("warning", &text);
+    }
+    Ok((weights, card))
 }
 
 /// Opens `path` (a run, a checkpoint or a file; `flag` named it) for inference. A plain file needs `model` where names

@@ -114,7 +114,7 @@ pub fn run(args: &VisualizeArgs) -> Result<()> {
             let scores = scores(&prune, &grid, &normalized, &square.rgb, id, 0)?;
             scorers.push(Scored { scorer, scores, selections });
         }
-        let canvas = draw(args, &card.model.grid(), &square, &scorers);
+        let canvas = draw(args, &card.model.grid(), &square, &scorers)?;
         pictures::write(&canvas, place)?;
         bar.show(i as u64 + 1, paths.len() as u64);
         if !args.json {
@@ -131,9 +131,14 @@ pub fn run(args: &VisualizeArgs) -> Result<()> {
 }
 
 /// A row for each scorer: the image, the scores when asked for, and a panel for each keep ratio.
-fn draw(args: &VisualizeArgs, grid: &crate::prune::Grid, square: &pictures::Square, scorers: &[Scored]) -> Canvas {
+fn draw(
+    args: &VisualizeArgs,
+    grid: &crate::prune::Grid,
+    square: &pictures::Square,
+    scorers: &[Scored],
+) -> Result<Canvas> {
     let columns = args.selection.keeps().len() + 1 + usize::from(args.heat);
-    let scale = pictures::scale(args.scale, columns * scorers.len(), grid.width);
+    let scale = pictures::scale(args.scale, columns * scorers.len(), grid.width)?;
     let panel = |label: String, mut canvas: Canvas| {
         overlay::draw_boxes(&mut canvas, &square.boxes, scale);
         (label, canvas)
@@ -154,7 +159,7 @@ fn draw(args: &VisualizeArgs, grid: &crate::prune::Grid, square: &pictures::Squa
         }
         rows.push(row);
     }
-    sheet(&rows)
+    Ok(sheet(&rows))
 }
 
 /// A number of about three digits.

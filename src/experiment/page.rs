@@ -2,14 +2,14 @@
 #![forbid(unsafe_code)]
 
 use super::report::{Report, Section};
-use crate::chart::lines::escape;
+use crate::chart::escaped;
 use crate::error::Result;
 
 const STYLE: &str = include_str!("page.css");
 
 /// The page. It is XML as well as HTML.
 pub fn html(report: &Report) -> Result<String> {
-    let mut body = format!("<h1>{}</h1>\n", escape(&report.title));
+    let mut body = format!("<h1>{}</h1>\n", escaped(&report.title));
     for section in &report.sections {
         body += &part(section)?;
     }
@@ -19,14 +19,14 @@ pub fn html(report: &Report) -> Result<String> {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
          <meta name=\"color-scheme\" content=\"light dark\"/>\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
          <main>\n{body}</main>\n</body>\n</html>\n",
-        escape(&report.title)
+        escaped(&report.title)
     ))
 }
 
 fn part(section: &Section) -> Result<String> {
     let mut text = match section.title.as_str() {
         "" => String::new(),
-        title => format!("<h2>{}</h2>\n", escape(title)),
+        title => format!("<h2>{}</h2>\n", escaped(title)),
     };
     text += &list("What the numbers say", &section.findings);
     text += "<div class=\"charts\">\n";
@@ -41,6 +41,6 @@ fn part(section: &Section) -> Result<String> {
 }
 
 fn list(title: &str, items: &[String]) -> String {
-    let items: String = items.iter().map(|item| format!("<li>{}</li>\n", escape(item))).collect();
+    let items: String = items.iter().map(|item| format!("<li>{}</li>\n", escaped(item))).collect();
     if items.is_empty() { items } else { format!("<h3>{title}</h3>\n<ul>\n{items}</ul>\n") }
 }

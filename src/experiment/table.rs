@@ -1,7 +1,7 @@
 //! A table, whatever it is written as: Markdown, CSV or part of a page.
 #![forbid(unsafe_code)]
 
-use crate::chart::lines::escape;
+use crate::chart::escaped;
 use serde::Serialize;
 
 /// Rows under a head. Every row is as long as the head.
@@ -64,17 +64,17 @@ impl Table {
                 let numbers = self.rows.iter().all(|row| row.get(i).is_none_or(|cell| number(cell)));
                 let class = if numbers { " class=\"n\"" } else { "" };
                 let scope = if tag == "th" { " scope=\"col\"" } else { "" };
-                format!("<{tag}{scope}{class}>{}</{tag}>", escape(text))
+                format!("<{tag}{scope}{class}>{}</{tag}>", escaped(text))
             };
             row.iter().enumerate().map(cell).collect()
         };
         let rows: String = self.rows.iter().map(|row| format!("<tr>{}</tr>\n", cells(row, "td"))).collect();
-        let note = if self.note.is_empty() { String::new() } else { format!("<p>{}</p>\n", escape(&self.note)) };
+        let note = if self.note.is_empty() { String::new() } else { format!("<p>{}</p>\n", escaped(&self.note)) };
         format!(
             "<h3 id=\"{}\">{}</h3>\n<div class=\"wide\"><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{rows}</tbody>\n\
              </table></div>\n{note}",
-            escape(&self.id),
-            escape(&self.title),
+            escaped(&self.id),
+            escaped(&self.title),
             cells(&self.head, "th")
         )
     }

@@ -1,10 +1,9 @@
 //! A picture to draw on: pixels, blends, outlines and short labels; PNG comes out.
 #![forbid(unsafe_code)]
 
-use super::font;
+use crate::chart::letters;
 use crate::data::decode::Picture;
 use crate::error::{Error, Result};
-use std::io::Cursor;
 
 /// 8-bit RGB.
 pub type Colour = [u8; 3];
@@ -108,33 +107,21 @@ impl Canvas {
 
     /// Writes a label whose upper left corner is (x, y); each dot is `scale` pixels wide.
     pub fn text(&mut self, text: &str, (x, y): (usize, usize), scale: usize, colour: Colour) {
-        for (i, letter) in text.chars().enumerate() {
-            for (row, bits) in font::glyph(letter).iter().enumerate() {
-                for column in (0..font::WIDTH).filter(|column| bits >> (font::WIDTH - 1 - column) & 1 == 1) {
-                    let left = x + (i * (font::WIDTH + 1) + column) * scale;
-                    let top = y + row * scale;
-                    self.fill([left, top, left + scale, top + scale], colour);
-                }
-            }
-        }
+        letters::draw(text, &mut |column, row| {
+            let (left, top) = (x + column * scale, y + row * scale);
+            self.fill([left, top, left + scale, top + scale], colour);
+        });
     }
 
     /// The picture as the bytes of a PNG file.
     pub fn png(&self) -> Result<Vec<u8>> {
-        let Picture { width, height, pixels } = &self.picture;
-        let image = image::RgbImage::from_raw(*width as u32, *height as u32, pixels.clone());
-        let image = image.ok_or_else(|| Error::shape("canvas", "a picture without pixels"))?;
-        let mut bytes = Cursor::new(Vec::new());
-        let written = image.write_to(&mut bytes, image::ImageFormat::Png);
-        written.map_err(|error| Error::shape("canvas", error.to_string()))?;
-        Ok(bytes.into_inner())
+        self.picture.clone().png().map_err(|error| Error::shape("canvas", error.to_string()))
     }
 }
 
 /// Pixels that a label takes: width and height.
 pub fn text_size(text: &str, scale: usize) -> (usize, usize) {
-    let letters = text.chars().count();
-    ((letters * (font::WIDTH + 1)).saturating_sub(1) * scale, font::HEIGHT * scale)
+    (letters::width(text) * scale, letters::HEIGHT * scale)
 }
 
 /// Pictures of one size in rows, each with a label above, on white. The first row may be wider than others.
@@ -188,16 +175,5 @@ mod tests {
         let back = crate::data::decode::decode(&canvas.png().unwrap(), std::path::Path::new("a.png")).unwrap();
         assert_eq!(back, canvas.picture);
         assert_eq!(canvas.at(5, 5), [100, 110, 120]);
-    }
-
-    #[test]
-    fn letters_differ_from_each_other() {
-        let signs: Vec<char> = ('a'..='z').chain('A'..='Z').chain('0'..='9').chain(".,:%=+-_/()'?".chars()).collect();
-        for (i, &a) in signs.iter().enumerate() {
-            assert!(!font::glyph(a).is_empty() && font::glyph(a).len() <= font::HEIGHT, "{a}");
-            for &b in &signs[..i] {
-                assert_ne!(font::glyph(a), font::glyph(b), "{a} {b}");
-            }
-        }
     }
 }

@@ -7,7 +7,6 @@ pub mod agreement;
 pub mod boxes;
 pub mod canvas;
 pub mod coverage;
-mod font;
 pub mod lime;
 pub mod overlay;
 pub mod perturb;

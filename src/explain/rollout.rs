@@ -100,18 +100,7 @@ mod tests {
     use crate::ops::attention as op;
 
     fn model(full_last_block: bool) -> Vit {
-        let config = VitConfig {
-            name: "tiny".into(),
-            image_size: 64,
-            patch: 16,
-            channels: 3,
-            width: 128,
-            heads: 2,
-            mlp: 128,
-            depth: 3,
-            classes: 5,
-            layer_scale: false,
-        };
+        let config = VitConfig::named("vit_micro_patch16_224", 5).unwrap().with_image_size(64).unwrap();
         let mut vit = Vit::init(config, VitOptions { full_last_block, ..Default::default() }, 3);
         // Queries and keys of initial size attend evenly; larger ones have something to tell.
         let ids: Vec<_> = vit.params.ids().collect();

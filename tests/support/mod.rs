@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test crate uses its own part")]
 
 use dynavit::data::decode::Picture;
+use dynavit::model::{Vit, VitConfig, VitOptions};
 use dynavit::rng::{Purpose, Stream};
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
@@ -108,4 +109,42 @@ pub fn augment_picture(name: &str) -> Picture {
         other => panic!("unknown image {other}"),
     };
     Picture { width: WIDTH, height: HEIGHT, pixels }
+}
+
+/// The tiny ViT of fixtures/tiny_vit.json with its generated weights.
+pub fn tiny_vit(options: VitOptions) -> Vit {
+    let config = VitConfig {
+        name: "tiny".into(),
+        image_size: 64,
+        patch: 16,
+        channels: 3,
+        width: 128,
+        heads: 2,
+        mlp: 512,
+        depth: 2,
+        classes: 5,
+        layer_scale: false,
+    };
+    let mut vit = Vit::init(config, options, 0);
+    let mut names: Vec<String> = vit.params.ids().map(|id| vit.params.name(id).to_string()).collect();
+    names.sort();
+    for (number, name) in names.iter().enumerate() {
+        let values = vit.params.values_mut(vit.params.find(name).unwrap());
+        values.copy_from_slice(&generated(number as u32, values.len(), 0.05));
+        if name.contains("norm") && name.ends_with("weight") {
+            values.iter_mut().for_each(|v| *v += 1.0);
+        }
+    }
+    vit
+}
+
+/// The four images of fixtures/tiny_vit.json, (4,3,64,64): generated values, scaled patch by patch.
+pub fn tiny_images() -> Vec<f32> {
+    let mut values = generated(1000, 4 * 3 * 64 * 64, 2.0);
+    for (i, v) in values.iter_mut().enumerate() {
+        let (b, y, x) = (i / (3 * 64 * 64), i / 64 % 64, i % 64);
+        let n = y / 16 * 4 + x / 16;
+        *v *= (1 + (n * 7 + b * 5) % 16) as f32 / 16.0;
+    }
+    values
 }
