@@ -15,7 +15,7 @@ const BIN: &str = env!("CARGO_BIN_EXE_dynavit");
 
 /// The smallest grid with everything in it: five runs of a second each.
 const GRID: &str = "sweep voc --data drawn --model vit_micro_patch16_224 --keep 30,100 --scorer l2,random \
-                    --seeds 1,2 --eval-keep 30,100 --epochs 1 --batch-size 12 --save-steps 1 --workers 1";
+                    --seeds 1,2 --eval-keep 30,100 --corrupt contrast:5,jpeg:1 --epochs 1 --batch-size 12 --save-steps 1 --workers 1";
 
 /// A folder with a sample of few images.
 fn folder() -> tempfile::TempDir {
@@ -79,9 +79,17 @@ fn a_sweep_killed_at_random_moments_ends_with_the_same_tables() {
     for (name, text) in &whole {
         assert_eq!(text, &killed[name], "{name}");
     }
-    for name in
-        ["report.md", "table-2-3.csv", "table-4.csv", "table-5.csv", "table-6.csv", "mcnemar.csv", "eval-keep-val.csv"]
-    {
+    for name in [
+        "report.md",
+        "table-2-3.csv",
+        "table-4.csv",
+        "table-5.csv",
+        "table-6.csv",
+        "mcnemar.csv",
+        "eval-keep-val.csv",
+        "corruption-val.csv",
+        "corruption-cost-test.csv",
+    ] {
         assert!(whole.contains_key(name), "{name} of {:?}", whole.keys());
     }
     refusals(folder);
@@ -122,13 +130,27 @@ fn refusals(folder: &Path) {
 
 /// The page of the finished sweep: sound, whole, and on its own.
 fn page(folder: &Path) {
-    let (out, _) = run(folder, "report whole --output full", 0);
+    let (coverage, _) = run(folder, "coverage voc --data drawn --scorer l2 --keep 30,70 --json", 0);
+    std::fs::write(folder.join("coverage.json"), coverage).unwrap();
+    let line = "explain drawn/VOC2012/JPEGImages/2012_000001.jpg drawn/VOC2012/JPEGImages/2012_000002.jpg --weights \
+                whole/voc-k100-s1 --samples 60 --compare sobel --compare-keep 50 --json";
+    let (lime, _) = run(folder, line, 0);
+    std::fs::write(folder.join("lime.json"), lime).unwrap();
+    let (_, err) = run(folder, "report whole --output full --with whole/voc-k100-s1/env.json", 3);
+    assert!(err.contains("env.json") && err.contains("coverage --json"), "{err}");
+    let (out, _) = run(folder, "report whole --output full --with coverage.json,lime.json,coverage.json", 0);
     assert!(out.contains("report.html") && out.contains("K = 30 %, l2 against K = 100 %"), "{out}");
+    assert!(out.contains("of the annotated objects' area at K = 70 %"), "{out}");
+    assert!(out.contains("under corruption") || out.contains("corrupted (jpeg 1; contrast 5)"), "{out}");
+    for (name, rows) in [("coverage.csv", 6), ("coverage-2.csv", 6), ("lime.csv", 3)] {
+        let table = std::fs::read_to_string(folder.join("full").join(name)).unwrap();
+        assert_eq!(table.lines().count(), 1 + rows, "{name}: {table}");
+    }
     let text = std::fs::read_to_string(folder.join("full/report.html")).unwrap();
     let body = text.strip_prefix("<!DOCTYPE html>\n").unwrap();
     let tree = roxmltree::Document::parse(body).unwrap();
     let named = |name: &'static str| tree.descendants().filter(move |node| node.tag_name().name() == name);
-    assert_eq!(named("svg").count(), 7);
+    assert_eq!(named("svg").count(), 12);
     for svg in named("svg") {
         let child = |name| svg.children().find(|node| node.tag_name().name() == name).and_then(|node| node.text());
         assert!(svg.attribute("role") == Some("img") && child("title").is_some(), "a plot without a title");

@@ -101,8 +101,7 @@ pub fn run(args: &CoverageArgs) -> Result<()> {
     let root = source::root(name, args.data.as_deref())?;
     let dataset = source::open(name, &root, args.label_policy, args.split_policy, &stop)?;
     let samples = chosen(&dataset, args.split)?;
-    let mut scorers = args.selection.scorers();
-    scorers.extend(CONTROLS.into_iter().filter(|control| !args.selection.scorers().contains(control)));
+    let scorers = pictures::with_controls(args.selection.scorers());
     let keeps = args.selection.keeps();
     let plan = Plan {
         classes: &dataset.classes,

@@ -3,13 +3,14 @@
 
 use super::eval::at_least_one;
 use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags};
-use super::pictures::{self, Square};
+use super::pictures::{self, Scorers, Square};
 use super::{predict, print, source};
 use crate::checkpoint::ModelCard;
 use crate::error::{Error, Result};
 use crate::eval::softmax;
 use crate::explain::boxes::Boxed;
 use crate::explain::canvas::{Canvas, sheet};
+use crate::explain::compare::{self, Compared};
 use crate::explain::lime::{self, Masks};
 use crate::explain::overlay;
 use crate::explain::perturb::{Asked, Hide, Selection};
@@ -31,12 +32,15 @@ Examples:
   dynavit explain photos --weights runs/voc-k70 --output pictures --segments slic
   dynavit explain cat.jpg --weights vit_tiny.safetensors --output cat.png \\
       --keep 50 --selection frozen --seeds 5 --json
+  dynavit explain photos --weights runs/voc-k100 --compare all
 
 LIME hides segments of the image, asks the model about each such image, and fits
 a linear model to its answers: weights say what speaks for the class. The
 definitions are lime 0.2.0.1's. With --seeds the fit is repeated, to tell how
 far its weights can be trusted. `kept` figures say how much of what speaks for
-the class lies in kept patches; by luck it would be k/N.")]
+the class lies in kept patches; by luck it would be k/N. --compare says the same
+of patches that other scorers would keep, and means over the images: explain a
+model that sees all patches (--keep 100), lest it be blind to what it drops.")]
 pub struct ExplainArgs {
     /// Images, and folders whose JPEG and PNG files are taken in order
     #[arg(required = true, value_name = "IMAGE|FOLDER")]
@@ -89,6 +93,14 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "LIME")]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000))]
     seeds: usize,
+    /// Compare LIME with what these scorers would keep: l2, sobel, entropy,
+    /// random, center, or all
+    #[arg(long, value_name = "LIST", value_parser = pictures::scorers, help_heading = "Comparison")]
+    compare: Option<Scorers>,
+    /// Keep ratios of the comparison
+    #[arg(long, value_name = "K,...", value_delimiter = ',', value_parser = super::options::percent)]
+    #[arg(default_value = "30,50,70,90", requires = "compare", help_heading = "Comparison")]
+    compare_keep: Vec<Keep>,
     /// Images in a batch
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one, help_heading = "Engine")]
     batch_size: usize,
@@ -139,7 +151,12 @@ struct Outcome<'a> {
     selection: Selection,
     hide: Hide,
     kernel_width: f64,
+    /// How many were asked for; an interrupt leaves fewer.
+    asked: usize,
     images: Vec<Explained>,
+    /// Of --compare, means over images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lime_overlap: Option<Vec<compare::Row>>,
 }
 
 /// What is told of one image.
@@ -161,6 +178,9 @@ struct Explained {
     stability: Stability,
     /// Of the first seed.
     lime_in_kept: Overlap,
+    /// Of the first seed, by scorer and keep ratio.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    compared: Vec<Compared>,
     rollout: Rolled,
 }
 
@@ -201,30 +221,67 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     source::tell(&report);
     engine.take(&mut vit)?;
     let mut images = Vec::new();
+    let mut stopped = Ok(());
     for (i, path) in paths.iter().enumerate() {
         let place = places.as_ref().map(|places| places[i].as_path());
         let watch = Watch { stop: &stop, image: i, of: paths.len() };
-        let explained = explain(args, &card, &vit, (path, i as u64), place, asked_class, &watch)?;
-        match args.json {
-            true => images.push(explained),
-            false => print::line(&sentences(&explained, &card, args))?,
+        match explain(args, &card, &vit, (path, i as u64), place, asked_class, &watch) {
+            Ok(explained) => {
+                if !args.json {
+                    print::line(&sentences(&explained, &card, args))?;
+                }
+                images.push(explained);
+            }
+            // What is done is told all the same.
+            Err(error) => {
+                stopped = Err(error);
+                break;
+            }
         }
     }
-    if !args.json {
-        return Ok(());
+    tell(args, &card, paths.len(), images)?;
+    stopped
+}
+
+/// The document, or what is left to say after the images.
+fn tell(args: &ExplainArgs, card: &ModelCard, asked: usize, images: Vec<Explained>) -> Result<()> {
+    let compared: Vec<&[Compared]> = images.iter().map(|image| &image.compared[..]).collect();
+    let lime_overlap = args.compare.as_ref().map(|_| compare::summary(&compared));
+    match args.json {
+        false => lime_overlap.map_or(Ok(()), |rows| print::line(&overlaps(&rows, images.len()))),
+        true if images.is_empty() => Ok(()),
+        true => print::json(&Outcome {
+            model: &card.model.name,
+            keep: card.prune.keep,
+            scorer: card.prune.scorer,
+            seq_len: card.prune.keep.fixed(card.model.patches(), card.prune.round).map(|k| 1 + k),
+            segments: args.segments,
+            samples: args.samples,
+            selection: args.selection,
+            hide: args.hide,
+            kernel_width: args.kernel_width,
+            asked,
+            images,
+            lime_overlap,
+        }),
     }
-    print::json(&Outcome {
-        model: &card.model.name,
-        keep: card.prune.keep,
-        scorer: card.prune.scorer,
-        seq_len: card.prune.keep.fixed(card.model.patches(), card.prune.round).map(|k| 1 + k),
-        segments: args.segments,
-        samples: args.samples,
-        selection: args.selection,
-        hide: args.hide,
-        kernel_width: args.kernel_width,
-        images,
-    })
+}
+
+/// The table of --compare, at most 80 columns wide.
+fn overlaps(rows: &[compare::Row], images: usize) -> String {
+    let told = rows.first().map_or(0, |row| row.images);
+    let mut lines =
+        vec![format!("positive LIME weight in patches that would be kept, {told} of {images} images have some")];
+    lines.push(format!("{:<8} {:>4} {:>15} {:>7}  minus random (95 %)", "scorer", "K %", "share", "enrich"));
+    for row in rows {
+        let share = format!("{:.4} +- {:.4}", row.positive_weight, row.standard_error);
+        let random = row.minus.iter().find(|minus| minus.control == Scorer::Random);
+        let minus = random.map(|d| format!("{:+.4} [{:+.4}, {:+.4}]", d.mean, d.low, d.high)).unwrap_or_default();
+        let line =
+            format!("{:<8} {:>4} {share:>15} {:>7.3}  {minus}", pictures::name(row.scorer), row.keep, row.enrichment);
+        lines.push(line.trim_end().to_owned());
+    }
+    lines.join("\n")
 }
 
 /// Which image is under way, and whether to go on.
@@ -298,6 +355,9 @@ fn explain(
     let all: Vec<&[f64]> = fits.iter().map(|fit| &fit.weights[..]).collect();
     let stability = verdict::stability(&segments, &all, args.top);
     let lime_in_kept = verdict::overlap_with_kept(&segments, all[0], &grid, &kept.indices, args.top);
+    let against = args.compare.as_ref().map_or(Vec::new(), |scorers| pictures::with_controls(scorers.0.clone()));
+    let compared =
+        compare::compare(&asked, (&segments, all[0], args.top), &against, &pictures::once(&args.compare_keep))?;
     let rolled = rollout(vit, &values, &kept)?;
     let mut patches = vec![None; grid.patches()];
     kept.indices.iter().zip(&rolled.patches).for_each(|(&i, &share)| patches[i as usize] = Some(share));
@@ -315,6 +375,7 @@ fn explain(
         segment_of_pixel: (args.segments != Method::Grid).then(|| segments.labels.clone()),
         stability,
         lime_in_kept,
+        compared,
         rollout: Rolled { cls: rolled.cls, patches, rank_correlation_with_lime: correlation },
         boxes: square.boxes.clone(),
         fits,

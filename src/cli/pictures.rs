@@ -8,6 +8,7 @@ use crate::data::{Mode, TransformConfig, annotation, decode, transform};
 use crate::error::{Error, Result};
 use crate::explain::boxes::{self, Boxed};
 use crate::explain::canvas::Canvas;
+use crate::explain::coverage::CONTROLS;
 use crate::model::{VitConfig, VitOptions};
 use crate::prune::{Keep, PruneConfig, Round, SaliencyDomain, Scorer};
 use crate::train::{DatasetName, TrainConfig};
@@ -53,12 +54,13 @@ pub struct SelectionFlags {
 
 /// Scorers in the order given, each once.
 #[derive(Clone, Debug)]
-struct Scorers(Vec<Scorer>);
+pub struct Scorers(pub Vec<Scorer>);
 
 /// All scorers, in the order that the help tells them.
 pub const ALL: [Scorer; 5] = [Scorer::L2, Scorer::Sobel, Scorer::Entropy, Scorer::Random, Scorer::Center];
 
-fn scorers(text: &str) -> std::result::Result<Scorers, String> {
+/// Reads a list of scorers, or `all`.
+pub fn scorers(text: &str) -> std::result::Result<Scorers, String> {
     let mut found = Vec::new();
     for word in text.split(',').map(str::trim) {
         let these = match word {
@@ -76,6 +78,19 @@ fn scorers(text: &str) -> std::result::Result<Scorers, String> {
     Ok(Scorers(found))
 }
 
+/// Keep ratios in the order given, each once.
+pub fn once(keeps: &[Keep]) -> Vec<Keep> {
+    let mut seen = HashSet::new();
+    keeps.iter().copied().filter(|keep| seen.insert(*keep)).collect()
+}
+
+/// The scorers with the controls, which every table has.
+pub fn with_controls(mut scorers: Vec<Scorer>) -> Vec<Scorer> {
+    let controls = CONTROLS.into_iter().filter(|control| !scorers.contains(control)).collect::<Vec<_>>();
+    scorers.extend(controls);
+    scorers
+}
+
 /// A scorer's name.
 pub fn name(scorer: Scorer) -> String {
     scorer.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
@@ -89,8 +104,7 @@ impl SelectionFlags {
 
     /// The keep ratios asked for, each once.
     pub fn keeps(&self) -> Vec<Keep> {
-        let mut seen = HashSet::new();
-        self.keep.iter().copied().filter(|keep| seen.insert(*keep)).collect()
+        once(&self.keep)
     }
 
     /// Model, preprocessing and selection by the flags; the paper's where none is given.

@@ -3,8 +3,10 @@
 
 use super::options::EngineFlags;
 use super::{cache, print, progress, source};
+use crate::data::corrupt::Corruptions;
 use crate::error::{Error, Result};
-use crate::experiment::assess::{assess, missing};
+use crate::experiment::assess::{Condition, More, assess, missing};
+use crate::experiment::beside::section;
 use crate::experiment::record::{Record, find_runs};
 use crate::experiment::report::Report;
 use crate::prune::Keep;
@@ -19,6 +21,9 @@ Examples:
   dynavit report runs/paper --output paper-tables
   dynavit report runs/voc-k70-l2-s42-* runs/voc-k100-l2-s42-* --output two
   dynavit report runs/paper --evaluate --eval-keep 30,50,70,100 --output matrix
+  dynavit report runs/paper --evaluate --corrupt all:3 --output robust
+  dynavit coverage voc --scorer all --json > c.json
+  dynavit report runs/paper --with c.json --output all
 
 Writes report.md, report.html (one file, no script, opens anywhere) and a CSV
 file for each table. Runs are compared where they share recipe and images;
@@ -38,6 +43,13 @@ pub struct ReportArgs {
     /// evaluation
     #[arg(long, value_name = "K,...", value_delimiter = ',', value_parser = super::options::percent, requires = "evaluate")]
     eval_keep: Vec<Keep>,
+    /// Evaluate on corrupted images too, as noise:3 or all:1..5 (see eval)
+    #[arg(long, value_name = "LIST", requires = "evaluate")]
+    corrupt: Option<Corruptions>,
+    /// Show these beside the runs: what `coverage --json` and `explain --compare
+    /// --json` printed
+    #[arg(long, value_name = "FILE.json,...", value_delimiter = ',')]
+    with: Vec<PathBuf>,
     /// Leave times out: equal runs then give equal tables, to the byte
     #[arg(long)]
     no_times: bool,
@@ -54,16 +66,18 @@ pub struct ReportArgs {
 /// Reads the runs, evaluates what is asked for, and writes the report.
 pub fn run(args: &ReportArgs) -> Result<()> {
     let folders = find_runs(&args.runs)?;
+    let beside = args.with.iter().map(|path| section(path)).collect::<Result<Vec<_>>>()?;
     let mut records = folders.iter().map(|folder| Record::read(folder)).collect::<Result<Vec<_>>>()?;
     if args.evaluate {
         evaluate(args, &records)?;
         records = folders.iter().map(|folder| Record::read(folder)).collect::<Result<Vec<_>>>()?;
     }
-    let report = Report::of(records, args.no_times)?;
+    let mut report = Report::of(records, args.no_times)?;
     if report.sections.is_empty() {
         let reason = format!("no run is finished ({})", report.left_out.join("; "));
         return Err(Error::data(&args.runs[0], reason, "train them to their end first"));
     }
+    beside.into_iter().for_each(|section| report.add(section));
     let written = report.write(&args.output)?;
     if args.json {
         return print::json(&report);
@@ -88,10 +102,12 @@ pub fn run(args: &ReportArgs) -> Result<()> {
 /// Evaluates every finished run whose verdicts are missing.
 fn evaluate(args: &ReportArgs, records: &[Record]) -> Result<()> {
     let stop = Stop::on_signals()?;
+    let more =
+        More { keeps: &args.eval_keep, corruptions: args.corrupt.as_ref().map_or(&[], |list| list.0.as_slice()) };
     let todo: Vec<_> = records
         .iter()
         .filter(|record| record.finished())
-        .map(|record| (record, missing(record, &args.eval_keep)))
+        .map(|record| (record, missing(record, more)))
         .filter(|(_, wanted)| !wanted.is_empty())
         .collect();
     if todo.is_empty() {
@@ -114,7 +130,7 @@ fn evaluate(args: &ReportArgs, records: &[Record]) -> Result<()> {
         let lead = format!("[{}/{} {}]", i + 1, todo.len(), record.name);
         let bar = progress::bar(args.quiet, &lead, "images");
         let workers = engine.workers(config.workers);
-        let done = assess(record, &dataset, engine.gpu.as_ref(), workers, wanted, &mut |split, _, images| {
+        let done = assess(record, &dataset, engine.gpu.as_ref(), workers, wanted, &mut |split, images| {
             bar.show(images as u64, split.of(&dataset).len() as u64);
             match stop.requested() {
                 true => Err(Error::Interrupted { saved: "finished evaluations are kept".into() }),
@@ -130,7 +146,7 @@ fn evaluate(args: &ReportArgs, records: &[Record]) -> Result<()> {
     Ok(())
 }
 
-fn words(wanted: &[(crate::experiment::assess::Split, Keep)]) -> String {
-    let words: Vec<String> = wanted.iter().map(|(split, keep)| format!("{} at K = {keep} %", split.name())).collect();
+fn words(wanted: &[Condition]) -> String {
+    let words: Vec<String> = wanted.iter().map(Condition::to_string).collect();
     words.join(", ")
 }

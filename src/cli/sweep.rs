@@ -6,8 +6,9 @@ use super::outcome::Outcome;
 use super::sweep_plan::{Passed, Planned, State, parsed, same_settings, settle, show_plan, state};
 use super::{print, progress, train};
 use crate::checkpoint::RunDir;
+use crate::data::corrupt::Corruptions;
 use crate::error::{Error, Result};
-use crate::experiment::assess::{assess, missing};
+use crate::experiment::assess::{More, assess, missing};
 use crate::experiment::grid::varied;
 use crate::experiment::record::{Record, without_k};
 use crate::prune::{Keep, Scorer};
@@ -53,6 +54,9 @@ pub struct SweepArgs {
     /// Evaluate each run at these keep ratios too
     #[arg(long, value_name = "K,...", value_delimiter = ',', value_parser = percent, help_heading = "Grid")]
     pub eval_keep: Vec<Keep>,
+    /// Evaluate each run on corrupted images too, as noise:3 or all:1..5
+    #[arg(long, value_name = "LIST", help_heading = "Grid")]
+    pub corrupt: Option<Corruptions>,
     /// Folder of the sweep, a folder in it for each run
     #[arg(long, value_name = "DIR", help_heading = "Run")]
     pub output: PathBuf,
@@ -67,6 +71,13 @@ pub struct SweepArgs {
     pub json: bool,
     #[command(flatten)]
     pub passed: Passed,
+}
+
+impl SweepArgs {
+    /// What is evaluated beyond each run's own K on clean images.
+    fn more(&self) -> More<'_> {
+        More { keeps: &self.eval_keep, corruptions: self.corrupt.as_ref().map_or(&[], |list| list.0.as_slice()) }
+    }
 }
 
 /// A line of the result.
@@ -93,7 +104,7 @@ pub fn run(args: SweepArgs) -> Result<()> {
             return Err(Error::usage("sweep", format!("{reason}; a sweep goes by K"), "use train, or leave it out"));
         }
         let dir = args.output.join(&cell.name);
-        let (state, left) = state(&dir, &config, &args.eval_keep)?;
+        let (state, left) = state(&dir, &config, args.more())?;
         plan.push(Planned { cell, words, config, state, left });
     }
     same_settings(&args, &plan)?;
@@ -175,15 +186,14 @@ impl Sweep<'_> {
         train::finish(&mut run, engine, progress, headed, &self.stop).map(|_: Outcome| ())?;
         let record = Record::read(dir)?;
         let bar = progress::bar(self.args.passed.quiet, &format!("{lead} verdicts"), "images");
-        let wanted = missing(&record, &self.args.eval_keep);
-        let evaluated =
-            assess(&record, &run.dataset, engine.gpu.as_ref(), run.workers, &wanted, &mut |split, _, done| {
-                bar.show(done as u64, split.of(&run.dataset).len() as u64);
-                match self.stop.requested() {
-                    true => Err(Error::Interrupted { saved: String::new() }),
-                    false => Ok(()),
-                }
-            });
+        let wanted = missing(&record, self.args.more());
+        let evaluated = assess(&record, &run.dataset, engine.gpu.as_ref(), run.workers, &wanted, &mut |split, done| {
+            bar.show(done as u64, split.of(&run.dataset).len() as u64);
+            match self.stop.requested() {
+                true => Err(Error::Interrupted { saved: String::new() }),
+                false => Ok(()),
+            }
+        });
         bar.clear();
         evaluated?;
         if before < run.progress.epoch {

@@ -5,7 +5,7 @@ use super::sweep::SweepArgs;
 use super::train::{self, FREE_ON_RESUME, TrainArgs};
 use super::{print, source};
 use crate::error::{Error, Result};
-use crate::experiment::assess::missing;
+use crate::experiment::assess::{More, missing};
 use crate::experiment::grid::{Cell, Grid};
 use crate::experiment::record::{Record, scorer_name};
 use crate::flops::Cost;
@@ -177,7 +177,7 @@ pub fn parsed(words: &[String], cell: &Cell) -> Result<TrainArgs> {
 }
 
 /// What there is of a cell, and the work that is left of it.
-pub fn state(dir: &Path, config: &TrainConfig, eval_keep: &[Keep]) -> Result<(State, f64)> {
+pub fn state(dir: &Path, config: &TrainConfig, more: More) -> Result<(State, f64)> {
     let vit = config.vit(1)?;
     let k = config.keep.count(vit.patches(), config.round);
     let epoch = Cost::new(&vit, &config.options(), k).executed as f64;
@@ -185,7 +185,7 @@ pub fn state(dir: &Path, config: &TrainConfig, eval_keep: &[Keep]) -> Result<(St
         return Ok((State::New, f64::from(config.epochs) * epoch));
     }
     let record = Record::read(dir)?;
-    if record.finished() && missing(&record, eval_keep).is_empty() {
+    if record.finished() && missing(&record, more).is_empty() {
         return Ok((State::Done, 0.0));
     }
     let left = config.epochs.saturating_sub(record.rows.len() as u32).max(u32::from(!record.finished()));

@@ -3,7 +3,8 @@
 
 use super::record::Record;
 use crate::checkpoint::{RunDir, resolve};
-use crate::data::{Dataset, Sample};
+use crate::data::corrupt::Corruption;
+use crate::data::{Dataset, Sample, TransformConfig};
 use crate::device::cuda::Gpu;
 use crate::error::{Error, Result};
 use crate::eval::{Feed, evaluate};
@@ -11,6 +12,7 @@ use crate::model::{HeadPolicy, Vit};
 use crate::prune::{Keep, Scorer};
 use crate::weights::Weights;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,7 +43,39 @@ impl Split {
     }
 }
 
-/// The content of `report/eval-<split>-k<K>.json`. Lists go in the order of the manifest's split.
+/// What a checkpoint is evaluated on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Condition {
+    pub split: Split,
+    pub keep: Keep,
+    /// None for images as they are.
+    pub corruption: Option<Corruption>,
+}
+
+/// Conditions beyond a run's own K on clean images.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct More<'a> {
+    /// On clean images.
+    pub keeps: &'a [Keep],
+    /// At the run's own K. Their seed is the run's, whatever is said here.
+    pub corruptions: &'a [Corruption],
+}
+
+impl Condition {
+    fn file_name(&self) -> String {
+        let corruption = self.corruption.map_or(String::new(), |c| format!("-{}{}", c.kind.name(), c.severity));
+        format!("eval-{}-k{}{corruption}.json", self.split.name(), self.keep)
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} at K = {} %", self.split.name(), self.keep)?;
+        self.corruption.map_or(Ok(()), |corruption| write!(f, " under {corruption}"))
+    }
+}
+
+/// The content of `report/eval-<split>-k<K>[-<corruption>].json`. Lists go in the order of the manifest's split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     pub version: u32,
@@ -51,6 +85,9 @@ pub struct Evaluation {
     pub split: Split,
     /// K of this evaluation, whatever it was trained with.
     pub keep: Keep,
+    /// What was done to the images; absent for images as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corruption: Option<Corruption>,
     pub scorer: Scorer,
     /// The checkpoint's folder.
     pub checkpoint: String,
@@ -76,8 +113,9 @@ impl Evaluation {
         self.labels.iter().zip(&self.predicted).map(|(label, predicted)| label == predicted)
     }
 
-    fn file_name(split: Split, keep: Keep) -> String {
-        format!("eval-{}-k{keep}.json", split.name())
+    /// What it was measured on.
+    pub fn condition(&self) -> Condition {
+        Condition { split: self.split, keep: self.keep, corruption: self.corruption }
     }
 
     /// The evaluations kept in a run, those of a checkpoint that is no longer the best left out.
@@ -93,9 +131,8 @@ impl Evaluation {
             }
         }
         found.retain(|evaluation| evaluation.checkpoint == best);
-        found.sort_by(|a, b| {
-            (a.split, a.keep.percent()).partial_cmp(&(b.split, b.keep.percent())).expect("K is finite")
-        });
+        let order = |e: &Evaluation| (e.split, e.keep.percent(), e.corruption.map(|c| (c.kind as usize, c.severity)));
+        found.sort_by(|a, b| order(a).partial_cmp(&order(b)).expect("K is finite"));
         Ok(found)
     }
 
@@ -122,31 +159,35 @@ pub fn best_checkpoint(dir: &Path) -> Option<String> {
     Some(folder.file_name()?.to_string_lossy().into_owned())
 }
 
-/// What `record` still lacks of `keeps` (its own K where there are none) on the splits that `record` has.
-pub fn missing(record: &Record, keeps: &[Keep]) -> Vec<(Split, Keep)> {
+/// What `record` still lacks, at its own K and of what `more` asks, on the splits that it has.
+pub fn missing(record: &Record, more: More) -> Vec<Condition> {
+    let own = record.config.keep;
+    let clean = std::iter::once(own).chain(more.keeps.iter().copied()).map(|keep| (keep, None));
+    let seed = record.config.seed;
+    let corrupted = more.corruptions.iter().map(|&corruption| (own, Some(Corruption { seed, ..corruption })));
     let splits = [(Split::Val, record.manifest.val.len()), (Split::Test, record.manifest.test.len())];
-    let own = std::iter::once(record.config.keep);
-    let mut wanted: Vec<(Split, Keep)> = Vec::new();
-    for keep in own.chain(keeps.iter().copied()) {
+    let mut wanted: Vec<Condition> = Vec::new();
+    for (keep, corruption) in clean.chain(corrupted) {
         for (split, _) in splits.iter().filter(|(_, images)| *images > 0) {
-            let done = record.evaluations.iter().any(|e| (e.split, e.keep) == (*split, keep));
-            if !done && !wanted.contains(&(*split, keep)) {
-                wanted.push((*split, keep));
+            let condition = Condition { split: *split, keep, corruption };
+            let done = record.evaluations.iter().any(|e| e.condition() == condition);
+            if !done && !wanted.contains(&condition) {
+                wanted.push(condition);
             }
         }
     }
     wanted
 }
 
-/// Evaluates a run's best checkpoint on what is `wanted` and keeps the verdicts. `watch` is told the split, K and the
+/// Evaluates a run's best checkpoint on what is `wanted` and keeps the verdicts. `watch` is told the split and the
 /// images done, and ends it by returning an error; what is measured by then is kept.
 pub fn assess(
     record: &Record,
     dataset: &Dataset,
     gpu: Option<&Arc<Gpu>>,
     workers: usize,
-    wanted: &[(Split, Keep)],
-    watch: &mut dyn FnMut(Split, Keep, usize) -> Result<()>,
+    wanted: &[Condition],
+    watch: &mut dyn FnMut(Split, usize) -> Result<()>,
 ) -> Result<()> {
     if wanted.is_empty() {
         return Ok(());
@@ -161,12 +202,14 @@ pub fn assess(
     if let Some(gpu) = gpu {
         vit.move_to(gpu)?;
     }
-    let feed = Feed { transform: &card.transform, batch_size: record.config.batch_size, workers };
-    for &(split, keep) in wanted {
+    for &condition in wanted {
+        let Condition { split, keep, corruption } = condition;
+        let transform = TransformConfig { corrupt: corruption, ..card.transform.clone() };
+        let feed = Feed { transform: &transform, batch_size: record.config.batch_size, workers };
         let prune = crate::prune::PruneConfig { keep, ..card.prune.clone() };
         let clock = Instant::now();
         let samples = split.of(dataset);
-        let report = evaluate(&vit, &prune, samples, feed, &mut |images| watch(split, keep, images))?;
+        let report = evaluate(&vit, &prune, samples, feed, &mut |images| watch(split, images))?;
         let seconds = clock.elapsed().as_secs_f64();
         let names = match split {
             Split::Val => &record.manifest.val,
@@ -183,6 +226,7 @@ pub fn assess(
             sha256: record.manifest.sha256.clone(),
             split,
             keep,
+            corruption,
             scorer: prune.scorer,
             checkpoint: checkpoint.clone(),
             accuracy: report.accuracy(),
@@ -195,7 +239,7 @@ pub fn assess(
             rank: verdicts.iter().map(|v| v.rank).collect(),
         };
         let text = serde_json::to_string(&evaluation).expect("an evaluation has only string keys") + "\n";
-        dir.put_report(&Evaluation::file_name(split, keep), &text)?;
+        dir.put_report(&condition.file_name(), &text)?;
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! The charts of a study.
 #![forbid(unsafe_code)]
 
+use super::assess::Split;
 use super::paper;
 use super::record::{Record, scorer_name};
+use super::robustness::Robustness;
 use super::stats::Spread;
 use super::study::{Group, Study};
 use crate::chart::lines::{Chart, Curve, Joined, Point};
@@ -26,6 +28,8 @@ pub fn all(study: &Study, without_times: bool) -> Result<Vec<Told>> {
             against_keep(study, "Training speed", "images a second", Record::images_per_second),
         ]);
     }
+    let robustness = [Split::Val, Split::Test].into_iter().filter_map(|split| Robustness::of(study, split));
+    charts.extend(robustness.map(|robustness| robustness.chart()));
     charts.extend([
         losses(study, "Training loss", |row| row.train_loss),
         losses(study, "Validation loss", |row| row.val_loss),
@@ -37,7 +41,8 @@ pub fn all(study: &Study, without_times: bool) -> Result<Vec<Told>> {
     Ok(charts.into_iter().filter(|chart| !chart.curves.is_empty()).map(told).collect())
 }
 
-fn told(chart: Chart) -> Told {
+/// The chart with its words, which are its points.
+pub fn told(chart: Chart) -> Told {
     let curve = |curve: &Curve| {
         // A computed curve has many points; its ends tell enough.
         let points: Vec<&Point> = match curve.joined {

@@ -2,16 +2,19 @@
 //!
 //! A sweep ([`grid`]) trains cells, each a run directory of its own. [`assess`] keeps what a best checkpoint says of every
 //! image; [`record`] reads runs back; [`study`] puts those together that may be compared; [`tables`], [`charts`] and
-//! [`words`] say what follows, and [`report`] writes it.
+//! [`words`] say what follows, [`robustness`] what corruption adds, [`beside`] what other commands measured, and [`report`]
+//! writes it all.
 #![forbid(unsafe_code)]
 
 pub mod assess;
+pub mod beside;
 pub mod charts;
 pub mod grid;
 mod page;
 pub mod paper;
 pub mod record;
 pub mod report;
+pub mod robustness;
 pub mod stats;
 pub mod study;
 pub mod table;

@@ -29,12 +29,13 @@ fn part(section: &Section) -> Result<String> {
         title => format!("<h2>{}</h2>\n", escaped(title)),
     };
     text += &list("What the numbers say", &section.findings);
-    text += "<div class=\"charts\">\n";
-    for told in &section.charts {
-        text += &format!("<figure>{}</figure>\n", told.chart.inline(&told.words)?);
+    if !section.charts.is_empty() {
+        text += "<div class=\"charts\">\n";
+        for told in &section.charts {
+            text += &format!("<figure>{}</figure>\n", told.chart.inline(&told.words)?);
+        }
+        text += &format!("</div>\n<p class=\"small\">{}</p>\n", escaped(section.bars));
     }
-    text += "</div>\n<p class=\"small\">Bars are one sample deviation over seeds on either side; a point without a bar is one \
-             run.</p>\n";
     section.tables.iter().for_each(|table| text += &table.html());
     text += &list("Missing", &section.missing);
     Ok(text)

@@ -1,7 +1,7 @@
 //! A run as it is read back from its folder: settings, epochs, data, verdicts.
 #![forbid(unsafe_code)]
 
-use super::assess::{Evaluation, best_checkpoint};
+use super::assess::{Condition, Evaluation, best_checkpoint};
 use crate::checkpoint::{EpochMetrics, RunDir};
 use crate::error::{Error, Result};
 use crate::prune::{Keep, Scorer};
@@ -75,6 +75,11 @@ impl Record {
         let mut rows = self.rows.iter();
         let first = rows.next()?;
         Some(rows.fold(first, |best, row| if row.val_accuracy > best.val_accuracy { row } else { best }))
+    }
+
+    /// What was measured under a condition.
+    pub fn evaluation(&self, condition: &Condition) -> Option<&Evaluation> {
+        self.evaluations.iter().find(|evaluation| evaluation.condition() == *condition)
     }
 
     /// Training seconds of an epoch, mean over its epochs; validation is not in it.

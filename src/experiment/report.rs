@@ -19,10 +19,10 @@ pub struct Report {
     pub left_out: Vec<String>,
 }
 
-/// One study of it.
+/// One study of it, or one document beside.
 #[derive(Serialize)]
 pub struct Section {
-    /// Empty where the report has one study.
+    /// Empty where the report has one study only, and of it.
     pub title: String,
     pub findings: Vec<String>,
     pub tables: Vec<Table>,
@@ -30,6 +30,9 @@ pub struct Section {
     pub comparisons: Vec<super::study::Comparison>,
     #[serde(skip)]
     pub charts: Vec<Told>,
+    /// What the bars of its charts are.
+    #[serde(skip)]
+    pub bars: &'static str,
 }
 
 impl Report {
@@ -63,10 +66,21 @@ impl Report {
                     .flat_map(|split| study.comparisons(*split))
                     .collect(),
                 charts: charts::all(study, without_times)?,
+                bars: "Bars are one sample deviation over seeds on either side; a point without a bar is one run.",
             });
         }
         let runs: usize = studies.iter().map(|study| study.runs().count()).sum();
         Ok(Report { title: format!("Token pruning before the encoder: {runs} runs"), sections, left_out })
+    }
+
+    /// Adds a section; files that would have the names of others get numbers.
+    pub fn add(&mut self, mut section: Section) {
+        for table in &mut section.tables {
+            let taken = |id: &str| self.sections.iter().flat_map(|other| &other.tables).any(|other| other.id == id);
+            let numbered = (1..).map(|i| if i == 1 { table.id.clone() } else { format!("{}-{i}", table.id) });
+            table.id = numbered.into_iter().find(|id| !taken(id)).expect("numbers do not end");
+        }
+        self.sections.push(section);
     }
 
     /// The report as Markdown.

@@ -73,6 +73,24 @@ pub fn sign_flips(differences: &[i64]) -> f64 {
     far.map(|(_, chance)| chance).sum::<f64>().min(1.0)
 }
 
+/// Holm's step-down correction of p-values, in their order; `statsmodels`' `multipletests(method="holm")`.
+pub fn holm(p: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));
+    let mut corrected = vec![0.0; p.len()];
+    let mut above = 0.0f64;
+    for (rank, &i) in order.iter().enumerate() {
+        above = above.max((p[i] * (p.len() - rank) as f64).min(1.0));
+        corrected[i] = above;
+    }
+    corrected
+}
+
+/// The two-sided p of a mean with its standard error, by the normal distribution; 1 of a mean of 0.
+pub fn two_sided(mean: f64, error: f64) -> f64 {
+    if mean == 0.0 { 1.0 } else { libm::erfc((mean / error).abs() * std::f64::consts::FRAC_1_SQRT_2) }
+}
+
 /// The quantile p of Student's t with so many degrees of freedom.
 pub fn t_quantile(p: f64, df: f64) -> f64 {
     if p < 0.5 {
@@ -185,6 +203,16 @@ mod tests {
             near(sign_flips(&differences), &row, "p");
         }
         assert_eq!(sign_flips(&[]), 1.0);
+        for row in fixture("holm") {
+            let list = |key: &str| serde_json::from_value::<Vec<f64>>(row[key].clone()).unwrap();
+            for (got, expected) in holm(&list("p")).into_iter().zip(list("corrected")) {
+                approx::assert_relative_eq!(got, expected, max_relative = 1e-12);
+            }
+        }
+        for row in fixture("two_sided") {
+            near(two_sided(row["mean"].as_f64().unwrap(), row["error"].as_f64().unwrap()), &row, "p");
+        }
+        assert_eq!(two_sided(0.0, 0.0), 1.0);
     }
 
     proptest! {

@@ -1,9 +1,9 @@
 //! Runs that may be compared: one recipe on one data set, apart in K, scorer and seed alone.
 #![forbid(unsafe_code)]
 
-use super::assess::{Evaluation, Split};
+use super::assess::{Condition, Evaluation, Split};
 use super::record::{Record, scorer_name};
-use super::stats::{Spread, mcnemar, sign_flips};
+use super::stats::{Spread, holm, mcnemar, sign_flips};
 use crate::error::Result;
 use crate::flops::Cost;
 use crate::model::VitConfig;
@@ -111,9 +111,9 @@ impl Group {
     }
 }
 
-/// A run's verdicts at the K that it was trained with.
+/// A run's verdicts on clean images at the K that it was trained with.
 fn own(run: &Record, split: Split) -> Option<&Evaluation> {
-    run.evaluations.iter().find(|e| e.split == split && e.keep == run.config.keep)
+    run.evaluation(&Condition { split, keep: run.config.keep, corruption: None })
 }
 
 impl Study {
@@ -197,7 +197,8 @@ impl Study {
             let chance = self.groups.iter().find(|g| g.keep == group.keep && g.scorer == Some(Scorer::Random));
             found.extend(chance.and_then(|chance| compare(chance, group, split)));
         }
-        holm(&mut found);
+        let corrected = holm(&found.iter().map(|c: &Comparison| c.p).collect::<Vec<_>>());
+        found.iter_mut().zip(corrected).for_each(|(comparison, p)| comparison.p_holm = p);
         found
     }
 }
@@ -253,15 +254,4 @@ fn compare(base: &Group, other: &Group, split: Split) -> Option<Comparison> {
     let p = sign_flips(&differences);
     let (images, difference) = (differences.len(), Spread::of(&shifts)?);
     Some(Comparison { base: base.label(), other: other.label(), split, images, seeds, difference, p, p_holm: p })
-}
-
-/// Holm's step-down correction of the p-values.
-fn holm(comparisons: &mut [Comparison]) {
-    let mut order: Vec<usize> = (0..comparisons.len()).collect();
-    order.sort_by(|&a, &b| comparisons[a].p.total_cmp(&comparisons[b].p));
-    let mut above = 0.0f64;
-    for (rank, &i) in order.iter().enumerate() {
-        above = above.max((comparisons[i].p * (order.len() - rank) as f64).min(1.0));
-        comparisons[i].p_holm = above;
-    }
 }

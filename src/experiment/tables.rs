@@ -1,9 +1,10 @@
 //! The paper's Tables 2 to 6 from our runs, its figures beside them, and the tables that it promises.
 #![forbid(unsafe_code)]
 
-use super::assess::Split;
+use super::assess::{Condition, Evaluation, Split};
 use super::paper;
 use super::record::scorer_name;
+use super::robustness::Robustness;
 use super::stats::{Spread, wilson};
 use super::study::{Comparison, Group, Study};
 use super::table::Table;
@@ -56,6 +57,10 @@ pub fn all(study: &Study, suffix: &str) -> Result<Vec<Table>> {
         tables.extend([differences(&comparisons), seeds(&comparisons)]);
     }
     tables.extend([Split::Val, Split::Test].into_iter().filter_map(|split| matrix(study, split)));
+    for robustness in [Split::Val, Split::Test].into_iter().filter_map(|split| Robustness::of(study, split)) {
+        tables.push(robustness.accuracies());
+        tables.extend(Some(robustness.losses()).filter(|table| !table.rows.is_empty()));
+    }
     tables.push(runs(study));
     tables.iter_mut().for_each(|table| table.id += suffix);
     Ok(tables)
@@ -319,11 +324,12 @@ pub fn p_value(p: f64) -> String {
 
 /// Accuracy by K of training (rows) and K of evaluation (columns), where more than one K was evaluated.
 fn matrix(study: &Study, split: Split) -> Option<Table> {
-    let all = || study.runs().flat_map(|run| run.evaluations.iter().filter(|e| e.split == split));
-    let mut keeps: Vec<Keep> = all().map(|e| e.keep).collect();
+    let clean = |e: &&Evaluation| e.split == split && e.corruption.is_none();
+    let mut keeps: Vec<Keep> =
+        study.runs().flat_map(|run| run.evaluations.iter().filter(clean)).map(|e| e.keep).collect();
     keeps.sort_by(|a, b| a.percent().total_cmp(&b.percent()));
     keeps.dedup();
-    let crossed = study.runs().any(|run| run.evaluations.iter().any(|e| e.split == split && e.keep != run.config.keep));
+    let crossed = study.runs().any(|run| run.evaluations.iter().filter(clean).any(|e| e.keep != run.config.keep));
     if !crossed {
         return None;
     }
@@ -335,8 +341,8 @@ fn matrix(study: &Study, split: Split) -> Option<Table> {
     table.head.extend(keeps.iter().map(|keep| format!("evaluated at {keep} %")));
     for group in &study.groups {
         let at = |keep: &Keep| {
-            let of = |e: &&super::assess::Evaluation| e.split == split && e.keep == *keep;
-            group.spread(|run| run.evaluations.iter().find(of).map(|e| e.accuracy))
+            let of = Condition { split, keep: *keep, corruption: None };
+            group.spread(|run| run.evaluation(&of).map(|e| e.accuracy))
         };
         let cell = |keep: &Keep| at(keep).map_or(String::new(), |_| words(at(keep), 100.0));
         table.rows.push(std::iter::once(group.label()).chain(keeps.iter().map(cell)).collect());
@@ -368,7 +374,7 @@ fn runs(study: &Study) -> Table {
             let (low, high) = wilson((row.val_accuracy * n as f64).round() as u64, n);
             format!("{} to {}", percent(low), percent(high))
         });
-        let test = run.evaluations.iter().find(|e| e.split == Split::Test && e.keep == run.config.keep);
+        let test = run.evaluation(&Condition { split: Split::Test, keep: run.config.keep, corruption: None });
         table.rows.push(vec![
             run.name.clone(),
             run.config.keep.to_string(),

@@ -1,9 +1,10 @@
 //! What the numbers say, in sentences that are made from them. Nothing is claimed that a test does not show.
 #![forbid(unsafe_code)]
 
-use super::assess::Split;
+use super::assess::{More, Split, missing as missing_of};
 use super::paper;
 use super::record::{Record, scorer_name};
+use super::robustness::Robustness;
 use super::stats::wilson;
 use super::study::{Comparison, Group, Study};
 use super::tables::{p_value, percent, seventy, words};
@@ -28,6 +29,9 @@ pub fn findings(study: &Study, without_times: bool) -> Result<Vec<String>> {
              a test split is free of that."
                 .into(),
         );
+    }
+    for robustness in [Split::Val, Split::Test].into_iter().filter_map(|split| Robustness::of(study, split)) {
+        said.extend(robustness.findings());
     }
     if !without_times {
         said.extend(speeds(study)?);
@@ -191,7 +195,7 @@ pub fn missing(study: &Study) -> Vec<String> {
         }
     }
     for split in [Split::Val, Split::Test] {
-        let lacks = |run: &&Record| super::assess::missing(run, &[]).iter().any(|(of, _)| *of == split);
+        let lacks = |run: &&Record| missing_of(run, More::default()).iter().any(|condition| condition.split == split);
         let open: Vec<&str> = study.runs().filter(lacks).map(|run| run.name.as_str()).collect();
         if !open.is_empty() {
             let (all, name) = (study.runs().count(), split.name());

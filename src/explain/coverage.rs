@@ -10,12 +10,12 @@ use crate::data::{Mode, Sample, TransformConfig, annotation, transform};
 use crate::error::{Error, Result};
 use crate::prune::{Grid, Keep, Pixels, PruneConfig, Scorer, select};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Scorers that know nothing of the image; every table has them.
 pub const CONTROLS: [Scorer; 2] = [Scorer::Random, Scorer::Center];
 /// Half the width of a 95 % interval in standard errors, by the normal distribution.
-const Z95: f64 = 1.959_963_984_540_054;
+pub const Z95: f64 = 1.959_963_984_540_054;
 /// Images between two words to the caller.
 const CHUNK: usize = 64;
 
@@ -31,7 +31,7 @@ pub struct Plan<'a> {
 }
 
 /// Mean coverage of some images.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mean {
     pub images: usize,
     pub coverage: f64,
@@ -42,7 +42,7 @@ pub struct Mean {
 }
 
 /// How far a scorer lies above a control on the same images.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     pub control: Scorer,
     /// Mean of the images' differences.
@@ -53,7 +53,7 @@ pub struct Difference {
 }
 
 /// One scorer at one keep ratio on the images of one class, or on all.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     pub scorer: Scorer,
     pub keep: f64,
@@ -113,8 +113,7 @@ pub fn measure(plan: &Plan, samples: &[Sample], watch: &mut dyn FnMut(usize) -> 
                 let minus = controls.filter_map(|&control| {
                     let c = plan.scorers.iter().position(|&other| other == control)?;
                     let pairs = of.iter().map(|image| image.coverage[place(s)] - image.coverage[place(c)]);
-                    let (mean, error) = mean_and_error(&pairs.collect::<Vec<_>>());
-                    Some(Difference { control, mean, low: mean - Z95 * error, high: mean + Z95 * error })
+                    Some(difference(control, pairs.collect()))
                 });
                 let (coverage, standard_error) = mean_and_error(&values);
                 let enrichment = coverage / chance;
@@ -157,6 +156,12 @@ fn image(plan: &Plan, sample: &Sample) -> Result<Option<Image>> {
     }
     let object_share = total / (plan.grid.height * plan.grid.width) as f64;
     Ok(Some(Image { label: sample.label, object_share, coverage }))
+}
+
+/// The mean of an image's differences to a control, with its interval.
+pub fn difference(control: Scorer, pairs: Vec<f64>) -> Difference {
+    let (mean, error) = mean_and_error(&pairs);
+    Difference { control, mean, low: mean - Z95 * error, high: mean + Z95 * error }
 }
 
 /// The mean and its standard error, 0 and 0 of nothing.

@@ -6,6 +6,7 @@
 pub mod agreement;
 pub mod boxes;
 pub mod canvas;
+pub mod compare;
 pub mod coverage;
 pub mod lime;
 pub mod overlay;
