@@ -1,17 +1,54 @@
 //! Buffers of f32 that return to a pool when dropped, so that large values of a step reuse the last step's memory.
 #![forbid(unsafe_code)]
 
+use memmap2::MmapMut;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
 /// Buffers smaller than this are left to the allocator.
 const POOLED_FROM: usize = 4096;
 
+/// Buffers of at least so many values (4 MiB) are mapped, so that they can lie on huge pages: fewer faults when they are
+/// first touched, fewer misses when rows far apart are read in turn.
+const MAPPED_FROM: usize = 1 << 20;
+
+/// The values of a buffer, 0 at first.
+#[derive(Debug)]
+enum Memory {
+    Heap(Vec<f32>),
+    Mapped(MmapMut),
+}
+
+impl Memory {
+    fn new(len: usize) -> Self {
+        let map = (len >= MAPPED_FROM).then(|| MmapMut::map_anon(len * size_of::<f32>()).ok()).flatten();
+        let Some(map) = map else { return Memory::Heap(vec![0.0; len]) };
+        // Advice: a system without huge pages serves small ones.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Memory::Mapped(map)
+    }
+
+    fn values(&self) -> &[f32] {
+        match self {
+            Memory::Heap(values) => values,
+            Memory::Mapped(map) => bytemuck::cast_slice(map),
+        }
+    }
+
+    fn values_mut(&mut self) -> &mut [f32] {
+        match self {
+            Memory::Heap(values) => values,
+            Memory::Mapped(map) => bytemuck::cast_slice_mut(map),
+        }
+    }
+}
+
 /// Free memory by its length. Steps over images that keep different numbers of patches ask for slightly different lengths
 /// every time, so memory comes in few lengths, a little longer is good enough, and what is a little too short makes room
 /// for what is asked for instead.
 #[derive(Default)]
-struct Pool(BTreeMap<usize, Vec<Vec<f32>>>);
+struct Pool(BTreeMap<usize, Vec<Memory>>);
 
 /// Shared by all threads.
 static POOL: Mutex<Pool> = Mutex::new(Pool(BTreeMap::new()));
@@ -28,7 +65,7 @@ impl Pool {
 
     /// Memory of at least `len` values and at most a quarter more, the shortest there is. Where there is none, memory that
     /// is up to a fifth shorter is given up.
-    fn take(&mut self, len: usize) -> Option<Vec<f32>> {
+    fn take(&mut self, len: usize) -> Option<Memory> {
         let fits = self.0.range_mut(len..=len + len / 4).find_map(|(_, free)| free.pop());
         if fits.is_none() {
             drop(self.0.range_mut(len - len / 5..len).rev().find_map(|(_, free)| free.pop()));
@@ -36,8 +73,8 @@ impl Pool {
         fits
     }
 
-    fn give(&mut self, values: Vec<f32>) {
-        self.0.entry(values.len()).or_default().push(values);
+    fn give(&mut self, memory: Memory) {
+        self.0.entry(memory.values().len()).or_default().push(memory);
     }
 }
 
@@ -45,7 +82,7 @@ impl Pool {
 #[derive(Debug)]
 pub struct Buffer {
     /// At least `len` values.
-    values: Vec<f32>,
+    memory: Memory,
     len: usize,
     /// Only memory that the pool is asked for again goes back to it: an adopted vector never is.
     pooled: bool,
@@ -70,12 +107,12 @@ impl Buffer {
 
     /// Takes ownership of `values`.
     pub fn from_vec(values: Vec<f32>) -> Self {
-        Buffer { len: values.len(), values, pooled: false }
+        Buffer { len: values.len(), memory: Memory::Heap(values), pooled: false }
     }
 
     fn fresh(len: usize) -> Self {
         let pooled = len >= POOLED_FROM;
-        Buffer { values: vec![0.0; if pooled { Pool::rounded(len) } else { len }], len, pooled }
+        Buffer { memory: Memory::new(if pooled { Pool::rounded(len) } else { len }), len, pooled }
     }
 
     /// The number of elements.
@@ -90,20 +127,20 @@ impl Buffer {
 
     /// The elements.
     pub fn as_slice(&self) -> &[f32] {
-        &self.values[..self.len]
+        &self.memory.values()[..self.len]
     }
 
     /// The elements for writing.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
-        &mut self.values[..self.len]
+        &mut self.memory.values_mut()[..self.len]
     }
 
     fn recycled(len: usize) -> Option<Self> {
         if len < POOLED_FROM {
             return None;
         }
-        let values = pool().take(len)?;
-        Some(Buffer { values, len, pooled: true })
+        let memory = pool().take(len)?;
+        Some(Buffer { memory, len, pooled: true })
     }
 
     /// Gives all pooled memory back to the allocator: between epochs, so that the sizes of a short batch do not stay.
@@ -115,7 +152,7 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if self.pooled {
-            pool().give(std::mem::take(&mut self.values));
+            pool().give(std::mem::replace(&mut self.memory, Memory::Heap(Vec::new())));
         }
     }
 }
@@ -139,16 +176,17 @@ mod tests {
         }
         assert_eq!(free(), 1);
         assert!(Buffer::zeros(len).as_slice().iter().all(|&x| x == 0.0));
+        assert!(matches!(Memory::new(len), Memory::Mapped(_)) && matches!(Memory::new(POOLED_FROM), Memory::Heap(_)));
     }
 
     #[test]
     fn lengths_that_change_a_little_do_not_add_up() {
         let mut pool = Pool::default();
         let mut held = |len: usize| {
-            let values = pool.take(len).unwrap_or_else(|| vec![0.0; Pool::rounded(len)]);
-            assert!(values.len() >= len && values.len() <= len + len / 4);
-            pool.give(values);
-            pool.0.values().flatten().map(Vec::len).sum::<usize>()
+            let memory = pool.take(len).unwrap_or_else(|| Memory::new(Pool::rounded(len)));
+            assert!((len..=len + len / 4).contains(&memory.values().len()));
+            pool.give(memory);
+            pool.0.values().flatten().map(|memory| memory.values().len()).sum::<usize>()
         };
         for i in 0..200 {
             // From 90,000 to 110,000 in leaps.

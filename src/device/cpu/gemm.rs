@@ -222,7 +222,7 @@ pub fn par_gemm(
     let output = &Output { c: out.as_mut_ptr(), stride: n, m, n };
     let second = &Output { c: beside.as_mut_ptr(), ..*output };
     let has_second = !beside.is_empty();
-    (0..tiles_down * tiles_across).into_par_iter().for_each(|index| {
+    (0..tiles_down * tiles_across).into_par_iter().with_max_len(1).for_each(|index| {
         let (i, j) = ((index / tiles_across) * tile_rows, (index % tiles_across) * tile_cols);
         let (rows, cols) = (i..(i + tile_rows).min(row_panels), j..(j + tile_cols).min(col_panels));
         // SAFETY: the tiles' rectangles lie inside the output and do not overlap.

@@ -13,6 +13,8 @@ const LINE: usize = 16;
 
 /// Words of a row that are made and transposed at a time where a word holds a pair.
 const PAIRS: usize = 64;
+/// Rows of the matrix that one task packs, about: as many lines of a column are read in one go where columns are contiguous.
+const TOGETHER: usize = 128;
 /// The widest panel.
 const WIDEST: usize = 32;
 
@@ -44,22 +46,30 @@ impl Packed {
         let mut buffer = Buffer::scratch(len + LINE);
         let start = buffer.as_slice().as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
         let panels = &mut buffer.as_mut_slice()[start..start + len];
+        let together = (TOGETHER / width).max(1);
         let fill = |(index, out): (usize, &mut [f32])| {
-            let first = index * width;
-            let m = m.row_range(first, width.min(m.rows - first));
-            match words {
-                Words::F32 => pack(m, width, out),
-                Words::Rounded => {
-                    pack(m, width, out);
-                    vector::round_bf16(out);
+            let first = index * together * width;
+            let m = m.row_range(first, (together * width).min(m.rows - first));
+            if words == Words::F32 && m.row_stride == 1 {
+                return pack_columns(m, width, depth, out);
+            }
+            for (panel, out) in out.chunks_exact_mut(width * depth).enumerate() {
+                let m = m.row_range(panel * width, width.min(m.rows - panel * width));
+                match words {
+                    Words::F32 => pack(m, width, out),
+                    Words::Rounded => {
+                        pack(m, width, out);
+                        vector::round_bf16(out);
+                    }
+                    Words::Pairs => pack_pairs(m, width, out),
                 }
-                Words::Pairs => pack_pairs(m, width, out),
             }
         };
+        let task = together * width * depth;
         match by {
             _ if len == 0 => {}
-            By::Caller => panels.chunks_exact_mut(width * depth).enumerate().for_each(fill),
-            By::All => panels.par_chunks_exact_mut(width * depth).enumerate().for_each(fill),
+            By::Caller => panels.chunks_mut(task).enumerate().for_each(fill),
+            By::All => panels.par_chunks_mut(task).enumerate().for_each(fill),
         }
         Packed { buffer, start, width, depth }
     }
@@ -78,17 +88,48 @@ impl Packed {
 
 /// `out[l * width + i] = m(i, l)`, and zero for rows that `m` lacks.
 fn pack(m: Mat, width: usize, out: &mut [f32]) {
+    if m.row_stride == 1 {
+        return pack_columns(m, width, m.cols, out);
+    }
     if m.rows < width {
         out.fill(0.0);
     }
-    if m.row_stride == 1 {
-        for (l, out) in out.chunks_exact_mut(width).enumerate() {
-            out[..m.rows].copy_from_slice(&m.data[l * m.col_stride..][..m.rows]);
-        }
-        return;
-    }
     assert_eq!(m.col_stride, 1, "rows or columns of a matrix are contiguous");
     transpose(m.data, m.row_stride, m.rows, width, out);
+}
+
+/// The panels of a matrix whose columns are contiguous, filled side by side, so that a column is read in one go.
+fn pack_columns(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
+    match width {
+        6 => columns::<6>(m, depth, out),
+        12 => columns::<12>(m, depth, out),
+        16 => columns::<16>(m, depth, out),
+        32 => columns::<32>(m, depth, out),
+        _ => short_columns(m, width, depth, 0, out),
+    }
+}
+
+/// See [`pack_columns`]: whole panels by copies whose length the compiler knows, which cost no call.
+fn columns<const WIDTH: usize>(m: Mat, depth: usize, out: &mut [f32]) {
+    let whole = m.rows / WIDTH;
+    for l in 0..depth {
+        let column = &m.data[l * m.col_stride..][..m.rows];
+        for (panel, values) in column.as_chunks::<WIDTH>().0.iter().enumerate() {
+            out[(panel * depth + l) * WIDTH..][..WIDTH].copy_from_slice(values);
+        }
+    }
+    short_columns(m, WIDTH, depth, whole, out);
+}
+
+/// See [`pack_columns`]: the panels from `first` on, a short one filled up with zeros.
+fn short_columns(m: Mat, width: usize, depth: usize, first: usize, out: &mut [f32]) {
+    for (panel, out) in out.chunks_exact_mut(width * depth).enumerate().skip(first) {
+        let rows = width.min(m.rows - panel * width);
+        for (l, out) in out.chunks_exact_mut(width).enumerate() {
+            out[..rows].copy_from_slice(&m.data[l * m.col_stride + panel * width..][..rows]);
+            out[rows..].fill(0.0);
+        }
+    }
 }
 
 /// `out[l * width + i]` holds m(i, 2 l) and m(i, 2 l + 1) in bf16; zero for what `m` lacks.

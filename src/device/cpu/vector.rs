@@ -18,7 +18,8 @@ pub struct Moments {
 /// Lanes of an ordered reduction: element i goes to lane i mod LANES, lanes are added pairwise at the end.
 const LANES: usize = 16;
 
-/// Declares functions whose body is compiled for AVX2 and for the baseline, chosen at run time.
+/// Declares functions whose body is compiled for AVX2 and for the baseline, chosen at run time. Bodies loop with `for`: a
+/// closure that an iterator runs may stay a function of its own, and is then compiled for the baseline alone.
 macro_rules! vectorised {
     ($($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {$(
         $(#[$doc])*
@@ -159,7 +160,9 @@ pub(super) use vectorised;
 vectorised! {
     /// Rounds every element to bf16.
     pub fn round_bf16(x: &mut [f32]) {
-        x.iter_mut().for_each(|x| *x = f32::from_bits(u32::from(bf16_bits(*x)) << 16));
+        for x in x {
+            *x = f32::from_bits(u32::from(bf16_bits(*x)) << 16);
+        }
     }
 
     /// Words of two bf16: `low` in the lower half, `high` in the upper.
@@ -218,12 +221,16 @@ vectorised! {
 
     /// x *= factor.
     pub fn scale(x: &mut [f32], factor: f32) {
-        x.iter_mut().for_each(|v| *v *= factor);
+        for v in x {
+            *v *= factor;
+        }
     }
 
     /// x += y.
     pub fn add(x: &mut [f32], y: &[f32]) {
-        x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+        for (x, y) in x.iter_mut().zip(y) {
+            *x += y;
+        }
     }
 
     /// y = gelu(x) = x Phi(x), the exact erf form.
@@ -235,7 +242,9 @@ vectorised! {
 
     /// x = gelu(x).
     pub fn gelu_in_place(x: &mut [f32]) {
-        x.iter_mut().for_each(|x| *x *= normal(*x).1);
+        for x in x {
+            *x *= normal(*x).1;
+        }
     }
 
     /// dx *= gelu'(x) = Phi(x) + x phi(x).

@@ -53,7 +53,7 @@ pub fn forward(x: Operands, z: &Layout, y: &mut [f32], lse: &mut [f32]) {
     let mut by_head = Buffer::scratch(y.len());
     let outs = heads(by_head.as_mut_slice(), z, |queries, _| queries * z.head_width);
     let tasks = outs.into_par_iter().zip(heads(lse, z, |queries, _| queries));
-    tasks.enumerate().for_each(|(task, (out, lse))| {
+    tasks.enumerate().with_max_len(1).for_each(|(task, (out, lse))| {
         let [q, k, v] = x.head(z, task / z.heads, task % z.heads);
         let (queries, keys) = z.rows_of(task / z.heads);
         let mut scores = Buffer::scratch(queries * keys);
@@ -68,7 +68,7 @@ pub fn forward(x: Operands, z: &Layout, y: &mut [f32], lse: &mut [f32]) {
         gemm(out, z.head_width, Mat::new(scores, queries, keys), v, 1.0, Write::Set, Read::F32);
     });
     let by_image = z.queries.split(by_head.as_slice(), d);
-    z.queries.split_mut(y, d).into_par_iter().zip(by_image).for_each(|(y, heads)| {
+    z.queries.split_mut(y, d).into_par_iter().zip(by_image).with_max_len(1).for_each(|(y, heads)| {
         merge(heads, y.len() / d, z.head_width, y, d);
     });
 }
@@ -87,7 +87,7 @@ pub fn backward(x: Operands, z: &Layout, y: &[f32], lse: &[f32], dy: &[f32]) -> 
     let d = z.width();
     let mut by_head = Buffer::scratch((z.queries.rows() + 2 * z.keys.rows()) * d);
     let outs = heads(by_head.as_mut_slice(), z, |queries, keys| (queries + 2 * keys) * z.head_width);
-    outs.into_par_iter().enumerate().for_each(|(task, out)| {
+    outs.into_par_iter().enumerate().with_max_len(1).for_each(|(task, out)| {
         let (image, head) = (task / z.heads, task % z.heads);
         let [q, k, v] = x.head(z, image, head);
         let ((queries, keys), first) = (z.rows_of(image), z.queries.range(image).start);
@@ -141,7 +141,7 @@ fn spread(
     let blocks = Spans::of(rows(z).map(|(queries, keys)| queries + 2 * keys));
     let sizes: Vec<(usize, usize)> = rows(z).collect();
     let work = images.into_par_iter().zip(blocks.split(by_head.as_slice(), z.width())).zip(sizes);
-    work.for_each(|((out, blocks), (queries, keys))| {
+    work.with_max_len(1).for_each(|((out, blocks), (queries, keys))| {
         let part = part(queries, keys);
         for (head, block) in blocks.chunks_exact((queries + 2 * keys) * z.head_width).enumerate() {
             let values = &block[part.start * z.head_width..part.end * z.head_width];

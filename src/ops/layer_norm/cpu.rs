@@ -13,7 +13,7 @@ pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32],
     let d = weight.len();
     let statistics = mean.par_chunks_mut(ROWS).zip(rstd.par_chunks_mut(ROWS));
     let rows = y.par_chunks_mut(ROWS * d).zip(x.par_chunks(ROWS * d));
-    rows.zip(statistics).for_each(|((y, x), (mean, rstd))| {
+    rows.zip(statistics).with_max_len(1).for_each(|((y, x), (mean, rstd))| {
         for (i, (y, x)) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).enumerate() {
             mean[i] = vector::sum(x) / d as f32;
             let variance = vector::sum_of_squared_deviations(x, mean[i]) / d as f32;
@@ -36,7 +36,7 @@ pub fn backward(
     let d = weight.len();
     let operands = x.par_chunks(ROWS * d).zip(dy.par_chunks(ROWS * d));
     let statistics = mean.par_chunks(ROWS).zip(rstd.par_chunks(ROWS));
-    let tasks = dx.par_chunks_mut(ROWS * d).zip(operands).zip(statistics);
+    let tasks = dx.par_chunks_mut(ROWS * d).zip(operands).zip(statistics).with_max_len(1);
     let partial: Vec<(Vec<f32>, Vec<f32>)> = tasks
         .map(|((dx, (x, dy)), (mean, rstd))| {
             let (mut dweight, mut dbias, mut g, mut row_dx) = (vec![0.0; d], vec![0.0; d], vec![0.0; d], vec![0.0; d]);
