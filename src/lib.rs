@@ -4,7 +4,8 @@
 //! unmodified ViT sees only those. This file is the map.
 //!
 //! # Rooms, in reading order
-//! - [`rng`], [`error`]: counter-based random numbers, and the one error type with its exit codes.
+//! - [`rng`], [`error`], [`stats`]: counter-based random numbers, the one error type with its exit codes, statistics of
+//!   experiments.
 //! - [`chart`]: pictures of numbers as SVG, and letters for captions.
 //! - [`device`]: where memory comes from and how it is computed on: buffers, products, vector mathematics.
 //! - [`tensor`]: shaped windows into shared buffers, how rows are shared out among images, the tests' comparator.
@@ -50,6 +51,7 @@ pub mod ops;
 pub mod optim;
 pub mod prune;
 pub mod rng;
+pub mod stats;
 pub mod tape;
 pub mod tensor;
 pub mod train;

@@ -138,10 +138,13 @@ fn page(folder: &Path) {
     std::fs::write(folder.join("lime.json"), lime).unwrap();
     let (_, err) = run(folder, "report whole --output full --with whole/voc-k100-s1/env.json", 3);
     assert!(err.contains("env.json") && err.contains("coverage --json"), "{err}");
+    std::fs::write(folder.join("torn.json"), "{\"dataset\": ").unwrap();
+    let (_, err) = run(folder, "report whole --output full --with torn.json", 3);
+    assert!(err.contains("torn.json") && err.contains("no whole JSON"), "{err}");
     let (out, _) = run(folder, "report whole --output full --with coverage.json,lime.json,coverage.json", 0);
     assert!(out.contains("report.html") && out.contains("K = 30 %, l2 against K = 100 %"), "{out}");
     assert!(out.contains("of the annotated objects' area at K = 70 %"), "{out}");
-    assert!(out.contains("under corruption") || out.contains("corrupted (jpeg 1; contrast 5)"), "{out}");
+    assert!(out.contains("corrupted (jpeg 1; contrast 5), where K = 100 % reaches"), "{out}");
     for (name, rows) in [("coverage.csv", 6), ("coverage-2.csv", 6), ("lime.csv", 3)] {
         let table = std::fs::read_to_string(folder.join("full").join(name)).unwrap();
         assert_eq!(table.lines().count(), 1 + rows, "{name}: {table}");

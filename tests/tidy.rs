@@ -31,7 +31,7 @@ const ROOMS: [&[&str]; 17] = [
     &["tensor"],
     &["device"],
     &["chart"],
-    &["rng", "error"],
+    &["rng", "error", "stats"],
 ];
 
 /// Folders whose paths documents may name only while they exist.

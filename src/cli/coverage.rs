@@ -26,8 +26,8 @@ The coverage of an image is the share of the union of its boxes, on the model's
 square, that lies in kept patches. Boxes of the five classes count, difficult
 ones too. The controls random and center are always measured. Keeping patches
 by luck covers k/N; enrichment is coverage over k/N. A difference is the mean
-over images of a scorer's coverage minus the control's, with its 95 % interval
-by the normal distribution. No weights are needed.")]
+over images of a scorer's coverage minus the control's, with Student's 95 %
+interval over images. No weights are needed.")]
 pub struct CoverageArgs {
     /// Data set in VOC's layout: voc or sample
     dataset: DatasetName,

@@ -226,9 +226,10 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
         let place = places.as_ref().map(|places| places[i].as_path());
         let watch = Watch { stop: &stop, image: i, of: paths.len() };
         match explain(args, &card, &vit, (path, i as u64), place, asked_class, &watch) {
-            Ok(explained) => {
+            Ok(mut explained) => {
                 if !args.json {
                     print::line(&sentences(&explained, &card, args))?;
+                    explained.segment_of_pixel = None;
                 }
                 images.push(explained);
             }
@@ -248,8 +249,8 @@ fn tell(args: &ExplainArgs, card: &ModelCard, asked: usize, images: Vec<Explaine
     let compared: Vec<&[Compared]> = images.iter().map(|image| &image.compared[..]).collect();
     let lime_overlap = args.compare.as_ref().map(|_| compare::summary(&compared));
     match args.json {
-        false => lime_overlap.map_or(Ok(()), |rows| print::line(&overlaps(&rows, images.len()))),
-        true if images.is_empty() => Ok(()),
+        _ if images.is_empty() => Ok(()),
+        false => lime_overlap.map_or(Ok(()), |rows| print::line(&overlaps(&rows, images.len(), asked))),
         true => print::json(&Outcome {
             model: &card.model.name,
             keep: card.prune.keep,
@@ -268,10 +269,13 @@ fn tell(args: &ExplainArgs, card: &ModelCard, asked: usize, images: Vec<Explaine
 }
 
 /// The table of --compare, at most 80 columns wide.
-fn overlaps(rows: &[compare::Row], images: usize) -> String {
+fn overlaps(rows: &[compare::Row], images: usize, asked: usize) -> String {
     let told = rows.first().map_or(0, |row| row.images);
-    let mut lines =
-        vec![format!("positive LIME weight in patches that would be kept, {told} of {images} images have some")];
+    let short = if images < asked { format!(" of {asked} asked for") } else { String::new() };
+    let mut lines = vec![
+        "positive LIME weight in patches that would be kept:".to_owned(),
+        format!("{told} of {images} images{short} have some"),
+    ];
     lines.push(format!("{:<8} {:>4} {:>15} {:>7}  minus random (95 %)", "scorer", "K %", "share", "enrich"));
     for row in rows {
         let share = format!("{:.4} +- {:.4}", row.positive_weight, row.standard_error);

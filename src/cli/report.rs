@@ -43,7 +43,8 @@ pub struct ReportArgs {
     /// evaluation
     #[arg(long, value_name = "K,...", value_delimiter = ',', value_parser = super::options::percent, requires = "evaluate")]
     eval_keep: Vec<Keep>,
-    /// Evaluate on corrupted images too, as noise:3 or all:1..5 (see eval)
+    /// Evaluate at each run's own K on corrupted images too, as noise:3 or
+    /// all:1..5 (see eval)
     #[arg(long, value_name = "LIST", requires = "evaluate")]
     corrupt: Option<Corruptions>,
     /// Show these beside the runs: what `coverage --json` and `explain --compare

@@ -54,7 +54,8 @@ pub struct SweepArgs {
     /// Evaluate each run at these keep ratios too
     #[arg(long, value_name = "K,...", value_delimiter = ',', value_parser = percent, help_heading = "Grid")]
     pub eval_keep: Vec<Keep>,
-    /// Evaluate each run on corrupted images too, as noise:3 or all:1..5
+    /// Evaluate each run at its own K on corrupted images too, as noise:3 or
+    /// all:1..5 (see eval)
     #[arg(long, value_name = "LIST", help_heading = "Grid")]
     pub corrupt: Option<Corruptions>,
     /// Folder of the sweep, a folder in it for each run

@@ -4,12 +4,14 @@
 use super::charts::{Told, told};
 use super::record::scorer_name;
 use super::report::Section;
+use super::study::LEVEL;
 use super::table::Table;
 use crate::chart::lines::{Chart, Curve, Point};
 use crate::error::{Error, Result};
-use crate::explain::coverage::{CONTROLS, Difference, Z95};
+use crate::explain::coverage::{CONTROLS, Difference};
 use crate::explain::{compare, coverage};
 use crate::prune::Scorer;
+use crate::stats::{half_width, holm, t_quantile, two_sided};
 use serde::Deserialize;
 use std::path::Path;
 
@@ -62,13 +64,13 @@ struct Words<'a> {
 /// Reads a document and makes a section of it.
 pub fn section(path: &Path) -> Result<Section> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, &e))?;
-    let document: Document = serde_json::from_str(&text).map_err(|_| {
-        Error::data(
-            path,
-            "is no document of `coverage --json` nor of `explain --compare ... --json`",
-            "give what these commands print",
-        )
-    })?;
+    let refused = |reason: String| {
+        Error::data(path, reason, "give what `coverage --json` or `explain --compare ... --json` prints")
+    };
+    let value: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| refused(format!("is no whole JSON document ({e})")))?;
+    let document: Document = serde_json::from_value(value)
+        .map_err(|_| refused("is neither a document of `coverage` nor one of `explain --compare`".into()))?;
     Ok(match &document {
         Document::Coverage { dataset, split, images, object_share, rows } => {
             let lines: Vec<Line> = rows.iter().filter(|row| row.class.is_none()).map(of_coverage).collect();
@@ -144,7 +146,7 @@ fn build(words: &Words, lines: &[Line]) -> Section {
         missing,
         comparisons: Vec::new(),
         charts: if lines.is_empty() { Vec::new() } else { vec![chart(words, lines)] },
-        bars: "Bars are 95 % intervals of the mean over images, by the normal distribution.",
+        bars: "Bars are Student's 95 % intervals of the mean over images; a point without a bar is one image.",
     }
 }
 
@@ -180,8 +182,8 @@ fn table(words: &Words, lines: &[Line]) -> Table {
         table.rows.push(row);
     }
     table.note = words.note.clone()
-        + " Intervals are of the mean over images, by the normal distribution, not corrected for \
-                                       their number.";
+        + " Intervals are Student's, over images, not corrected for their \
+                                       number; sentences are made of what Holm's correction leaves.";
     table
 }
 
@@ -192,24 +194,32 @@ fn findings(of: &str, lines: &[Line]) -> Vec<String> {
         true => 70.0,
         false => keeps.fold(0.0, f64::max),
     };
-    let told = lines.iter().filter(|line| line.keep == at && !CONTROLS.contains(&line.scorer));
-    told.map(|line| {
-        let against = |control: Scorer| {
-            let d = minus(line, control)?;
-            let word = match (d.low > 0.0, d.high < 0.0) {
-                (true, _) => "more than",
-                (_, true) => "less than",
-                _ => "not shown to differ from",
-            };
-            let (mean, low, high) = (100.0 * d.mean, 100.0 * d.low, 100.0 * d.high);
-            Some(format!("{word} {} ({mean:+.1} points, {low:+.1} to {high:+.1})", scorer_name(control)))
-        };
-        let against: Vec<String> = CONTROLS.into_iter().filter_map(against).collect();
-        let (scorer, share) = (scorer_name(line.scorer), 100.0 * line.share);
+    let told: Vec<&Line> = lines.iter().filter(|line| line.keep == at && !CONTROLS.contains(&line.scorer)).collect();
+    let claims: Vec<(&Line, &Difference)> =
+        told.iter().flat_map(|&line| line.minus.iter().map(move |d| (line, d))).collect();
+    let p = |(line, d): &(&Line, &Difference)| {
+        let error = (d.high - d.mean) / t_quantile(0.975, (line.images.max(2) - 1) as f64);
+        two_sided(line.images, d.mean, error)
+    };
+    let corrected = holm(&claims.iter().map(p).collect::<Vec<_>>());
+    let say = |line: &&Line| {
+        let own = claims.iter().zip(&corrected).filter(|((other, _), _)| std::ptr::eq(*other, *line));
+        let against: Vec<String> = own
+            .map(|((_, d), &p)| {
+                let word = match (p < LEVEL, d.mean > 0.0) {
+                    (false, _) => "not shown to differ from",
+                    (true, true) => "more than",
+                    (true, false) => "less than",
+                };
+                let [mean, low, high] = [d.mean, d.low, d.high].map(|share| 100.0 * share);
+                format!("{word} {} ({mean:+.1} points, {low:+.1} to {high:+.1})", scorer_name(d.control))
+            })
+            .collect();
+        let (scorer, share, n) = (scorer_name(line.scorer), 100.0 * line.share, line.images);
         let colon = if against.is_empty() { "" } else { ": " };
-        format!("{scorer} keeps {share:.1} % {of} at K = {at} %{colon}{}.", against.join(", "))
-    })
-    .collect()
+        format!("{scorer} keeps {share:.1} % {of} at K = {at} % on {n} images{colon}{}.", against.join(", "))
+    };
+    told.iter().map(say).collect()
 }
 
 fn chart(words: &Words, lines: &[Line]) -> Told {
@@ -219,8 +229,9 @@ fn chart(words: &Words, lines: &[Line]) -> Told {
     let curve = |scorer: Scorer| {
         let control = if CONTROLS.contains(&scorer) { " (control)" } else { "" };
         let point = |line: &Line| {
-            let ends = (line.share - Z95 * line.standard_error, line.share + Z95 * line.standard_error);
-            Point { x: line.keep, y: 100.0 * line.share, interval: Some((100.0 * ends.0, 100.0 * ends.1)) }
+            let half = half_width(line.images, line.standard_error);
+            let ends = (100.0 * (line.share - half), 100.0 * (line.share + half));
+            Point { x: line.keep, y: 100.0 * line.share, interval: (line.images > 1).then_some(ends) }
         };
         let mut points: Vec<Point> = lines.iter().filter(|line| line.scorer == scorer).map(point).collect();
         points.sort_by(|a, b| a.x.total_cmp(&b.x));

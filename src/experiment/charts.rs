@@ -5,12 +5,12 @@ use super::assess::Split;
 use super::paper;
 use super::record::{Record, scorer_name};
 use super::robustness::Robustness;
-use super::stats::Spread;
 use super::study::{Group, Study};
 use crate::chart::lines::{Chart, Curve, Joined, Point};
 use crate::error::Result;
 use crate::flops::macs;
 use crate::prune::Scorer;
+use crate::stats::Spread;
 use crate::train::DatasetName;
 
 /// A chart and its words for those who do not see it.
@@ -76,7 +76,7 @@ fn by_scorer(study: &Study, of: impl Fn(&Group) -> Option<Point>) -> Vec<Curve> 
 }
 
 /// Mean, with the sample deviation as the interval.
-fn place(x: f64, spread: Spread, scale: f64) -> Point {
+pub fn place(x: f64, spread: Spread, scale: f64) -> Point {
     let interval = spread.deviation.map(|d| (scale * (spread.mean - d), scale * (spread.mean + d)));
     Point { x, y: scale * spread.mean, interval }
 }

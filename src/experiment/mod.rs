@@ -15,7 +15,6 @@ pub mod paper;
 pub mod record;
 pub mod report;
 pub mod robustness;
-pub mod stats;
 pub mod study;
 pub mod table;
 pub mod tables;

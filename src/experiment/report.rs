@@ -66,7 +66,7 @@ impl Report {
                     .flat_map(|split| study.comparisons(*split))
                     .collect(),
                 charts: charts::all(study, without_times)?,
-                bars: "Bars are one sample deviation over seeds on either side; a point without a bar is one run.",
+                bars: "Bars, where there are some, are one sample deviation over seeds on either side.",
             });
         }
         let runs: usize = studies.iter().map(|study| study.runs().count()).sum();

@@ -2,15 +2,16 @@
 #![forbid(unsafe_code)]
 
 use super::assess::{Condition, Evaluation, Split};
+use super::charts::place;
 use super::record::Record;
-use super::stats::{Spread, holm, two_sided};
 use super::study::{Group, LEVEL, Study};
 use super::table::Table;
-use super::tables::{p_value, words};
-use crate::chart::lines::{Chart, Curve, Point};
+use super::tables::{p_value, percent, words};
+use super::words::equals;
+use crate::chart::lines::{Chart, Curve};
 use crate::data::corrupt::Kind;
-use crate::explain::coverage::mean_and_error;
 use crate::prune::Keep;
+use crate::stats::{Spread, holm, mean_and_error, sign_flips, two_sided};
 
 /// A corruption whatever its seed, which is the run's.
 type Dose = (Kind, u8);
@@ -19,7 +20,7 @@ type Dose = (Kind, u8);
 pub struct Robustness<'a> {
     study: &'a Study,
     split: Split,
-    /// Measured on every run that counts.
+    /// Measured on some run. Runs that lack one do not count.
     doses: Vec<Dose>,
 }
 
@@ -27,22 +28,53 @@ pub struct Robustness<'a> {
 pub struct Toll {
     pub label: String,
     pub images: usize,
+    /// Accuracy of K = 100 under corruption, mean over seeds.
+    pub whole: f64,
+    /// What naming the commonest class would reach.
+    pub commonest: f64,
     /// Accuracy less that of K = 100, over seeds.
     pub clean: Spread,
     /// The same under corruption, mean over corruptions.
     pub corrupted: Spread,
     /// The second less the first: what corruption adds, over seeds.
     pub added: Spread,
-    /// Of `added`, images being the units: normal approximation.
+    /// Of `added`, images being the units: the sign-flip test, or Student's where that would take too long.
     pub p: f64,
     /// `p` after Holm's correction over the groups.
     pub p_holm: f64,
 }
 
+/// Steps that an exact test may take.
+const MOST_STEPS: usize = 1 << 29;
+
+/// p of differences of images, which are whole numbers of no matter what unit.
+fn p_of_images(differences: &[i64]) -> f64 {
+    let gcd = |a: u64, b: u64| {
+        let (mut a, mut b) = (a, b);
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let unit = differences.iter().fold(0, |unit, d| gcd(unit, d.unsigned_abs())).max(1) as i64;
+    let units: Vec<i64> = differences.iter().map(|d| d / unit).collect();
+    let reach: usize = units.iter().map(|d| d.unsigned_abs() as usize).sum();
+    if reach.saturating_mul(units.len()) <= MOST_STEPS {
+        return sign_flips(&units);
+    }
+    let (mean, error) = mean_and_error(&units.iter().map(|&d| d as f64).collect::<Vec<_>>());
+    two_sided(units.len(), mean, error)
+}
+
 impl Toll {
+    /// Whether there is anything left that pruning could cost: K = 100 itself beats naming the commonest class.
+    pub fn tells(&self) -> bool {
+        self.whole > self.commonest
+    }
+
     /// Whether corruption changes what pruning costs: the images must show it, and the seeds where there are several.
     pub fn shown(&self) -> bool {
-        self.p_holm < LEVEL && self.added.interval.is_none_or(|(low, high)| low > 0.0 || high < 0.0)
+        self.tells() && self.p_holm < LEVEL && self.added.interval.is_none_or(|(low, high)| low > 0.0 || high < 0.0)
     }
 }
 
@@ -63,10 +95,27 @@ impl<'a> Robustness<'a> {
         let of = |run: &Record| -> Vec<Dose> {
             run.evaluations.iter().filter(|e| e.split == split && e.keep == run.config.keep).filter_map(dose).collect()
         };
-        let mut measured = study.runs().map(of).filter(|doses| !doses.is_empty());
-        let first = measured.next()?;
-        let doses = measured.fold(first, |all, some| all.into_iter().filter(|dose| some.contains(dose)).collect());
+        let mut doses: Vec<Dose> = study.runs().flat_map(of).collect();
+        doses.sort_by_key(|&(kind, severity)| (kind as usize, severity));
+        doses.dedup();
         (!doses.is_empty()).then_some(Robustness { study, split, doses })
+    }
+
+    /// The runs that lack what others have, in words; None where there are none.
+    pub fn missing(&self) -> Option<String> {
+        let lacks = |run: &&Record| self.doses.iter().any(|&dose| verdict(run, self.split, Some(dose)).is_none());
+        let names: Vec<&str> = self.study.runs().filter(lacks).map(|run| run.name.as_str()).collect();
+        let all: Vec<String> =
+            self.doses.iter().map(|(kind, severity)| format!("{}:{severity}", kind.name())).collect();
+        let (split, of) = (self.split.name(), self.study.runs().count());
+        (!names.is_empty()).then(|| {
+            format!(
+                "corrupted {split} images of {} of {of} runs, which do not count there (--evaluate --corrupt {} makes them): {}",
+                names.len(),
+                all.join(","),
+                names.join(", ")
+            )
+        })
     }
 
     fn kinds(&self) -> Vec<Kind> {
@@ -119,8 +168,8 @@ impl<'a> Robustness<'a> {
             table.rows.push(std::iter::once(group.label()).chain(cells).collect());
         }
         table.note = format!(
-            "ImageNet-C's definitions: {}. Images are corrupted after the resize and before patches are scored. Mean ± sample \
-             deviation over seeds of the mean over severities.",
+            "ImageNet-C's definitions: {}. Images are corrupted after the resize and before patches are scored. At each \
+             run's own K. Mean ± sample deviation over seeds; the last column is the mean over all that was measured.",
             self.told()
         );
         table
@@ -137,32 +186,41 @@ impl<'a> Robustness<'a> {
     }
 
     fn toll(&self, whole: &Group, pruned: &Group) -> Option<Toll> {
-        let (mut clean, mut corrupted, mut added) = (Vec::new(), Vec::new(), Vec::new());
-        let mut by_image: Vec<f64> = Vec::new();
+        let (mut clean, mut corrupted, mut added, mut base) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        // Of each image, in units of 1 over the number of doses, summed over seeds.
+        let mut by_image: Vec<i64> = Vec::new();
+        let mut labels: &[usize] = &[];
+        let doses = self.doses.len() as i64;
         for run in &whole.runs {
             let Some(other) = pruned.runs.iter().find(|other| other.config.seed == run.config.seed) else { continue };
-            let shift = |dose: Option<Dose>| -> Option<Vec<f64>> {
+            let shift = |dose: Option<Dose>| -> Option<Vec<i64>> {
                 let (x, y) = (verdict(run, self.split, dose)?, verdict(other, self.split, dose)?);
                 let same = (&x.sha256, &x.names) == (&y.sha256, &y.names);
-                same.then(|| x.hits().zip(y.hits()).map(|(x, y)| f64::from(y) - f64::from(x)).collect())
+                same.then(|| x.hits().zip(y.hits()).map(|(x, y)| i64::from(y) - i64::from(x)).collect())
             };
-            let each: Option<Vec<Vec<f64>>> = self.doses.iter().map(|&dose| shift(Some(dose))).collect();
-            let (Some(plain), Some(each)) = (shift(None), each) else { continue };
-            let under: Vec<f64> = (0..plain.len())
-                .map(|image| each.iter().map(|shifts| shifts[image]).sum::<f64>() / each.len() as f64)
-                .collect();
-            let mean = |values: &[f64]| mean_and_error(values).0;
-            clean.push(mean(&plain));
-            corrupted.push(mean(&under));
-            added.push(mean(&under) - mean(&plain));
-            by_image.resize(plain.len(), 0.0);
-            by_image.iter_mut().zip(under.iter().zip(&plain)).for_each(|(sum, (u, p))| *sum += u - p);
+            let each: Option<Vec<Vec<i64>>> = self.doses.iter().map(|&dose| shift(Some(dose))).collect();
+            let (Some(plain), Some(each), Some(reference)) = (shift(None), each, verdict(run, self.split, None)) else {
+                continue;
+            };
+            let under: Vec<i64> = (0..plain.len()).map(|image| each.iter().map(|shifts| shifts[image]).sum()).collect();
+            let mean =
+                |values: &[i64], unit: i64| values.iter().sum::<i64>() as f64 / (unit * values.len() as i64) as f64;
+            clean.push(mean(&plain, 1));
+            corrupted.push(mean(&under, doses));
+            added.push(mean(&under, doses) - mean(&plain, 1));
+            base.extend(self.accuracy(run, None));
+            labels = &reference.labels;
+            by_image.resize(plain.len(), 0);
+            by_image.iter_mut().zip(under.iter().zip(&plain)).for_each(|(sum, (u, p))| *sum += u - doses * p);
         }
-        let (mean, error) = mean_and_error(&by_image);
-        let p = two_sided(mean, error);
+        let mut counts = vec![0usize; labels.iter().max().map_or(0, |most| most + 1)];
+        labels.iter().for_each(|&label| counts[label] += 1);
+        let p = p_of_images(&by_image);
         Some(Toll {
             label: pruned.label(),
             images: by_image.len(),
+            whole: mean_and_error(&base).0,
+            commonest: counts.iter().max().map_or(0.0, |&most| most as f64 / labels.len() as f64),
             clean: Spread::of(&clean)?,
             corrupted: Spread::of(&corrupted)?,
             added: Spread::of(&added)?,
@@ -178,7 +236,8 @@ impl<'a> Robustness<'a> {
             ["compared with K = 100 %", "images", "seeds", "clean, points", "corrupted, points", "added, points"];
         let title = format!("What pruning costs on corrupted images, {split}");
         let mut table = Table::new(&format!("corruption-cost-{split}"), title, &head);
-        table.head.extend(["95 % interval", "p", "p, Holm", "shown"].map(String::from));
+        let rest = ["corrupted, points", "added, points", "95 % interval", "p", "p, Holm", "shown"];
+        table.head.extend(rest.map(String::from));
         let points = |value: f64| format!("{:+.2}", 100.0 * value);
         for toll in self.tolls() {
             let interval = toll.added.interval;
@@ -186,6 +245,7 @@ impl<'a> Robustness<'a> {
                 toll.label.clone(),
                 toll.images.to_string(),
                 toll.clean.n.to_string(),
+                percent(toll.whole),
                 points(toll.clean.mean),
                 points(toll.corrupted.mean),
                 points(toll.added.mean),
@@ -197,8 +257,9 @@ impl<'a> Robustness<'a> {
         }
         table.note = format!(
             "Accuracy less that of K = 100 % of the same seed on the same images; added: under corruption less clean. Mean over \
-             {}. The interval of what is added is Student's over seeds; p has images as units, by the normal distribution. Shown \
-             as in the table of differences.",
+             {}. The interval of what is added is Student's over seeds; p has images as units, whose signs are flipped. Shown when \
+             p after Holm's correction over this table is below 0.05, the interval of several seeds leaves 0 out, and K = 100 % \
+             itself still beats naming the commonest class.",
             self.told()
         );
         table
@@ -213,19 +274,31 @@ impl<'a> Robustness<'a> {
                 Some((low, high)) => format!("{n} seeds, 95 % interval {} to {}", points(low), points(high)),
                 None => "one seed".into(),
             };
-            let verdict = match (toll.shown(), toll.added.mean < 0.0) {
-                (false, _) => format!("no change shown ({added}; {seeds})"),
-                (true, true) => format!("corruption makes it cost more ({added}; {seeds})"),
-                (true, false) => format!("corruption makes it cost less ({added}; {seeds})"),
+            let verdict = match (toll.tells(), toll.shown(), toll.added.mean < 0.0) {
+                (false, ..) => {
+                    format!("K = 100 % itself is no better than the commonest class ({seeds}), so nothing follows")
+                }
+                (_, false, _) => format!("no change shown ({added}; {seeds}, p {} after Holm)", equals(toll.p_holm)),
+                (_, true, less) => {
+                    let word = if less { "wider" } else { "narrower" };
+                    let p = equals(toll.p_holm);
+                    format!("corruption makes the gap {word} ({added}; {seeds}, p {p} after Holm)")
+                }
+            };
+            let limit = match toll.shown() && n == 1 {
+                true => " That is of these two models; more seeds must tell of the settings.",
+                false => "",
             };
             format!(
-                "{} against K = 100 % on {} {} images: {} points clean, {} corrupted ({}): {verdict}.",
+                "{} against K = 100 % on {} {} images: {} points clean, {} corrupted ({}), where K = 100 % reaches {} %: \
+                 {verdict}.{limit}",
                 toll.label,
                 toll.images,
                 self.split.name(),
                 points(toll.clean.mean),
                 points(toll.corrupted.mean),
-                self.told()
+                self.told(),
+                percent(toll.whole)
             )
         };
         self.tolls().into_iter().map(say).collect()
@@ -236,11 +309,8 @@ impl<'a> Robustness<'a> {
         let scorer = self.study.main_scorer();
         let curve = |name: &str, of: &dyn Fn(&Record) -> Option<f64>| {
             let groups = self.study.groups.iter().filter(|g| g.scorer.is_none_or(|s| s == scorer));
-            let place = |group: &Group| {
-                let spread = group.spread(of)?;
-                Some(Point { x: group.keep.percent(), y: 100.0 * spread.mean, interval: None })
-            };
-            Curve { points: groups.filter_map(place).collect(), ..Curve::new(name, []) }
+            let points = groups.filter_map(|group| Some(place(group.keep.percent(), group.spread(of)?, 100.0)));
+            Curve { points: points.collect(), ..Curve::new(name, []) }
         };
         let kinds = self.kinds();
         let clean = curve("clean", &|run| self.clean(run));
@@ -307,26 +377,51 @@ mod tests {
     const ONE: [bool; 4] = [true, false, false, false];
 
     #[test]
+    fn p_is_exact_where_few_images_change() {
+        let few = |changed: usize| (0..134).map(|i| if i < changed { -6 } else { 0 }).collect::<Vec<i64>>();
+        approx::assert_relative_eq!(p_of_images(&few(4)), 0.125, max_relative = 1e-12);
+        approx::assert_relative_eq!(p_of_images(&few(1)), 1.0, max_relative = 1e-12);
+        let many: Vec<i64> = (0..40_000).map(|i| i % 41 - 20).collect();
+        assert!((0.0..=1.0).contains(&p_of_images(&many)));
+    }
+
+    #[test]
+    fn conditions_that_some_runs_lack_are_told() {
+        let study = Study::sort(vec![
+            run("100", 1, ALL, &[(Kind::Noise, 3, ALL)]),
+            run("70", 1, HALF, &[(Kind::Contrast, 5, ONE)]),
+        ])
+        .remove(0);
+        let robustness = Robustness::of(&study, Split::Val).unwrap();
+        assert!(robustness.tolls().is_empty() && robustness.accuracies().rows.is_empty());
+        assert!(robustness.missing().unwrap().contains("2 of 2 runs"));
+    }
+
+    #[test]
     fn what_corruption_adds_is_the_difference_of_differences() {
         let (jpeg, noise) = (Kind::Jpeg, Kind::Noise);
         let study = Study::sort(vec![
             run("100", 1, ALL, &[(noise, 3, ALL), (jpeg, 3, HALF)]),
             run("100", 2, ALL, &[(noise, 3, ALL), (jpeg, 3, ALL)]),
             run("70", 1, HALF, &[(noise, 3, ONE), (jpeg, 3, ONE)]),
-            run("70", 2, ALL, &[(noise, 3, HALF), (jpeg, 3, ALL), (jpeg, 5, ONE)]),
+            run("70", 2, ALL, &[(noise, 3, HALF), (jpeg, 3, ALL)]),
             run("50", 1, HALF, &[]),
         ])
         .remove(0);
         assert!(Robustness::of(&study, Split::Test).is_none());
         let robustness = Robustness::of(&study, Split::Val).unwrap();
         let tolls = robustness.tolls();
-        // K = 50 was not measured under corruption, and severity 5 on one run only.
+        // K = 50 was not measured under corruption.
         assert_eq!(tolls.len(), 1);
+        let missing = robustness.missing().unwrap();
+        assert!(missing.contains("1 of 5 runs") && missing.contains("noise:3,jpeg:3") && missing.ends_with("k50-s1"));
         let toll = &tolls[0];
         // Seed 1 loses 2 of 4 images clean, and under corruption 3 and 1; seed 2 none, and 2 and none.
         assert_eq!((toll.images, toll.clean.n), (4, 2));
         assert_eq!((toll.clean.mean, toll.corrupted.mean, toll.added.mean), (-0.25, -0.375, -0.125));
         assert!(!toll.shown() && toll.p > 0.05);
+        // Every label is 0, so nothing beats the commonest class.
+        assert_eq!((toll.whole, toll.commonest, toll.tells()), (0.875, 1.0, false));
         let table = robustness.accuracies();
         assert_eq!(table.head[1..], ["clean", "noise", "jpeg", "mean of the corrupted"]);
         assert_eq!(table.rows.len(), 2);
@@ -334,7 +429,7 @@ mod tests {
         assert!(table.note.contains("noise, jpeg at severity 3"));
         let findings = robustness.findings();
         assert!(
-            findings[0].contains("-25.00 points clean, -37.50 corrupted") && findings[0].contains("no change shown")
+            findings[0].contains("-25.00 points clean, -37.50 corrupted") && findings[0].contains("nothing follows")
         );
         let curves: Vec<(String, usize)> =
             robustness.chart().curves.into_iter().map(|curve| (curve.name, curve.points.len())).collect();

@@ -3,11 +3,11 @@
 
 use super::assess::{Condition, Evaluation, Split};
 use super::record::{Record, scorer_name};
-use super::stats::{Spread, holm, mcnemar, sign_flips};
 use crate::error::Result;
 use crate::flops::Cost;
 use crate::model::VitConfig;
 use crate::prune::{Keep, Scorer};
+use crate::stats::{Spread, holm, mcnemar, sign_flips};
 use serde::Serialize;
 use toml::Table;
 

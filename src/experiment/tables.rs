@@ -5,13 +5,13 @@ use super::assess::{Condition, Evaluation, Split};
 use super::paper;
 use super::record::scorer_name;
 use super::robustness::Robustness;
-use super::stats::{Spread, wilson};
 use super::study::{Comparison, Group, Study};
 use super::table::Table;
 use crate::error::Result;
 use crate::flops::{Cost, macs};
 use crate::model::{VitConfig, VitOptions};
 use crate::prune::{Keep, Scorer};
+use crate::stats::{Spread, wilson};
 use crate::train::DatasetName;
 
 /// The paper's keep ratio.
@@ -58,8 +58,8 @@ pub fn all(study: &Study, suffix: &str) -> Result<Vec<Table>> {
     }
     tables.extend([Split::Val, Split::Test].into_iter().filter_map(|split| matrix(study, split)));
     for robustness in [Split::Val, Split::Test].into_iter().filter_map(|split| Robustness::of(study, split)) {
-        tables.push(robustness.accuracies());
-        tables.extend(Some(robustness.losses()).filter(|table| !table.rows.is_empty()));
+        tables
+            .extend([robustness.accuracies(), robustness.losses()].into_iter().filter(|table| !table.rows.is_empty()));
     }
     tables.push(runs(study));
     tables.iter_mut().for_each(|table| table.id += suffix);

@@ -5,11 +5,11 @@ use super::assess::{More, Split, missing as missing_of};
 use super::paper;
 use super::record::{Record, scorer_name};
 use super::robustness::Robustness;
-use super::stats::wilson;
 use super::study::{Comparison, Group, Study};
 use super::tables::{p_value, percent, seventy, words};
 use crate::error::Result;
 use crate::prune::{Keep, Scorer};
+use crate::stats::wilson;
 use crate::train::{DatasetName, TrainConfig};
 use toml::Table;
 
@@ -62,7 +62,7 @@ fn compared(c: &Comparison) -> String {
 }
 
 /// A p-value after the letter.
-fn equals(p: f64) -> String {
+pub fn equals(p: f64) -> String {
     let text = p_value(p);
     if text.starts_with('<') { text.replace('<', "< ") } else { format!("= {text}") }
 }
@@ -204,6 +204,8 @@ pub fn missing(study: &Study) -> Vec<String> {
             lacking.push(format!("verdicts on {name} of {n} of {all} runs (--evaluate makes them){names}"));
         }
     }
+    let robustness = [Split::Val, Split::Test].into_iter().filter_map(|split| Robustness::of(study, split));
+    lacking.extend(robustness.filter_map(|robustness| robustness.missing()));
     if study.runs().all(|run| run.manifest.test.is_empty()) {
         lacking.push("a test split: none of the runs has one".into());
     }

@@ -1,12 +1,13 @@
 //! LIME's weights against the patches that any scorer would keep, image by image and over many images.
 #![forbid(unsafe_code)]
 
-use super::coverage::{CONTROLS, Difference, difference, mean_and_error};
+use super::coverage::{CONTROLS, Difference, difference};
 use super::perturb::Asked;
 use super::segments::Segments;
 use super::verdict::{Overlap, overlap_with_kept};
 use crate::error::Result;
 use crate::prune::{Keep, PruneConfig, Scorer};
+use crate::stats::mean_and_error;
 use serde::{Deserialize, Serialize};
 
 /// The overlap with what one scorer keeps at one keep ratio.

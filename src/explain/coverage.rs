@@ -9,13 +9,12 @@ use super::boxes::{self, Rect};
 use crate::data::{Mode, Sample, TransformConfig, annotation, transform};
 use crate::error::{Error, Result};
 use crate::prune::{Grid, Keep, Pixels, PruneConfig, Scorer, select};
+use crate::stats::{half_width, mean_and_error};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// Scorers that know nothing of the image; every table has them.
 pub const CONTROLS: [Scorer; 2] = [Scorer::Random, Scorer::Center];
-/// Half the width of a 95 % interval in standard errors, by the normal distribution.
-pub const Z95: f64 = 1.959_963_984_540_054;
 /// Images between two words to the caller.
 const CHUNK: usize = 64;
 
@@ -47,7 +46,7 @@ pub struct Difference {
     pub control: Scorer,
     /// Mean of the images' differences.
     pub mean: f64,
-    /// Ends of its 95 % interval by the normal distribution.
+    /// Ends of its 95 % interval, Student's over images.
     pub low: f64,
     pub high: f64,
 }
@@ -161,18 +160,8 @@ fn image(plan: &Plan, sample: &Sample) -> Result<Option<Image>> {
 /// The mean of an image's differences to a control, with its interval.
 pub fn difference(control: Scorer, pairs: Vec<f64>) -> Difference {
     let (mean, error) = mean_and_error(&pairs);
-    Difference { control, mean, low: mean - Z95 * error, high: mean + Z95 * error }
-}
-
-/// The mean and its standard error, 0 and 0 of nothing.
-pub fn mean_and_error(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    if values.is_empty() {
-        return (0.0, 0.0);
-    }
-    let mean = values.iter().sum::<f64>() / n;
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (mean, if values.len() < 2 { 0.0 } else { (squares / (n - 1.0) / n).sqrt() })
+    let half = half_width(pairs.len(), error);
+    Difference { control, mean, low: mean - half, high: mean + half }
 }
 
 #[cfg(test)]
@@ -239,13 +228,5 @@ mod tests {
         std::fs::remove_file(folder.path().join("Annotations/1.xml")).unwrap();
         let error = measure(&plan, &samples, &mut |_| Ok(())).unwrap_err();
         assert!(error.exit_code() == 3 && error.to_string().contains("no annotation"), "{error}");
-    }
-
-    #[test]
-    fn errors_of_means_are_the_textbooks() {
-        let (mean, error) = mean_and_error(&[1.0, 2.0, 3.0, 4.0]);
-        approx::assert_relative_eq!(mean, 2.5);
-        approx::assert_relative_eq!(error, (5.0f64 / 3.0 / 4.0).sqrt());
-        assert_eq!(mean_and_error(&[7.0]), (7.0, 0.0));
     }
 }

@@ -184,4 +184,23 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn elements_lie_in_panels_side_by_side() {
+        let shapes = [1, 5, 126, 127, 128, 129, 300].into_iter().flat_map(|rows| [(rows, 1), (rows, 37)]);
+        for ((rows, cols), width) in shapes.flat_map(|shape| [4, 6, 8, 12, 16, 32].map(|width| (shape, width))) {
+            let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.3).sin() + 2.0).collect();
+            for m in [Mat::new(&values, rows, cols), Mat::new(&values, cols, rows).t()] {
+                for (words, by) in [(Words::F32, By::All), (Words::F32, By::Caller), (Words::Rounded, By::All)] {
+                    let packed = Packed::new(m, width, words, by);
+                    for (i, l) in (0..rows.div_ceil(width) * width).flat_map(|i| (0..cols).map(move |l| (i, l))) {
+                        let got = packed.panel(i / width, 0..cols)[l * width + i % width];
+                        let want = if i < rows { m.data[i * m.row_stride + l * m.col_stride] } else { 0.0 };
+                        let want = if words == Words::F32 { want } else { half::bf16::from_f32(want).to_f32() };
+                        assert_eq!(got, want, "({i}, {l}) of {rows} x {cols} in panels of {width}");
+                    }
+                }
+            }
+        }
+    }
 }

@@ -18,8 +18,8 @@ pub struct Moments {
 /// Lanes of an ordered reduction: element i goes to lane i mod LANES, lanes are added pairwise at the end.
 const LANES: usize = 16;
 
-/// Declares functions whose body is compiled for AVX2 and for the baseline, chosen at run time. Bodies loop with `for`: a
-/// closure that an iterator runs may stay a function of its own, and is then compiled for the baseline alone.
+/// Declares functions whose body is compiled for AVX2 and for the baseline, chosen at run time. Bodies loop with `for`, not
+/// with `for_each`, which may stay a function of its own and is then compiled for the baseline alone.
 macro_rules! vectorised {
     ($($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {$(
         $(#[$doc])*

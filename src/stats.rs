@@ -1,4 +1,4 @@
-//! The statistics of reports: spread over seeds, intervals of a share, and exact tests on the same images.
+//! Statistics of few runs and many images: spread over seeds, intervals, and tests on the same images.
 #![forbid(unsafe_code)]
 
 use serde::Serialize;
@@ -86,9 +86,28 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     corrected
 }
 
-/// The two-sided p of a mean with its standard error, by the normal distribution; 1 of a mean of 0.
-pub fn two_sided(mean: f64, error: f64) -> f64 {
-    if mean == 0.0 { 1.0 } else { libm::erfc((mean / error).abs() * std::f64::consts::FRAC_1_SQRT_2) }
+/// The mean and its standard error, 0 and 0 of nothing; the error of one value is 0.
+pub fn mean_and_error(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    if values.is_empty() {
+        return (0.0, 0.0);
+    }
+    let mean = values.iter().sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, if values.len() < 2 { 0.0 } else { (squares / (n - 1.0) / n).sqrt() })
+}
+
+/// Half the width of Student's 95 % interval of a mean of n values; 0 of one value, which has none.
+pub fn half_width(n: usize, error: f64) -> f64 {
+    if n < 2 { 0.0 } else { t_quantile(0.975, n as f64 - 1.0) * error }
+}
+
+/// Student's two-sided p of a mean of n values with its standard error; 1 where there is no error to judge by.
+pub fn two_sided(n: usize, mean: f64, error: f64) -> f64 {
+    match n < 2 || error == 0.0 {
+        true => 1.0,
+        false => (2.0 * (1.0 - t_cdf((mean / error).abs(), n as f64 - 1.0))).min(1.0),
+    }
 }
 
 /// The quantile p of Student's t with so many degrees of freedom.
@@ -157,7 +176,7 @@ mod tests {
 
     /// scipy's and statsmodels' figures: fixtures/make_report.py.
     fn fixture(part: &str) -> Vec<Value> {
-        let all: Value = serde_json::from_str(include_str!("../../fixtures/report.json")).unwrap();
+        let all: Value = serde_json::from_str(include_str!("../fixtures/report.json")).unwrap();
         all[part].as_array().unwrap().clone()
     }
 
@@ -210,9 +229,20 @@ mod tests {
             }
         }
         for row in fixture("two_sided") {
-            near(two_sided(row["mean"].as_f64().unwrap(), row["error"].as_f64().unwrap()), &row, "p");
+            let (mean, error) = (row["mean"].as_f64().unwrap(), row["error"].as_f64().unwrap());
+            near(two_sided(row["n"].as_u64().unwrap() as usize, mean, error), &row, "p");
         }
-        assert_eq!(two_sided(0.0, 0.0), 1.0);
+        assert_eq!([two_sided(1, 0.5, 0.0), two_sided(3, 0.5, 0.0)], [1.0; 2]);
+    }
+
+    #[test]
+    fn errors_of_means_are_the_textbooks() {
+        let (mean, error) = mean_and_error(&[1.0, 2.0, 3.0, 4.0]);
+        approx::assert_relative_eq!(mean, 2.5);
+        approx::assert_relative_eq!(error, (5.0f64 / 3.0 / 4.0).sqrt());
+        assert_eq!((mean_and_error(&[7.0]), half_width(1, 0.0)), ((7.0, 0.0), 0.0));
+        let spread = Spread::of(&[1.0, 2.0, 3.0, 4.0]).unwrap();
+        approx::assert_relative_eq!(spread.interval.unwrap().1, 2.5 + half_width(4, error));
     }
 
     proptest! {
