@@ -26,19 +26,7 @@ fn card(store: Store) -> Arc<Gpu> {
 }
 
 fn small(options: VitOptions) -> Vit {
-    let config = VitConfig {
-        name: "small".into(),
-        image_size: 64,
-        patch: 16,
-        channels: 3,
-        width: 128,
-        heads: 2,
-        mlp: 512,
-        depth: 2,
-        classes: CLASSES,
-        layer_scale: false,
-    };
-    Vit::init(config, options, 7)
+    Vit::init(support::tiny_config(), options, 7)
 }
 
 fn prune(percent: &str) -> PruneConfig {

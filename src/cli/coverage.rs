@@ -8,7 +8,6 @@ use crate::checkpoint::replace;
 use crate::data::{Dataset, LabelPolicy, Sample, SplitPolicy};
 use crate::error::{Error, Result};
 use crate::explain::coverage::{CONTROLS, Coverage, Plan, Row, measure};
-use crate::prune::Scorer;
 use crate::train::{DatasetName, Stop};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -191,8 +190,7 @@ fn table(outcome: &Outcome, per_class: bool) -> String {
     for note in outcome.notes {
         let _ = writeln!(text, "note: {note}");
     }
-    let head =
-        format!("\n{:<8} {:>4} {:>15} {:>7}  {}\n", "scorer", "K %", "coverage", "enrich", "minus random (95 %)");
+    let head = format!("\n{}\n", pictures::share_head("coverage"));
     let classes = if per_class { outcome.classes } else { &[] };
     for class in std::iter::once(None).chain(classes.iter().map(Some)) {
         if let Some(class) = class {
@@ -209,9 +207,5 @@ fn table(outcome: &Outcome, per_class: bool) -> String {
 
 fn line(row: &Row) -> String {
     let m = &row.mean;
-    let random = row.minus.iter().find(|minus| minus.control == Scorer::Random);
-    let minus = random.map(|d| format!("{:+.4} [{:+.4}, {:+.4}]", d.mean, d.low, d.high)).unwrap_or_default();
-    let coverage = format!("{:.4} +- {:.4}", m.coverage, m.standard_error);
-    let scorer = pictures::name(row.scorer);
-    format!("{scorer:<8} {:>4} {coverage:>15} {:>7.3}  {minus}", row.keep, m.enrichment).trim_end().to_owned()
+    pictures::share_line(row.scorer, row.keep, (m.coverage, m.standard_error, m.enrichment), &row.minus)
 }

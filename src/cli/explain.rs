@@ -276,15 +276,11 @@ fn overlaps(rows: &[compare::Row], images: usize, asked: usize) -> String {
         "positive LIME weight in patches that would be kept:".to_owned(),
         format!("{told} of {images} images{short} have some"),
     ];
-    lines.push(format!("{:<8} {:>4} {:>15} {:>7}  minus random (95 %)", "scorer", "K %", "share", "enrich"));
-    for row in rows {
-        let share = format!("{:.4} +- {:.4}", row.positive_weight, row.standard_error);
-        let random = row.minus.iter().find(|minus| minus.control == Scorer::Random);
-        let minus = random.map(|d| format!("{:+.4} [{:+.4}, {:+.4}]", d.mean, d.low, d.high)).unwrap_or_default();
-        let line =
-            format!("{:<8} {:>4} {share:>15} {:>7.3}  {minus}", pictures::name(row.scorer), row.keep, row.enrichment);
-        lines.push(line.trim_end().to_owned());
-    }
+    lines.push(pictures::share_head("share"));
+    lines.extend(rows.iter().map(|row| {
+        let share = (row.positive_weight, row.standard_error, row.enrichment);
+        pictures::share_line(row.scorer, row.keep, share, &row.minus)
+    }));
     lines.join("\n")
 }
 

@@ -8,7 +8,7 @@ use crate::data::{Mode, TransformConfig, annotation, decode, transform};
 use crate::error::{Error, Result};
 use crate::explain::boxes::{self, Boxed};
 use crate::explain::canvas::Canvas;
-use crate::explain::coverage::CONTROLS;
+use crate::explain::coverage::{CONTROLS, Difference};
 use crate::model::{VitConfig, VitOptions};
 use crate::prune::{Keep, PruneConfig, Round, SaliencyDomain, Scorer};
 use crate::train::{DatasetName, TrainConfig};
@@ -89,6 +89,24 @@ pub fn with_controls(mut scorers: Vec<Scorer>) -> Vec<Scorer> {
     let controls = CONTROLS.into_iter().filter(|control| !scorers.contains(control)).collect::<Vec<_>>();
     scorers.extend(controls);
     scorers
+}
+
+/// The head of [`share_line`]s.
+pub fn share_head(share: &str) -> String {
+    format!("{:<8} {:>4} {share:>15} {:>7}  minus random (95 %)", "scorer", "K %", "enrich")
+}
+
+/// A line of a table of shares: (mean, its standard error, enrichment), and how far it lies above the random control.
+pub fn share_line(
+    scorer: Scorer,
+    keep: f64,
+    (mean, error, enrichment): (f64, f64, f64),
+    minus: &[Difference],
+) -> String {
+    let random = minus.iter().find(|minus| minus.control == Scorer::Random);
+    let minus = random.map(|d| format!("{:+.4} [{:+.4}, {:+.4}]", d.mean, d.low, d.high)).unwrap_or_default();
+    let (scorer, share) = (name(scorer), format!("{mean:.4} +- {error:.4}"));
+    format!("{scorer:<8} {keep:>4} {share:>15} {enrichment:>7.3}  {minus}").trim_end().to_owned()
 }
 
 /// A scorer's name.

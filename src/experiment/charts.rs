@@ -1,7 +1,6 @@
 //! The charts of a study.
 #![forbid(unsafe_code)]
 
-use super::assess::Split;
 use super::paper;
 use super::record::{Record, scorer_name};
 use super::robustness::Robustness;
@@ -28,8 +27,7 @@ pub fn all(study: &Study, without_times: bool) -> Result<Vec<Told>> {
             against_keep(study, "Training speed", "images a second", Record::images_per_second),
         ]);
     }
-    let robustness = [Split::Val, Split::Test].into_iter().filter_map(|split| Robustness::of(study, split));
-    charts.extend(robustness.map(|robustness| robustness.chart()));
+    charts.extend(Robustness::all(study).map(|robustness| robustness.chart()));
     charts.extend([
         losses(study, "Training loss", |row| row.train_loss),
         losses(study, "Validation loss", |row| row.val_loss),

@@ -57,7 +57,7 @@ pub fn all(study: &Study, suffix: &str) -> Result<Vec<Table>> {
         tables.extend([differences(&comparisons), seeds(&comparisons)]);
     }
     tables.extend([Split::Val, Split::Test].into_iter().filter_map(|split| matrix(study, split)));
-    for robustness in [Split::Val, Split::Test].into_iter().filter_map(|split| Robustness::of(study, split)) {
+    for robustness in Robustness::all(study) {
         tables
             .extend([robustness.accuracies(), robustness.losses()].into_iter().filter(|table| !table.rows.is_empty()));
     }

@@ -30,7 +30,7 @@ pub fn findings(study: &Study, without_times: bool) -> Result<Vec<String>> {
                 .into(),
         );
     }
-    for robustness in [Split::Val, Split::Test].into_iter().filter_map(|split| Robustness::of(study, split)) {
+    for robustness in Robustness::all(study) {
         said.extend(robustness.findings());
     }
     if !without_times {
@@ -204,8 +204,7 @@ pub fn missing(study: &Study) -> Vec<String> {
             lacking.push(format!("verdicts on {name} of {n} of {all} runs (--evaluate makes them){names}"));
         }
     }
-    let robustness = [Split::Val, Split::Test].into_iter().filter_map(|split| Robustness::of(study, split));
-    lacking.extend(robustness.filter_map(|robustness| robustness.missing()));
+    lacking.extend(Robustness::all(study).filter_map(|robustness| robustness.missing()));
     if study.runs().all(|run| run.manifest.test.is_empty()) {
         lacking.push("a test split: none of the runs has one".into());
     }

@@ -111,9 +111,9 @@ pub fn augment_picture(name: &str) -> Picture {
     Picture { width: WIDTH, height: HEIGHT, pixels }
 }
 
-/// The tiny ViT of fixtures/tiny_vit.json with its generated weights.
-pub fn tiny_vit(options: VitOptions) -> Vit {
-    let config = VitConfig {
+/// The tiny ViT's sizes.
+pub fn tiny_config() -> VitConfig {
+    VitConfig {
         name: "tiny".into(),
         image_size: 64,
         patch: 16,
@@ -124,8 +124,12 @@ pub fn tiny_vit(options: VitOptions) -> Vit {
         depth: 2,
         classes: 5,
         layer_scale: false,
-    };
-    let mut vit = Vit::init(config, options, 0);
+    }
+}
+
+/// The tiny ViT of fixtures/tiny_vit.json with its generated weights.
+pub fn tiny_vit(options: VitOptions) -> Vit {
+    let mut vit = Vit::init(tiny_config(), options, 0);
     let mut names: Vec<String> = vit.params.ids().map(|id| vit.params.name(id).to_string()).collect();
     names.sort();
     for (number, name) in names.iter().enumerate() {
