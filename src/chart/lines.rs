@@ -63,9 +63,9 @@ pub const COLOURS: [RGBColor; 6] = [
 
 const WIDTH: u32 = 520;
 const HEIGHT: u32 = 350;
-/// Height of a row of the legend, and its names a row.
+/// Height of a row of the legend, and the letters of a name that leaves room for another beside it.
 const ROW: u32 = 24;
-const NAMES: usize = 2;
+const HALF: usize = 20;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Axes<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
@@ -95,6 +95,11 @@ impl Chart {
             escaped(told)
         ))
     }
+
+    /// Names in a row of the legend.
+    fn names(&self) -> usize {
+        if self.curves.iter().any(|curve| curve.name.chars().count() > HALF) { 1 } else { 2 }
+    }
 }
 
 /// The charts side by side as the text of an SVG file, on white.
@@ -107,7 +112,7 @@ fn fault(error: impl Display) -> Error {
 }
 
 fn svg(charts: &[Chart], ground: Option<RGBColor>) -> Result<String> {
-    let rows = charts.iter().map(|chart| chart.curves.len().div_ceil(NAMES)).max().unwrap_or(0) as u32;
+    let rows = charts.iter().map(|chart| chart.curves.len().div_ceil(chart.names())).max().unwrap_or(0) as u32;
     let mut text = String::new();
     {
         let size = (WIDTH * charts.len() as u32, HEIGHT + ROW * rows + 8);
@@ -146,6 +151,7 @@ fn draw(chart: &Chart, area: &Area) -> Result<()> {
     let mut axes = ChartBuilder::on(area)
         .caption(&chart.title, ("sans-serif", 23))
         .margin(10)
+        .margin_right(32)
         .x_label_area_size(54)
         .y_label_area_size(74)
         .build_cartesian_2d(x, y)
@@ -204,9 +210,10 @@ where
 
 /// The names of the curves, below the axes.
 fn legend(chart: &Chart, area: &Area) -> Result<()> {
+    let names = chart.names();
     for (i, curve) in chart.curves.iter().enumerate() {
         let across = WIDTH - 80;
-        let (x, y) = ((60 + across / NAMES as u32 * (i % NAMES) as u32) as i32, (8 + ROW * (i / NAMES) as u32) as i32);
+        let (x, y) = ((60 + across / names as u32 * (i % names) as u32) as i32, (8 + ROW * (i / names) as u32) as i32);
         let colour = COLOURS[i % COLOURS.len()];
         if curve.joined != Joined::Not {
             let line = PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(2));
@@ -262,6 +269,14 @@ mod tests {
         let text = file(&[one, none, Chart { from_zero: true, ..chart() }]).unwrap();
         assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
         roxmltree::Document::parse(&text).unwrap();
+    }
+
+    #[test]
+    fn a_long_name_has_its_row_of_the_legend_to_itself() {
+        let mut chart = chart();
+        assert_eq!(chart.names(), 2);
+        chart.curves[1].name = "alpha S² + beta S + gamma".into();
+        assert_eq!(chart.names(), 1);
     }
 
     #[test]

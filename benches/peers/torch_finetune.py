@@ -1,0 +1,159 @@
+"""PyTorch fine-tunes a timm ViT behind the paper's pruning, with the recipe of `dynavit train DATASET K --split lists`.
+
+    torch_finetune.py voc|cifar100|tiny-imagenet K --data DIR --weights FILE [--model NAME] [--epochs N] [--lr F]
+        [--warmup-epochs F] [--schedule step|cosine] [--seed N] [--scorer l2|random] [--output FILE]
+
+The data sets are read as dynavit reads them: VOC's train.txt and val.txt with the images that show exactly one of the
+five classes; the training and test records of cifar-100-binary; train and val of tiny-imagenet-200. A line an epoch, all
+of them as CSV with --output, and the best epoch at the end. Needs what requirements.txt names, and Pillow.
+"""
+import argparse
+import csv
+import math
+import random
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy
+import timm
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from torchvision import transforms
+
+from torch_vit import forward
+
+VOC = ["bicycle", "car", "cat", "dog", "person"]
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CIFAR = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+
+
+def voc(root):
+    """Training and validation images, as lists of (file, class), and the number of classes."""
+    root = next(path for path in (root / "VOC2007", root / "VOCdevkit/VOC2007", root) if (path / "JPEGImages").is_dir())
+
+    def part(name):
+        for image in (root / f"ImageSets/Main/{name}.txt").read_text().split():
+            objects = ET.parse(root / f"Annotations/{image}.xml").iter("object")
+            shown = {VOC.index(o.findtext("name")) for o in objects if o.findtext("name") in VOC}
+            if len(shown) == 1:
+                yield root / f"JPEGImages/{image}.jpg", shown.pop()
+
+    return list(part("train")), list(part("val")), len(VOC)
+
+
+def cifar100(root):
+    """As `voc`, the images already decoded."""
+    def part(name):
+        records = numpy.fromfile(root / f"{name}.bin", numpy.uint8).reshape(-1, 2 + 3 * 32 * 32)
+        pixels = records[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        return [(Image.fromarray(image.copy()), int(fine)) for image, fine in zip(pixels, records[:, 1])]
+
+    return part("train"), part("test"), 100
+
+
+def tiny_imagenet(root):
+    """As `voc`; the classes are those that have a folder."""
+    classes = sorted(path.name for path in (root / "train").iterdir())
+    train = [(image, i) for i, name in enumerate(classes) for image in sorted((root / "train" / name / "images").iterdir())]
+    rows = [line.split("\t") for line in (root / "val/val_annotations.txt").read_text().splitlines()]
+    return train, [(root / "val/images" / row[0], classes.index(row[1])) for row in rows], len(classes)
+
+
+def tensors(examples, transform):
+    def image(source):
+        return source if isinstance(source, Image.Image) else Image.open(source).convert("RGB")
+
+    return torch.stack([transform(image(source)) for source, _ in examples]), torch.tensor([label for _, label in examples])
+
+
+def rate(args, update, updates_per_epoch):
+    """The learning rate of an update, counted from 0: dynavit's step and cosine schedules with a linear warm-up."""
+    warmup = round(args.warmup_epochs * updates_per_epoch)
+    if args.schedule == "cosine":
+        factor = (1 + math.cos(math.pi * update / (args.epochs * updates_per_epoch))) / 2
+    else:
+        factor = 0.1 ** (update // updates_per_epoch // 3)
+    return args.lr * factor * (min((update + 1) / warmup, 1) if warmup else 1)
+
+
+class Pruned(torch.nn.Module):
+    """A ViT that sees the chosen patches."""
+
+    def __init__(self, vit, keep, scorer):
+        super().__init__()
+        self.vit, self.keep, self.scorer = vit, keep, scorer
+
+    def forward(self, images):
+        return forward(self.vit, images, self.keep, self.scorer)
+
+
+def main():
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("dataset", choices=["voc", "cifar100", "tiny-imagenet"])
+    flags.add_argument("keep", type=int)
+    flags.add_argument("--data", type=Path, required=True)
+    flags.add_argument("--weights", required=True)
+    flags.add_argument("--model", default="vit_small_patch16_224")
+    flags.add_argument("--epochs", type=int, default=9)
+    flags.add_argument("--batch-size", type=int, default=32)
+    flags.add_argument("--lr", type=float, default=1e-5)
+    flags.add_argument("--warmup-epochs", type=float, default=0)
+    flags.add_argument("--schedule", choices=["step", "cosine"], default="step")
+    flags.add_argument("--seed", type=int, default=42)
+    flags.add_argument("--scorer", choices=["l2", "random"], default="l2")
+    flags.add_argument("--threads", type=int, default=torch.get_num_threads())
+    flags.add_argument("--output", type=Path)
+    args = flags.parse_args()
+    torch.set_num_threads(args.threads)
+
+    train, val, classes = {"voc": voc, "cifar100": cifar100, "tiny-imagenet": tiny_imagenet}[args.dataset](args.data)
+    norm = transforms.Normalize(*(CIFAR if args.dataset == "cifar100" else IMAGENET))
+    crop = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor(), norm]
+    crop, whole = transforms.Compose(crop), transforms.Compose([transforms.Resize((224, 224)), transforms.ToTensor(), norm])
+    print(f"{len(train)} training and {len(val)} validation images, {classes} classes", flush=True)
+
+    random.seed(args.seed)
+    torch.manual_seed(args.seed)
+    vit = timm.create_model(args.model, num_classes=classes)
+    weights = {name: value.float() for name, value in load_file(args.weights).items()}
+    missing = vit.load_state_dict(weights, strict=False).missing_keys
+    print("drawn:", ", ".join(missing) or "nothing", flush=True)
+    model = Pruned(vit, args.keep, args.scorer)
+    optim = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.05)
+
+    rows, update = [], 0
+    for epoch in range(1, args.epochs + 1):
+        began, total = time.time(), 0.0
+        random.shuffle(train)
+        model.train()
+        batches = [train[i : i + args.batch_size] for i in range(0, len(train), args.batch_size)]
+        for batch in batches:
+            images, labels = tensors(batch, crop)
+            for group in optim.param_groups:
+                group["lr"] = rate(args, update, len(batches))
+            loss = F.cross_entropy(model(images), labels)
+            optim.zero_grad()
+            loss.backward()
+            optim.step()
+            total += loss.item() * len(batch)
+            update += 1
+        seconds = time.time() - began
+        model.eval()
+        right = 0
+        with torch.inference_mode():
+            for i in range(0, len(val), args.batch_size):
+                images, labels = tensors(val[i : i + args.batch_size], whole)
+                right += (model(images).argmax(1) == labels).sum().item()
+        rows.append([epoch, f"{total / len(train):.4f}", f"{100 * right / len(val):.2f}", f"{seconds:.1f}"])
+        print("epoch {}: loss {}, validation {} %, {} s".format(*rows[-1]), flush=True)
+        if args.output:
+            with args.output.open("w", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows([["epoch", "train_loss", "val_percent", "seconds"], *rows])
+    print(f"best {max(float(row[2]) for row in rows)} %, torch {torch.__version__}, timm {timm.__version__}")
+
+
+if __name__ == "__main__":
+    main()
