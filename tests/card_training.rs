@@ -7,6 +7,7 @@ mod support;
 
 use dynavit::data::{Batch, Norm, noise};
 use dynavit::device::cuda::{Gpu, Store, Target};
+use dynavit::eval::Look;
 use dynavit::model::{EmbedMode, Vit, VitConfig, VitOptions};
 use dynavit::optim::{AdamW, AdamWConfig, LossScale};
 use dynavit::prune::{Pixels, PruneConfig, Round, SaliencyDomain, Scorer, select};
@@ -54,7 +55,10 @@ struct Pupil {
 
 impl Pupil {
     fn new(options: VitOptions, gpu: Option<&Arc<Gpu>>) -> Self {
-        let mut vit = small(options);
+        Self::of(small(options), gpu)
+    }
+
+    fn of(mut vit: Vit, gpu: Option<&Arc<Gpu>>) -> Self {
         let len = vit.params.flat().len();
         let config = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 };
         let mut optim = AdamW::new(len, config, vec![10..77, 5000..5001]);
@@ -180,6 +184,21 @@ fn an_overflow_skips_one_update_and_halves_the_scale() {
     assert_eq!(fresh.params(), last, "a skipped update leaves no trace");
 }
 
+#[test]
+fn an_overflow_on_the_way_there_skips_the_update_too() {
+    let gpu = card(Store::F16);
+    let mut vit = small(VitOptions::default());
+    // Logits beyond 65,504, the largest number of f16.
+    let bias = vit.params.find("head.bias").unwrap();
+    vit.params.values_mut(bias)[0] = 1e6;
+    let mut pupil = Pupil::of(vit, Some(&gpu));
+    let scale = LossScale::default().scale;
+    let before = pupil.params();
+    assert!(!pupil.step("70", batch(2, 1)).is_finite());
+    assert_eq!((pupil.optim.step, pupil.loss_scale), (0, Some(LossScale { scale: scale / 2.0, good: 0 })));
+    assert_eq!(pupil.params(), before);
+}
+
 /// A process has one card, so the older virtual one gets a process of its own.
 #[test]
 fn gradients_on_the_older_virtual_card_too() {
@@ -207,6 +226,36 @@ fn two_runs_give_the_same_bits_also_when_a_block_runs_again_on_the_way_back() {
     };
     let first = run(false);
     assert!(run(false) == first && run(true) == first);
+}
+
+#[test]
+fn looks_begun_ahead_see_what_looks_in_turn_see() {
+    let gpu = card(Store::F32);
+    let vit = {
+        let mut vit = small(VitOptions::default());
+        vit.params.move_to(&gpu).unwrap();
+        vit
+    };
+    let sizes = [3, 1, 3, 2];
+    for scorer in [Scorer::L2, Scorer::Entropy, Scorer::Random] {
+        let prune = PruneConfig { scorer, ..prune("50") };
+        let begin = |i: usize| Look::begin(&vit, &prune, batch(sizes[i], i as u64), 1).unwrap();
+        let (mut next, mut seen) = (Some(begin(0)), Vec::new());
+        for i in 1..=sizes.len() {
+            let look = next.take().unwrap().finish(&vit, &prune, 1).unwrap();
+            let logits = vit.classify(look.images, &look.kept).unwrap();
+            next = (i < sizes.len()).then(|| begin(i));
+            seen.push((look.batch.labels, look.kept.indices, logits.to_host().unwrap().data().to_vec()));
+        }
+        for (i, (labels, kept, logits)) in seen.into_iter().enumerate() {
+            let alone = batch(sizes[i], i as u64);
+            let pixels = Pixels { normalized: &alone.images, rgb: &alone.rgb, ids: &alone.ids, epoch: 1 };
+            assert_eq!(kept, select(&prune, &vit.config.grid(), &pixels).unwrap().indices, "{scorer:?}");
+            let look = Look::at(&vit, &prune, alone, 1).unwrap();
+            assert_eq!((look.batch.labels, look.kept.indices.clone()), (labels, kept));
+            assert_eq!(vit.logits(look.images, &look.kept).unwrap().data(), logits);
+        }
+    }
 }
 
 /// Bytes that a step gives to its kernels and launches, by batch and depth; in f16, with all patches.

@@ -9,7 +9,7 @@ use super::print;
 use crate::data::{Batch, TransformConfig, load_image, noise};
 use crate::device::cuda::Store;
 use crate::error::{Error, Result};
-use crate::eval::look;
+use crate::eval::{Look, Seen};
 use crate::flops::Looked;
 use crate::model::{Vit, VitConfig, VitOptions};
 use crate::optim::{AdamW, LossScale, no_decay_ranges};
@@ -194,9 +194,9 @@ fn measure(
     match args.what {
         What::Infer => {
             let mut step = || {
-                let mut batch = batches.next()?;
+                let batch = batches.next()?;
                 let clock = Instant::now();
-                let (images, kept) = look(&vit, prune, &mut batch, 0)?;
+                let Seen { images, kept, .. } = Look::at(&vit, prune, batch, 0)?;
                 vit.logits(images, &kept)?;
                 Ok((clock.elapsed().as_secs_f64(), Looked::at(&vit.config, &vit.options, &kept)))
             };
@@ -273,9 +273,15 @@ fn steps(args: &BenchArgs, engine: &Engine, step: &mut dyn FnMut() -> Result<(f6
     }
     if let (true, Some(gpu)) = (args.kernels, &engine.gpu) {
         cuda_driver::reset_counters();
-        gpu.stream().begin_profile();
+        for stream in [gpu.second(), gpu.stream()] {
+            stream.begin_profile();
+        }
         step()?;
-        kernels = bench_kernels::by_kernel(gpu, &gpu.stream().end_profile()?, args.batch_size)?;
+        kernels = bench_kernels::by_kernel(
+            gpu,
+            &[gpu.second().end_profile()?, gpu.stream().end_profile()?].concat(),
+            args.batch_size,
+        )?;
     }
     Ok(Measured { times, kernels, looked })
 }

@@ -214,6 +214,7 @@ pub enum Mode {
 }
 
 /// A batch, ready for scorer and model.
+#[derive(Debug)]
 pub struct Batch {
     /// (B, C, h, w), normalised.
     pub images: Vec<f32>,

@@ -3,24 +3,23 @@
 
 mod calibration;
 mod files;
+mod look;
 mod mistakes;
 mod predict;
 mod report;
 
 pub use calibration::{BINS, Bin, Calibration};
 pub use files::{Subject, field, files};
+pub use look::{Look, Seen};
 pub use mistakes::{Pair, mistakes_sheet};
 pub use predict::{Prediction, Top, predict};
 pub use report::{ClassReport, MacroReport, Report, Verdict};
 
-use crate::data::{Batch, Loader, Mode, Sample, TransformConfig, transform};
-use crate::device::Device;
+use crate::data::{Loader, Mode, Sample, TransformConfig};
 use crate::error::{Error, Result};
 use crate::flops::Looked;
-use crate::model::{Images, Vit};
-use crate::ops::patchify::ByteImages;
-use crate::prune::{Kept, Pixels, PruneConfig, select, select_on_card};
-use crate::tensor::Tensor;
+use crate::model::Vit;
+use crate::prune::PruneConfig;
 
 /// How the images of a split are turned into batches.
 #[derive(Clone, Copy, Debug)]
@@ -42,11 +41,15 @@ pub fn evaluate(
     watch: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Report> {
     let mut report = Report::new(vit.config.classes);
-    let loader = Loader::new(samples.to_vec(), feed.transform.clone(), Mode::Eval, feed.batch_size, 0, feed.workers);
-    for batch in loader {
-        let mut batch = batch?;
-        let (images, kept) = look(vit, prune, &mut batch, 0)?;
-        let logits = vit.logits(images, &kept)?;
+    let mut loader =
+        Loader::new(samples.to_vec(), feed.transform.clone(), Mode::Eval, feed.batch_size, 0, feed.workers);
+    let mut ahead = || loader.next().map(|batch| Look::begin(vit, prune, batch?, 0));
+    let mut next = ahead();
+    while let Some(look) = next {
+        let Seen { batch, images, kept } = look?.finish(vit, prune, 0)?;
+        let logits = vit.classify(images, &kept)?;
+        next = ahead();
+        let logits = logits.to_host()?;
         report.looked.add(Looked::at(&vit.config, &vit.options, &kept));
         for (row, &label) in logits.data().chunks_exact(vit.config.classes).zip(&batch.labels) {
             if row.iter().any(|z| !z.is_finite()) {
@@ -60,22 +63,6 @@ pub fn evaluate(
         watch(report.images())?;
     }
     Ok(report)
-}
-
-/// What `vit` looks at of a batch, which gives its pixels away, and the patches that it keeps. On a card bytes are enough:
-/// they are scored there, and the values are made of those that are kept.
-pub fn look(vit: &Vit, prune: &PruneConfig, batch: &mut Batch, epoch: u32) -> Result<(Images, Kept)> {
-    let (b, c, p, grid) = (batch.labels.len(), vit.config.channels, vit.config.image_size, vit.config.grid());
-    if let (Some(norm), Device::Cuda, 3) = (batch.norm, vit.params.flat().device(), c) {
-        let (gpu, levels) = (vit.params.flat().gpu(), transform::levels(norm));
-        let images = ByteImages::upload(gpu, &batch.rgb, &levels, [b, p, p])?;
-        if let Some(kept) = select_on_card(gpu, prune, &grid, images.rgb(), &levels, &batch.ids, epoch)? {
-            return Ok((Images::Bytes(images), kept));
-        }
-    }
-    let pixels = Pixels { normalized: &batch.images, rgb: &batch.rgb, ids: &batch.ids, epoch };
-    let kept = select(prune, &grid, &pixels)?;
-    Ok((Images::Values(Tensor::from_vec(std::mem::take(&mut batch.images), &[b, c, p, p])), kept))
 }
 
 /// Softmax of a row of logits, in f64.

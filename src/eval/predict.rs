@@ -1,7 +1,7 @@
 //! Predictions for image files, with the patches that were looked at.
 #![forbid(unsafe_code)]
 
-use super::{look, softmax};
+use super::{Look, Seen, softmax};
 use crate::data::{Batch, TransformConfig, load_image};
 use crate::error::{Error, Result};
 use crate::model::Vit;
@@ -49,8 +49,8 @@ pub fn predict(
     let rgb: Vec<u8> = loaded.iter().flat_map(|(_, rgb)| rgb).copied().collect();
     let ids: Vec<u64> = (first..first + paths.len()).map(|id| id as u64).collect();
     let labels = vec![0; paths.len()];
-    let mut batch = Batch { images, rgb, labels, ids, mixed: None, norm: Some(transform.norm) };
-    let (images, kept) = look(vit, prune, &mut batch, 0)?;
+    let batch = Batch { images, rgb, labels, ids, mixed: None, norm: Some(transform.norm) };
+    let Seen { images, kept, .. } = Look::at(vit, prune, batch, 0)?;
     let logits = vit.logits(images, &kept)?;
     let rows = logits.data().chunks_exact(vit.config.classes);
     paths

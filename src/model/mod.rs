@@ -146,7 +146,12 @@ impl Vit {
 
     /// Logits (B, classes) of images (B,C,h,w) at their kept patches, on the host; records nothing.
     pub fn logits(&self, images: impl Into<Images>, kept: &Kept) -> Result<Tensor> {
-        self.forward(None, &images.into().beside(self.params.flat())?, kept)?.value.to_host()
+        self.classify(images, kept)?.to_host()
+    }
+
+    /// [`Vit::logits`] where the parameters are: a card may still be at it.
+    pub fn classify(&self, images: impl Into<Images>, kept: &Kept) -> Result<Tensor> {
+        Ok(self.forward(None, &images.into().beside(self.params.flat())?, kept)?.value)
     }
 
     /// Mean cross-entropy and logits (B, classes) of a batch; overwrites `grads`, laid out as `params.flat()`, with the
@@ -161,12 +166,26 @@ impl Vit {
         scale: f32,
         grads: &mut Tensor,
     ) -> Result<(f32, Tensor)> {
+        let (loss, logits) = self.gradients(images, kept, labels, label_smoothing, scale, grads)?;
+        Ok((loss.to_host()?.data()[0], logits))
+    }
+
+    /// [`Vit::loss_and_gradients`] with the loss (1,) where the parameters are: a card may still be at it.
+    pub fn gradients<'a>(
+        &self,
+        images: impl Into<Images>,
+        kept: &Kept,
+        labels: impl Into<cross_entropy::Labels<'a>>,
+        label_smoothing: f32,
+        scale: f32,
+        grads: &mut Tensor,
+    ) -> Result<(Tensor, Tensor)> {
         let mut tape = Tape::new();
         let images = images.into().beside(self.params.flat())?;
         let logits = self.forward(Some(&mut tape), &images, kept)?;
         let loss = cross_entropy::forward(Some(&mut tape), &logits, labels, label_smoothing)?;
         let upstream = Tensor::from_vec(vec![scale], &[1]).beside(self.params.flat())?;
         tape.backward(&loss, upstream, &self.params, grads)?;
-        Ok((loss.value.to_host()?.data()[0], logits.value))
+        Ok((loss.value, logits.value))
     }
 }

@@ -76,6 +76,12 @@ impl AdamW {
     /// One update on a card, by gradients that come multiplied by `scale`; nothing when one of them is not finite.
     /// Returns whether the update was applied, once the card has come to it.
     pub fn update_on_card(&mut self, params: &mut ParamArena, grads: &Tensor, scale: f32, lr: f64) -> Result<bool> {
+        let flag = self.begin_on_card(params, grads, scale, lr)?;
+        self.settle(flag)
+    }
+
+    /// [`AdamW::update_on_card`] without waiting for the card; what it returns is for [`AdamW::settle`], before the next.
+    pub fn begin_on_card(&mut self, params: &mut ParamArena, grads: &Tensor, scale: f32, lr: f64) -> Result<Tensor> {
         let gpu = grads.gpu();
         let flag = Tensor::zeros_on_card(gpu, &[1])?;
         cuda::check(gpu, grads.floats(), flag.words())?;
@@ -102,7 +108,12 @@ impl AdamW {
             };
             cuda::step(gpu, arenas, factors.floats(), flag.words(), spared.words())?;
         }
-        let applied = gpu.stream().download(flag.words())? == [0];
+        Ok(flag)
+    }
+
+    /// Whether the update that was begun was applied, once the card has come to it; it counts if so.
+    pub fn settle(&mut self, flag: Tensor) -> Result<bool> {
+        let applied = flag.gpu().stream().download(flag.words())? == [0];
         self.step += u64::from(applied);
         Ok(applied)
     }

@@ -8,9 +8,37 @@ use crate::error::Result;
 use crate::ops::saliency::cuda::{self, LARGEST_PATCH, MOST_PATCHES, Statistic};
 use std::sync::Arc;
 
-/// The kept patches of images (B,h,w,3) on the card, by random numbers of `ids` and `epoch` where luck chooses. `levels`
-/// (3,256), all finite, is what the model is fed for each byte. `None` when a card does not choose so: the host must.
-pub fn select_on_card(
+/// The kept patches of a batch, of which a card may still have to think.
+#[derive(Debug)]
+pub enum Choice {
+    Made(Kept),
+    /// k of each of b images, with what the card's second stream works on.
+    Coming {
+        kept: Buffer,
+        room: [Buffer; 2],
+        b: usize,
+        k: usize,
+    },
+}
+
+impl Choice {
+    /// The kept patches, once the card has found them.
+    pub fn made(self) -> Result<Kept> {
+        match self {
+            Choice::Made(kept) => Ok(kept),
+            Choice::Coming { kept, room, b, k } => {
+                let indices = kept.gpu().second().download(kept.words())?;
+                drop(room);
+                Ok(Kept::even(indices, b, k))
+            }
+        }
+    }
+}
+
+/// Begins to choose, in the card's second stream, the kept patches of images (B,h,w,3) that are there for it; by random
+/// numbers of `ids` and `epoch` where luck chooses. `levels` (3,256), all finite, is what the model is fed for each byte.
+/// `None` when a card does not choose so: the host must.
+pub fn choose_on_card(
     gpu: &Arc<Gpu>,
     config: &PruneConfig,
     grid: &Grid,
@@ -18,13 +46,14 @@ pub fn select_on_card(
     levels: &[f32],
     ids: &[u64],
     epoch: u32,
-) -> Result<Option<Kept>> {
+) -> Result<Option<Choice>> {
     let (n, b) = (grid.patches(), ids.len());
     config.keep.check_on_card()?;
     let k = config.keep.count(n, config.round);
     let blind = matches!(config.scorer, Scorer::Random | Scorer::Center);
     if k == n || blind {
-        return select(config, grid, &Pixels { normalized: &[], rgb: &[], ids, epoch }).map(Some);
+        return select(config, grid, &Pixels { normalized: &[], rgb: &[], ids, epoch })
+            .map(|kept| Some(Choice::Made(kept)));
     }
     if n > MOST_PATCHES || grid.patch > LARGEST_PATCH || b == 0 || levels.iter().any(|level| !level.is_finite()) {
         return Ok(None);
@@ -36,16 +65,16 @@ pub fn select_on_card(
         (Scorer::Entropy, _) => (0..=pixels as u32).map(|count| entropy::term(count, pixels)).collect(),
         _ => Vec::new(),
     };
-    let room = |words| Buffer::new(gpu, words, Store::F32);
-    let (table_room, scores, kept) = (room(2 * table.len())?, room(2 * b * n)?, room(b * k)?);
-    gpu.stream().upload(table_room.doubles(), &table)?;
-    let (table, scores, kept) = (table_room.doubles(), scores.doubles(), kept.words());
+    let room = |words| Buffer::aside(gpu, words, Store::F32);
+    let (room, kept) = ([room(2 * table.len())?, room(2 * b * n)?], room(b * k)?);
+    gpu.second().upload(room[0].doubles(), &table)?;
+    let [table, scores] = room.each_ref().map(Buffer::doubles);
     let statistic = match config.scorer {
         Scorer::L2 => Statistic::L2 { squares: table },
         Scorer::Entropy => Statistic::Entropy { terms: table, bins: config.entropy_bins as usize },
         _ => Statistic::Sobel,
     };
     cuda::scores(gpu, rgb, [grid.height, grid.width, grid.patch], statistic, scores)?;
-    cuda::top_k(gpu, scores, n, k, kept)?;
-    Ok(Some(Kept::even(gpu.stream().download(kept)?, b, k)))
+    cuda::top_k(gpu, scores, n, k, kept.words())?;
+    Ok(Some(Choice::Coming { kept, room, b, k }))
 }

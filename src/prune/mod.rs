@@ -9,7 +9,7 @@ mod keep;
 mod scorers;
 mod select;
 
-pub use card::select_on_card;
+pub use card::{Choice, choose_on_card};
 pub use keep::Keep;
 pub use select::{scores, select, top_k, top_mass};
 

@@ -24,7 +24,7 @@ use crate::data::{Batch, Loader, Mode, epoch_order};
 use crate::device::Device;
 use crate::device::cuda::Store;
 use crate::error::{Error, Result};
-use crate::eval::{Report, evaluate, look};
+use crate::eval::{Look, Report, Seen, evaluate};
 use crate::flops::Looked;
 use crate::model::{HeadPolicy, Vit};
 use crate::ops::all_finite;
@@ -83,7 +83,7 @@ pub fn train(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<
 fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> {
     let epoch = run.progress.epoch;
     show(Event::Epoch { epoch, done: run.progress.batch });
-    let batches = Loader::new(
+    let mut loader = Loader::new(
         epoch_order(&run.dataset.train, run.config.seed, epoch),
         run.card.transform.clone(),
         Mode::Train { seed: run.config.seed, epoch },
@@ -94,9 +94,11 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
     let mut clock = Instant::now();
     let mut begun = Begun::default();
     let prune = run.config.prune_in(epoch);
-    for batch in batches {
-        let batch = match batch {
-            Ok(batch) => batch,
+    let mut ahead = |vit: &Vit| loader.next().map(|batch| Look::begin(vit, &prune, batch?, epoch));
+    let mut next = ahead(&run.vit);
+    while let Some(look) = next {
+        let look = match look {
+            Ok(look) => look,
             Err(error) => {
                 // The state is good up to here; only the image is not.
                 if run.progress.batch > 0 {
@@ -106,11 +108,17 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
             }
         };
         let lr = run.schedule.at(epoch, run.progress.step);
-        let (images, whole) = (batch.labels.len(), run.images_of_update());
-        let (loss, looked) = step(run, &prune, batch, begun.images, whole, lr)?;
+        let whole = run.images_of_update();
+        let seen = look.finish(&run.vit, &prune, epoch)?;
+        let images = seen.batch.labels.len();
+        let (loss, looked);
+        (loss, looked, next) = step(run, seen, begun.images, whole, lr, &mut ahead)?;
         begun.batches += 1;
         begun.images += images;
-        begun.loss += f64::from(loss) * images as f64;
+        if loss.is_finite() {
+            begun.loss += f64::from(loss) * images as f64;
+            begun.counted += images;
+        }
         begun.looked.add(looked);
         if begun.images < whole {
             if stop.requested() {
@@ -119,16 +127,17 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
             }
             continue;
         }
-        let Begun { batches, images, loss, looked } = std::mem::take(&mut begun);
+        let Begun { batches, images, loss, counted, looked } = std::mem::take(&mut begun);
         let progress = &mut run.progress;
         progress.batch += batches;
         progress.step += 1;
         progress.loss_sum += loss;
-        progress.loss_count += images as u64;
+        progress.loss_count += counted as u64;
         progress.epoch_looked.add(looked);
         progress.looked.add(looked);
         progress.epoch_seconds += clock.elapsed().as_secs_f64();
-        show(Event::Step { step: progress.step, images, loss: progress.loss_sum / progress.loss_count as f64, lr });
+        let loss = progress.loss_sum / progress.loss_count.max(1) as f64;
+        show(Event::Step { step: progress.step, images, loss, lr });
         if stop.requested() {
             return Err(run.interrupted()?);
         }
@@ -141,24 +150,33 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
     end_epoch(run, stop, show)
 }
 
-/// The batches of an update that is not complete yet; `loss` is summed over their images.
+/// The batches of an update that is not complete yet; `loss` is summed over `counted` images, all but those of batches that
+/// overflowed on a card.
 #[derive(Default)]
 struct Begun {
     batches: u32,
     images: usize,
     loss: f64,
+    counted: usize,
     looked: Looked,
 }
 
-/// A batch of an update of `whole` images, of which `done` came before; the last one updates. Returns its mean loss, and
-/// at what the model looked.
-fn step(run: &mut Run, prune: &PruneConfig, batch: Batch, done: usize, whole: usize, lr: f64) -> Result<(f32, Looked)> {
+/// A batch of an update of `whole` images, of which `done` came before; the last one updates. Returns its mean loss, at
+/// what the model looked, and what `ahead` gives, which is called when a card has all to do and the host only waits.
+fn step<T>(
+    run: &mut Run,
+    seen: Seen,
+    done: usize,
+    whole: usize,
+    lr: f64,
+    ahead: &mut dyn FnMut(&Vit) -> T,
+) -> Result<(f32, Looked, T)> {
     let (step, epoch, smoothing) = (run.progress.step, run.progress.epoch, run.config.label_smoothing as f32);
-    let (images, gathered) = (batch.labels.len(), &mut run.gathered);
+    let (images, gathered) = (seen.batch.labels.len(), &mut run.gathered);
     let loss_scale = &mut run.progress.loss_scale;
     let mut learner = Learner { vit: &mut run.vit, optim: &mut run.optim, grads: &mut run.grads, loss_scale };
     let take = || {
-        let outcome = learner.gradients(prune, batch, epoch, smoothing, images as f32 / whole as f32)?;
+        let (loss, looked) = learner.begin_gradients(seen, epoch, smoothing, images as f32 / whole as f32)?;
         let last = done + images == whole;
         if let Some(sum) = gathered.as_mut().filter(|_| images < whole) {
             if done > 0 {
@@ -168,7 +186,11 @@ fn step(run: &mut Run, prune: &PruneConfig, batch: Batch, done: usize, whole: us
                 std::mem::swap(sum, learner.grads);
             }
         }
-        if last { learner.update(lr).map(|()| outcome) } else { Ok(outcome) }
+        let update = if last { learner.begin_update(lr)? } else { None };
+        let next = ahead(learner.vit);
+        let loss = learner.value(&loss)?;
+        learner.settle(update)?;
+        Ok((loss, looked, next))
     };
     take().map_err(|error| match error {
         Error::NonFinite { what, .. } => Error::NonFinite {
@@ -195,7 +217,8 @@ pub struct Learner<'a> {
 
 impl Learner<'_> {
     /// One step: score, prune, forward, backward, update. Returns the mean loss of the batch. A loss or gradient that
-    /// is not finite is an error, and nothing is updated; with a loss scale, such a gradient halves it instead.
+    /// is not finite is an error, and nothing is updated; with a loss scale, it halves that instead, as torch's `GradScaler`
+    /// does, and the loss is returned as it is.
     pub fn step(&mut self, prune: &PruneConfig, batch: Batch, epoch: u32, smoothing: f32, lr: f64) -> Result<f32> {
         let (loss, _) = self.gradients(prune, batch, epoch, smoothing, 1.0)?;
         self.update(lr)?;
@@ -203,28 +226,52 @@ impl Learner<'_> {
     }
 
     /// Score, prune, forward, backward: leaves the gradient of `share` times the loss, times the loss scale, in `grads`.
-    /// Returns the mean loss of the batch and at what the model looked; an error when the loss is not finite.
+    /// Returns the mean loss of the batch and at what the model looked; an error when the loss is not finite and there is no
+    /// loss scale.
     pub fn gradients(
         &mut self,
         prune: &PruneConfig,
-        mut batch: Batch,
+        batch: Batch,
         epoch: u32,
         smoothing: f32,
         share: f32,
     ) -> Result<(f32, Looked)> {
-        let (images, kept) = look(self.vit, prune, &mut batch, epoch)?;
+        let seen = Look::at(self.vit, prune, batch, epoch)?;
+        let (loss, looked) = self.begin_gradients(seen, epoch, smoothing, share)?;
+        Ok((self.value(&loss)?, looked))
+    }
+
+    /// A loss (1,), once it is there.
+    fn value(&self, loss: &Tensor) -> Result<f32> {
+        let loss = loss.to_host()?.data()[0];
+        if loss.is_finite() || self.loss_scale.is_some() { Ok(loss) } else { Err(blame("the loss")) }
+    }
+
+    /// [`Learner::gradients`] without waiting for a card: the loss (1,) is where the model is. On the CPU a loss that is not
+    /// finite is an error; on a card the gradient is then not finite either, and the update does nothing.
+    fn begin_gradients(&mut self, seen: Seen, epoch: u32, smoothing: f32, share: f32) -> Result<(Tensor, Looked)> {
+        let Seen { batch, images, kept } = seen;
         let looked = Looked::at(&self.vit.config, &self.vit.options, &kept);
         let targets = Labels { own: &batch.labels, mixed: batch.mixed.as_ref() };
         if let Some(drop) = &mut self.vit.drop_path {
             drop.draw(self.vit.config.depth, epoch, &batch.ids);
         }
         let scale = share * self.loss_scale.map_or(1.0, |scale| scale.scale);
-        let (loss, _) = self.vit.loss_and_gradients(images, &kept, targets, smoothing, scale, self.grads)?;
-        if loss.is_finite() { Ok((loss, looked)) } else { Err(blame("the loss")) }
+        let (loss, _) = self.vit.gradients(images, &kept, targets, smoothing, scale, self.grads)?;
+        if loss.device() == Device::Cpu {
+            self.value(&loss)?;
+        }
+        Ok((loss, looked))
     }
 
     /// Updates the model by `grads`, which come with the loss scale, clipped when the optimiser is told to.
     pub fn update(&mut self, lr: f64) -> Result<()> {
+        let begun = self.begin_update(lr)?;
+        self.settle(begun)
+    }
+
+    /// [`Learner::update`], for [`Learner::settle`] to wait for where a card does it.
+    fn begin_update(&mut self, lr: f64) -> Result<Option<Tensor>> {
         let mut scale = self.loss_scale.map_or(1.0, |scale| scale.scale);
         if self.grads.device() == Device::Cpu && !all_finite::check(self.grads) {
             return Err(blame("a gradient"));
@@ -233,18 +280,25 @@ impl Learner<'_> {
             scale = clip_grad_norm(self.grads, max, scale)?;
         }
         match self.grads.device() {
-            Device::Cpu => self.optim.update(self.vit.params.flat_mut(), self.grads, lr),
-            Device::Cuda => {
-                let applied = self.optim.update_on_card(&mut self.vit.params, self.grads, scale, lr)?;
-                match self.loss_scale {
-                    Some(scale) => scale.after(applied),
-                    None if !applied => return Err(blame("a gradient")),
-                    None => {}
-                }
-                if self.loss_scale.is_some_and(|scale| scale.is_spent()) {
-                    return Err(blame("a gradient, at every loss scale,"));
-                }
+            Device::Cpu => {
+                self.optim.update(self.vit.params.flat_mut(), self.grads, lr);
+                Ok(None)
             }
+            Device::Cuda => self.optim.begin_on_card(&mut self.vit.params, self.grads, scale, lr).map(Some),
+        }
+    }
+
+    /// Waits for an update that a card was told, and lets the loss scale follow.
+    fn settle(&mut self, begun: Option<Tensor>) -> Result<()> {
+        let Some(flag) = begun else { return Ok(()) };
+        let applied = self.optim.settle(flag)?;
+        match self.loss_scale {
+            Some(scale) => scale.after(applied),
+            None if !applied => return Err(blame("a gradient")),
+            None => {}
+        }
+        if self.loss_scale.is_some_and(|scale| scale.is_spent()) {
+            return Err(blame("a gradient, at every loss scale,"));
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::{Learner, Stop, TrainConfig};
 use crate::data::noise;
 use crate::device::cuda::{Gpu, Store};
 use crate::error::{Error, Result};
-use crate::eval::look;
+use crate::eval::{Look, Seen};
 use crate::flops::macs_executed;
 use crate::model::{DropPath, Vit, VitConfig};
 use crate::optim::{AdamW, LossScale, no_decay_ranges};
@@ -63,9 +63,9 @@ impl Pace {
             learner.update(0.0)?;
             update = clock.elapsed().as_secs_f64();
         }
-        let mut batch = batch();
+        let batch = batch();
         let clock = Instant::now();
-        let (pixels, kept) = look(&vit, &config.prune(), &mut batch, 0)?;
+        let Seen { images: pixels, kept, .. } = Look::at(&vit, &config.prune(), batch, 0)?;
         vit.logits(pixels, &kept)?;
         let prediction = clock.elapsed().as_secs_f64() / images as f64;
         let macs = |epoch: u32| {

@@ -5,7 +5,7 @@ use dynavit::data::Norm;
 use dynavit::data::transform::{levels, normalise};
 use dynavit::device::cuda::{Arena, Gpu, Half, Store, Values};
 use dynavit::ops::patchify::{cuda, reference};
-use dynavit::prune::{Grid, Pixels, PruneConfig, Round, SaliencyDomain, Scorer, select, select_on_card};
+use dynavit::prune::{Grid, Pixels, PruneConfig, Round, SaliencyDomain, Scorer, choose_on_card, select};
 use dynavit::rng::{Purpose, Stream};
 use std::sync::Arc;
 
@@ -45,6 +45,8 @@ fn check_images(gpu: &Arc<Gpu>, half: Half, grid: Grid, b: usize, rgb: &[u8], no
     let arena = Arena::new(gpu, BYTES).unwrap();
     let (levels, ids): (_, Vec<u64>) = (levels(norm), (0..b as u64).collect());
     let rgb_card = arena.upload(rgb).unwrap();
+    // The second stream has to find them.
+    gpu.stream().synchronise().unwrap();
     let area = 3 * grid.height * grid.width;
     let normalized: Vec<f32> = rgb.chunks_exact(area).flat_map(|image| normalise(image, norm)).collect();
     let pixels = Pixels { normalized: &normalized, rgb, ids: &ids, epoch: 2 };
@@ -60,7 +62,8 @@ fn check_images(gpu: &Arc<Gpu>, half: Half, grid: Grid, b: usize, rgb: &[u8], no
             let keep = keep.parse().unwrap();
             let config = PruneConfig { keep, round: Round::Floor, scorer, domain, entropy_bins, seed: 4 };
             let expected = select(&config, &grid, &pixels).unwrap();
-            let got = select_on_card(gpu, &config, &grid, rgb_card, &levels, &ids, 2).unwrap().unwrap();
+            let choice = choose_on_card(gpu, &config, &grid, rgb_card, &levels, &ids, 2).unwrap().unwrap();
+            let got = choice.made().unwrap();
             assert_eq!(got.indices, expected.indices, "{scorer:?} {domain:?} {entropy_bins} {keep} of {grid:?}");
             if scorer == Scorer::L2 && domain == SaliencyDomain::Raw {
                 patches(

@@ -35,8 +35,8 @@ impl Drop for Pool {
     }
 }
 
-/// An owned run of f32, f16 or bf16 on a card, or of u32 in the place of f32. All work on it goes through the card's one
-/// stream, so memory that was dropped can be handed out again at once.
+/// An owned run of f32, f16 or bf16 on a card, or of u32 in the place of f32. All work on it goes through the card's first
+/// stream, so memory that was dropped can be handed out again at once; the second stream has memory of its own.
 ///
 /// On the virtual card nothing is handed out twice: reading what was never written stays a finding.
 #[derive(Debug)]
@@ -45,28 +45,23 @@ pub struct Buffer {
     address: u64,
     len: usize,
     store: Store,
+    /// Whether it is memory of the second stream.
+    aside: bool,
 }
 
 impl Buffer {
     /// `len` elements, uninitialised. An error that names the sizes when the card is full.
     pub fn new(gpu: &Arc<Gpu>, len: usize, store: Store) -> Result<Self> {
         let bytes = size(len, store);
-        let address = match gpu.pool.take(bytes) {
-            Some(address) => address,
-            None => allocate(bytes).or_else(|_| {
-                gpu.stream().synchronise()?;
-                gpu.pool.drain();
-                allocate(bytes).map_err(|error| match gpu.memory() {
-                    Ok((free, total)) => {
-                        let (free, total) = (free >> 20, total >> 20);
-                        let reason = format!("{} MiB asked for, {free} of {total} MiB free", bytes >> 20);
-                        Error::usage("--batch-size", format!("the card is full: {reason}"), "give a smaller one")
-                    }
-                    Err(_) => error,
-                })
-            })?,
-        };
-        Ok(Buffer { gpu: gpu.clone(), address, len, store })
+        let address = gpu.pool.take(bytes).map_or_else(|| fresh(gpu, bytes), Ok)?;
+        Ok(Buffer { gpu: gpu.clone(), address, len, store, aside: false })
+    }
+
+    /// `len` elements, uninitialised, that [`Gpu::second`] writes and the first stream only reads, once that is done.
+    pub fn aside(gpu: &Arc<Gpu>, len: usize, store: Store) -> Result<Self> {
+        let bytes = size(len, store);
+        let address = gpu.aside.take(gpu.second(), bytes)?.map_or_else(|| fresh(gpu, bytes), Ok)?;
+        Ok(Buffer { gpu: gpu.clone(), address, len, store, aside: true })
     }
 
     /// The card.
@@ -127,6 +122,25 @@ impl Buffer {
     }
 }
 
+/// Memory that nobody had, or else an error that names the sizes.
+fn fresh(gpu: &Gpu, bytes: u64) -> Result<u64> {
+    allocate(bytes).or_else(|_| {
+        gpu.stream().synchronise()?;
+        gpu.pool.drain();
+        for address in gpu.aside.drain() {
+            free(address)?;
+        }
+        allocate(bytes).map_err(|error| match gpu.memory() {
+            Ok((free, total)) => {
+                let (free, total) = (free >> 20, total >> 20);
+                let reason = format!("{} MiB asked for, {free} of {total} MiB free", bytes >> 20);
+                Error::usage("--batch-size", format!("the card is full: {reason}"), "give a smaller one")
+            }
+            Err(_) => error,
+        })
+    })
+}
+
 /// Bytes that a buffer takes of the pool: whole lines of 256, and never none.
 fn size(len: usize, store: Store) -> u64 {
     ((len * store.bytes()).max(1) as u64).next_multiple_of(256)
@@ -137,8 +151,11 @@ impl Drop for Buffer {
         let bytes = size(self.len, self.store);
         if self.gpu.is_virtual() {
             let _ = free(self.address);
-        } else {
+        } else if !self.aside {
             self.gpu.pool.give(bytes, self.address);
+        } else if let Ok(over) = self.gpu.stream().mark() {
+            // The first stream may still have to read it. On a card that failed it goes with the context.
+            self.gpu.aside.give(bytes, self.address, over);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Opening a card: which driver answers, which card, whether it can run the kernels.
 #![forbid(unsafe_code)]
 
+use super::aside::Aside;
 use super::buffer::Pool;
 use super::module::{Module, Ptx};
 use super::{Entry, Kernel, Store, Stream};
@@ -50,12 +51,14 @@ pub struct Driver {
 /// A card in use, with its stream and the modules that are loaded on it.
 pub struct Gpu {
     pub(super) pool: Pool,
+    pub(super) aside: Aside,
     /// What activations are stored as.
     compute: Store,
     /// The entries called so far; they hold their modules.
     kernels: Mutex<HashMap<&'static str, Arc<Kernel>>>,
     modules: Mutex<HashMap<&'static str, Arc<Module>>>,
     stream: Stream,
+    second: Stream,
     device: Device,
     target: Target,
     capability: (u32, u32),
@@ -149,13 +152,15 @@ impl Gpu {
             return Err(refuse(target, reason, "use a newer card, or --device cpu"));
         }
         let context = Arc::new(Context::new(device).map_err(ask("the card gives no context"))?);
-        let stream = Stream::new(context.clone())?;
+        let (stream, second) = (Stream::new(context.clone())?, Stream::new(context.clone())?);
         Ok(Gpu {
             pool: Pool::default(),
+            aside: Aside::default(),
             compute: Store::F16,
             kernels: Mutex::default(),
             modules: Mutex::default(),
             stream,
+            second,
             device,
             target,
             capability,
@@ -184,9 +189,19 @@ impl Gpu {
         CurrentContext::set_current(&*self.context).map_err(|error| Error::gpu("context", format!("{error:?}")))
     }
 
-    /// The stream that everything runs on.
+    /// The stream that everything runs on, but for what is brought and scored aside.
     pub fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// The stream that brings and scores the next images while the first computes. Its memory is that of
+    /// [`super::Buffer::aside`].
+    pub fn second(&self) -> &Stream {
+        &self.second
+    }
+
+    pub(super) fn context(&self) -> &Arc<Context> {
+        &self.context
     }
 
     /// Whether this is the virtual card.

@@ -1,11 +1,13 @@
 //! The CUDA engine's foundations: a card, memory on it, a stream, modules of PTX and typed launches; knows no op.
 //!
 //! An op's `cuda.rs` holds data and one call: the [`Entry`] of each kernel (its name and its arguments), a pure function
-//! from shapes to a [`Geometry`], and [`Stream::launch`]. Everything runs on the stream of the [`Gpu`], in order; nothing
-//! is known to be done before [`Stream::synchronise`] or [`Stream::download`]. The same code runs on the virtual card.
+//! from shapes to a [`Geometry`], and [`Stream::launch`]. Everything runs on the stream of the [`Gpu`], in order, but for
+//! bringing and scoring the next images, which has a second one; nothing is known to be done before [`Stream::synchronise`]
+//! or [`Stream::download`]. The same code runs on the virtual card.
 #![deny(unsafe_code)]
 
 mod arena;
+mod aside;
 mod buffer;
 mod context;
 pub mod elements;
@@ -19,6 +21,7 @@ mod tests;
 mod values;
 
 pub use arena::{Arena, Element, Slice};
+pub use aside::Upload;
 pub use buffer::Buffer;
 pub use context::{Driver, Gpu, Target, driver};
 pub use graph::Graph;

@@ -26,22 +26,44 @@ impl Launched {
     }
 }
 
-/// A moment of the stream.
+/// A moment of a stream.
+#[derive(Debug)]
 pub(super) struct Event(CUevent);
 
 // SAFETY: a handle of the driver may be used from any thread.
 unsafe impl Send for Event {}
 
 impl Event {
-    /// The moment when what is in the stream so far is done.
+    /// The moment when what is in the stream so far is done, with its time.
     pub(super) fn record(stream: CUstream) -> Result<Self> {
+        Self::new(stream, 0)
+    }
+
+    /// The moment when what is in the stream so far is done; to wait for, which costs less without a time.
+    pub(super) fn mark(stream: CUstream) -> Result<Self> {
+        Self::new(stream, sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32)
+    }
+
+    fn new(stream: CUstream, flags: u32) -> Result<Self> {
         let mut event = ptr::null_mut();
         // SAFETY: `event` is a place for the handle.
-        check(|| "event".into(), unsafe { sys::cuEventCreate(&mut event, 0) })?;
+        check(|| "event".into(), unsafe { sys::cuEventCreate(&mut event, flags) })?;
         let event = Event(event);
         // SAFETY: both handles live.
         check(|| "event".into(), unsafe { sys::cuEventRecord(event.0, stream) })?;
         Ok(event)
+    }
+
+    /// Waits until it has happened.
+    pub(super) fn wait(&self) -> Result<()> {
+        // SAFETY: the handle lives.
+        check(|| "event".into(), unsafe { sys::cuEventSynchronize(self.0) })
+    }
+
+    /// Lets what `stream` is told from now on begin after it.
+    pub(super) fn before(&self, stream: CUstream) -> Result<()> {
+        // SAFETY: both handles live; the driver keeps what it needs of an event that is destroyed.
+        check(|| "event".into(), unsafe { sys::cuStreamWaitEvent(stream, self.0, 0) })
     }
 
     /// Milliseconds from `self` to `later`; both must have happened.

@@ -62,6 +62,33 @@ impl Stream {
         check(|| format!("upload of {} bytes", to.bytes()), result)
     }
 
+    /// Copies `len` bytes of pinned memory to the card.
+    ///
+    /// # Safety
+    /// `from` is pinned memory of so many bytes that stays as it is until the copy is done.
+    pub(super) unsafe fn copy_pinned(&self, to: Slice<u8>, from: *const u8, len: usize) -> Result<()> {
+        self.refuse_capture("upload")?;
+        if to.len() != len {
+            return Err(Error::gpu("upload", format!("{len} bytes into a slice of {}", to.len())));
+        }
+        if len == 0 {
+            return Ok(());
+        }
+        // SAFETY: the slice holds as many bytes; the rest is the caller's promise.
+        let result = unsafe { sys::cuMemcpyHtoDAsync_v2(to.address(), from.cast::<c_void>(), len, self.stream) };
+        check(|| format!("upload of {len} bytes"), result)
+    }
+
+    /// The moment when what the stream was told so far is done.
+    pub(super) fn mark(&self) -> Result<Event> {
+        Event::mark(self.stream)
+    }
+
+    /// Lets what the stream is told from now on begin after a moment of another one.
+    pub(super) fn wait_for(&self, event: &Event) -> Result<()> {
+        event.before(self.stream)
+    }
+
     fn refuse_capture(&self, what: &str) -> Result<()> {
         if self.capturing.load(Ordering::Relaxed) {
             return Err(Error::gpu(what, "a capture holds no copies from or to the host's memory"));

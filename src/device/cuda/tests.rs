@@ -1,7 +1,8 @@
 //! The engine's foundations through the virtual card: copies, launches, graphs, and what is refused.
 #![allow(unsafe_code)]
 
-use super::{Arena, Entry, Geometry, Gpu, Kind, Ptx, Target, parameters};
+use super::{Arena, Buffer, Entry, Geometry, Gpu, Kind, Ptx, Store, Target, Upload, parameters};
+use std::sync::Arc;
 
 fn line(blocks: usize, threads: u32, shared: u32) -> Geometry {
     Geometry::row("test", blocks, threads, shared).unwrap()
@@ -51,6 +52,42 @@ static ENTRY: Entry =
 
 fn gpu() -> Gpu {
     Gpu::open(Target::PtxVm).unwrap()
+}
+
+#[test]
+fn bytes_that_travel_aside_are_there_before_what_waits_for_them() {
+    let gpu = Arc::new(gpu());
+    for round in 0..3u8 {
+        let mut bytes: Vec<u8> = (0..64).map(|i| i ^ round).collect();
+        let (there, copy) = (Buffer::aside(&gpu, 16, Store::F32).unwrap(), Buffer::new(&gpu, 16, Store::F32).unwrap());
+        let upload = Upload::begin(&gpu, there.bytes(), &bytes).unwrap();
+        let sent = bytes.clone();
+        bytes.fill(0xff);
+        upload.before(gpu.stream()).unwrap();
+        gpu.stream().copy(copy.bytes(), there.bytes()).unwrap();
+        assert_eq!(gpu.stream().download(copy.bytes()).unwrap(), sent);
+        // Pinned memory that is free again serves the next upload.
+        drop(upload);
+        assert_eq!(gpu.aside.free_pinned(), 1);
+    }
+    let short = Upload::begin(&gpu, Buffer::aside(&gpu, 1, Store::F32).unwrap().bytes(), &[0; 5]);
+    assert!(short.unwrap_err().to_string().contains("5 bytes into a slice of 4"));
+}
+
+#[test]
+fn memory_of_the_second_stream_comes_back_in_turn() {
+    let gpu = gpu();
+    let memory = [1, 2].map(|_| super::arena::allocate(256).unwrap());
+    for address in memory {
+        gpu.aside.give(256, address, gpu.stream().mark().unwrap());
+    }
+    let take = |bytes| gpu.aside.take(gpu.second(), bytes).unwrap();
+    assert_eq!([take(512), take(256), take(256), take(256)], [None, Some(memory[0]), Some(memory[1]), None]);
+    for address in memory {
+        gpu.aside.give(256, address, gpu.stream().mark().unwrap());
+    }
+    assert_eq!(gpu.aside.drain(), memory);
+    memory.into_iter().for_each(|address| super::arena::free(address).unwrap());
 }
 
 #[test]

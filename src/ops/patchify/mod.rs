@@ -13,16 +13,17 @@ pub mod cuda;
 pub mod reference;
 
 use crate::device::Device;
-use crate::device::cuda::{Buffer, Gpu, Slice, Store};
+use crate::device::cuda::{Buffer, Gpu, Slice, Store, Upload};
 use crate::error::{Error, Result};
 use crate::tape::Var;
 use crate::tensor::{Spans, Tensor};
 use reference::Cut;
 use std::sync::Arc;
 
-/// Images on a card as bytes, with what the model is fed for each byte.
+/// Images on a card as bytes, with what the model is fed for each byte. The card's second stream brings them.
 #[derive(Debug)]
 pub struct ByteImages {
+    uploads: [Upload; 2],
     rgb: Buffer,
     levels: Buffer,
     /// (B, h, w).
@@ -30,24 +31,23 @@ pub struct ByteImages {
 }
 
 impl ByteImages {
-    /// Brings `rgb` (B,h,w,3) to a card; `levels` (3,256) is what each byte of each channel stands for.
-    pub fn upload(gpu: &Arc<Gpu>, rgb: &[u8], levels: &[f32], shape: [usize; 3]) -> Result<Self> {
+    /// Begins to bring `rgb` (B,h,w,3) to a card; `levels` (3,256) is what each byte of each channel stands for.
+    pub fn begin(gpu: &Arc<Gpu>, rgb: &[u8], levels: &[f32], shape: [usize; 3]) -> Result<Self> {
         let bytes = 3 * shape.iter().product::<usize>();
         if rgb.len() != bytes || levels.len() != 3 * 256 {
             let reason = format!("{} bytes and {} levels for images {shape:?}", rgb.len(), levels.len());
             return Err(Error::shape("patchify", reason));
         }
-        let images = ByteImages {
-            rgb: Buffer::new(gpu, bytes.div_ceil(4), Store::F32)?,
-            levels: Buffer::new(gpu, levels.len(), Store::F32)?,
-            shape,
-        };
-        gpu.stream().upload(images.rgb(), rgb)?;
-        gpu.stream().upload(images.levels.floats(), levels)?;
-        Ok(images)
+        let values = Buffer::aside(gpu, bytes.div_ceil(4), Store::F32)?;
+        let table = Buffer::aside(gpu, levels.len(), Store::F32)?;
+        let uploads = [
+            Upload::begin(gpu, values.bytes().window(0, bytes), rgb)?,
+            Upload::begin(gpu, table.bytes(), bytemuck::cast_slice(levels))?,
+        ];
+        Ok(ByteImages { uploads, rgb: values, levels: table, shape })
     }
 
-    /// The bytes, (B,h,w,3).
+    /// The bytes, (B,h,w,3), for what the second stream is told from now on.
     pub fn rgb(&self) -> Slice<'_, u8> {
         self.rgb.bytes().window(0, 3 * self.shape.iter().product::<usize>())
     }
@@ -65,6 +65,7 @@ impl ByteImages {
         let gpu = self.rgb.gpu();
         let y = Tensor::on_card(gpu, &[b, k, channels * patch * patch], gpu.compute())?;
         let kept = Tensor::indices(gpu, kept)?;
+        self.uploads.iter().try_for_each(|upload| upload.before(gpu.stream()))?;
         cuda::from_bytes(gpu, self.rgb(), self.levels.floats(), kept.words(), k, cut, y.values())?;
         Ok(Var::constant(y))
     }

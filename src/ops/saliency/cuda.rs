@@ -64,7 +64,7 @@ pub enum Statistic<'a> {
     },
 }
 
-/// scores (B, N) of the images rgb (B, height, width, 3), whose sides are multiples of `patch`.
+/// Scores (B, N), in the card's second stream, of the images rgb (B, height, width, 3), whose sides are multiples of `patch`.
 pub fn scores(
     gpu: &Gpu,
     rgb: Slice<u8>,
@@ -105,10 +105,10 @@ pub fn scores(
     let kernel = gpu.kernel(&ptx::SALIENCY, Entry::named(ENTRIES, name))?;
     // SAFETY: the buffers have the lengths of the kernel's contract, checked above; a count of a histogram is at most
     // P P, which `terms` has.
-    unsafe { gpu.stream().launch(&kernel, geometry, &args) }
+    unsafe { gpu.second().launch(&kernel, geometry, &args) }
 }
 
-/// kept (B, k): the k best of each image's n scores, ascending; the lower index wins a tie. With a NaN among the scores it is some
+/// In the card's second stream, kept (B, k): the k best of each image's n scores, ascending; the lower index wins a tie. With a NaN among the scores it is some
 /// other choice.
 pub fn top_k(gpu: &Gpu, scores: Slice<f64>, n: usize, k: usize, kept: Slice<u32>) -> Result<()> {
     if n > MOST_PATCHES || k == 0 || k > n {
@@ -124,5 +124,5 @@ pub fn top_k(gpu: &Gpu, scores: Slice<f64>, n: usize, k: usize, kept: Slice<u32>
     // SAFETY: the buffers have the lengths of the kernel's contract, checked above; exactly k scores of an image have
     // fewer than k better ones, as equal ones are ordered by their index; NaN makes that fewer or more, and the kernel
     // writes no further than k.
-    unsafe { gpu.stream().launch(&kernel, geometry, &args) }
+    unsafe { gpu.second().launch(&kernel, geometry, &args) }
 }
