@@ -1,10 +1,11 @@
 // What happens to tensors between ops: sums, and changes of type.
 //
-// computes   add: sum += x. narrow: to = from, rounded to T. widen: to = from, exactly
-// pointers   sum, x (n) of T; narrow: from (n) of f32, to (n) of T; widen: from (n) of T, to (n) of f32; 16-byte aligned
-// arithmetic f32; a stored value is rounded once
+// computes   add: sum += x. narrow: to = from, rounded to T. widen: to = from, exactly. follow: mean += weight (x - mean)
+// pointers   sum, x (n) of T; narrow: from (n) of f32, to (n) of T; widen: from (n) of T, to (n) of f32; follow: mean, x (n)
+//            of f32; 16-byte aligned
+// arithmetic f32; a stored value is rounded once; follow rounds difference, product and sum, as the CPU does
 // owners     a thread four neighbours
-// outputs    sum is added to, `to` is set
+// outputs    sum is added to, `to` is set, mean is moved
 // launch     ceil(n / 1024) blocks of 256. No dynamic shared memory.
 // resources  no shared memory; registers in RESOURCES.md
 // cost       3 sizeof(T) bytes an element for a sum, 4 + sizeof(T) for a change of type. Bound by memory on every card.
@@ -48,6 +49,24 @@ template <typename T> DEVICE void add(T *sum, const T *x, uint32_t n) {
     }
 }
 
+DEVICE float followed(float mean, float x, float weight) {
+    return __fadd_rn(mean, __fmul_rn(weight, __fsub_rn(x, mean)));
+}
+
+DEVICE void follow(float *mean, const float *x, float weight, uint32_t n) {
+    const Share share(n);
+    if (share.count == 4) {
+        const float4 a = Four<float>::load(mean + share.first).widened(), b = Four<float>::load(x + share.first).widened();
+        *reinterpret_cast<Four<float> *>(mean + share.first) =
+            Four<float>::narrowed(make_float4(followed(a.x, b.x, weight), followed(a.y, b.y, weight),
+                                              followed(a.z, b.z, weight), followed(a.w, b.w, weight)));
+        return;
+    }
+    for (unsigned i = 0; i < share.count; ++i) {
+        mean[share.first + i] = followed(mean[share.first + i], x[share.first + i], weight);
+    }
+}
+
 } // namespace tensor
 
 using f32 = float;
@@ -65,6 +84,11 @@ using f32 = float;
         tensor_widen_##T(const T *from, float *to, uint32_t n) {                                                       \
         tensor::convert(from, to, n);                                                                                  \
     }
+
+extern "C" __global__ void __launch_bounds__(tensor::THREADS)
+    tensor_follow_f32(f32 *mean, const f32 *x, float weight, uint32_t n) {
+    tensor::follow(mean, x, weight, n);
+}
 
 ADD(f32)
 ADD(f16)

@@ -7,9 +7,9 @@ mod support;
 
 use dynavit::data::{Batch, Norm, noise};
 use dynavit::device::cuda::{Gpu, Store, Target};
-use dynavit::eval::Look;
+use dynavit::eval::{Look, Seen};
 use dynavit::model::{EmbedMode, Vit, VitConfig, VitOptions};
-use dynavit::optim::{AdamW, AdamWConfig, LossScale};
+use dynavit::optim::{AdamW, AdamWConfig, Average, LossScale};
 use dynavit::prune::{Pixels, PruneConfig, Round, SaliencyDomain, Scorer, select};
 use dynavit::tensor::Tensor;
 use dynavit::tensor::compare::relative_norm;
@@ -197,6 +197,47 @@ fn an_overflow_on_the_way_there_skips_the_update_too() {
     assert!(!pupil.step("70", batch(2, 1)).is_finite());
     assert_eq!((pupil.optim.step, pupil.loss_scale), (0, Some(LossScale { scale: scale / 2.0, good: 0 })));
     assert_eq!(pupil.params(), before);
+}
+
+#[test]
+fn averaged_weights_follow_on_the_card_and_predict_when_swapped_in() {
+    let gpu = card(Store::F16);
+    let taught = |gpu: Option<&Arc<Gpu>>| {
+        let mut pupil = Pupil::new(VitOptions::default(), None);
+        pupil.optim.average = Some(Average::new(0.5, pupil.vit.params.flat()));
+        if let Some(gpu) = gpu {
+            let average = pupil.optim.average.take();
+            pupil = Pupil::of(pupil.vit, Some(gpu));
+            pupil.optim.average = average;
+            pupil.optim.move_to(gpu).unwrap();
+            // Small enough that no update is skipped.
+            pupil.loss_scale = Some(LossScale { scale: 256.0, good: 0 });
+        }
+        (0..2).for_each(|i| assert!(pupil.step("70", batch(3, i)).is_finite()));
+        assert_eq!(pupil.optim.step, 2);
+        let seen = |vit: &Vit| {
+            let Seen { images, kept, .. } = Look::at(vit, &prune("70"), batch(2, 9), 0).unwrap();
+            vit.logits(images, &kept).unwrap().data().to_vec()
+        };
+        let trained = seen(&pupil.vit);
+        pupil.vit.params.swap(&mut pupil.optim.average.as_mut().unwrap().values).unwrap();
+        (pupil.params(), trained, seen(&pupil.vit))
+    };
+    let (host, card) = (taught(None), taught(Some(&gpu)));
+    let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+    let start: Vec<f32> = Pupil::new(VitOptions::default(), None).params();
+    let moved = |average: &[f32]| average.iter().zip(&start).map(|(a, s)| a - s).collect::<Vec<_>>();
+    // AdamW's first updates are rates of one sign or the other: few gradients are so small that f16 turns their sign.
+    let off = relative_norm(&moved(&card.0), &wide(&moved(&host.0)));
+    assert!(off < 0.1, "averages are {off:e} apart");
+    for (card, host) in [(&card.1, &host.1), (&card.2, &host.2)] {
+        let off = relative_norm(card, &wide(host));
+        assert!(off < tolerance(Store::F16), "logits are {off:e} apart");
+    }
+    assert!(
+        relative_norm(&card.1, &wide(&card.2)) > tolerance(Store::F16),
+        "the average predicts as the last weights do"
+    );
 }
 
 /// A process has one card, so the older virtual one gets a process of its own.

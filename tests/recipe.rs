@@ -86,7 +86,6 @@ fn settings_that_make_no_sense_are_one_line_and_exit_code_2() {
         ("--schedule multistep --decay-milestones 3,3", ["--decay-milestones", "ascending"]),
         ("--schedule multistep --decay-milestones 0,3", ["--decay-milestones", "ascending"]),
         ("--model-ema --model-ema-decay 1", ["--model-ema-decay", "below 1"]),
-        ("--model-ema --device ptx-vm", ["--model-ema", "--device cpu"]),
         ("--layer-decay 0", ["--layer-decay", "up to 1"]),
         ("--layer-decay 1.5", ["--layer-decay", "up to 1"]),
         ("--drop-path 1", ["--drop-path", "below 1"]),

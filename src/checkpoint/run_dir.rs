@@ -267,7 +267,8 @@ impl RunDir {
         let card = serde_json::to_string(card).expect("a card has only string keys");
         let metadata = BTreeMap::from([("format".to_string(), "pt".to_string()), (CARD.to_string(), card)]);
         let raw = vit.params.flat().to_host()?;
-        let model = optim.average.as_ref().map_or(&raw, |average| &average.values);
+        let average = optim.average.as_ref().map(|average| average.values.to_host()).transpose()?;
+        let model = average.as_ref().unwrap_or(&raw);
         write_arena(&dir.join(MODEL), &vit.params, &[("", model.data())], &metadata)?;
         let (first, second) = (optim.exp_avg.to_host()?, optim.exp_avg_sq.to_host()?);
         let mut moments = vec![(FIRST, first.data()), (SECOND, second.data())];

@@ -1,8 +1,12 @@
 //! The exponential moving average of the weights.
 #![forbid(unsafe_code)]
 
+use crate::device::Device;
+use crate::device::cuda::{Gpu, elements};
+use crate::error::Result;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Elements of one piece of work.
 const CHUNK: usize = 1 << 15;
@@ -21,19 +25,34 @@ impl Average {
         Average { decay, values: Tensor::from_vec(params.data().to_vec(), params.shape()) }
     }
 
+    /// Moves the average to a card.
+    pub(super) fn move_to(&mut self, gpu: &Arc<Gpu>) -> Result<()> {
+        self.values = self.values.to_card(gpu)?;
+        Ok(())
+    }
+
     /// Follows the parameters after update `step`, counted from 1: the first one is copied, as in timm; every other
     /// moves the average by `(1 - decay) (params - average)`.
-    pub(super) fn follow(&mut self, params: &Tensor, step: u64) {
-        if step == 1 {
-            return self.values.data_mut().copy_from_slice(params.data());
-        }
+    pub(super) fn follow(&mut self, params: &Tensor, step: u64) -> Result<()> {
         let weight = (1.0 - self.decay) as f32;
+        if params.device() == Device::Cuda {
+            let (gpu, average, params) = (params.gpu(), self.values.floats(), params.floats());
+            return match step {
+                1 => gpu.stream().copy(average, params),
+                _ => elements::follow(gpu, average, params, weight),
+            };
+        }
+        if step == 1 {
+            self.values.data_mut().copy_from_slice(params.data());
+            return Ok(());
+        }
         let chunks = self.values.data_mut().par_chunks_mut(CHUNK).zip(params.data().par_chunks(CHUNK));
         chunks.for_each(|(average, params)| {
             for (a, &p) in average.iter_mut().zip(params) {
                 *a += weight * (p - *a);
             }
         });
+        Ok(())
     }
 }
 
@@ -52,7 +71,7 @@ mod tests {
             };
             let mut average = Average::new(case["decay"].as_f64().unwrap(), &params(0));
             for (t, row) in (1..).zip(case["averages"].as_array().unwrap()) {
-                average.follow(&params(t), t);
+                average.follow(&params(t), t).unwrap();
                 let want: Vec<f64> = serde_json::from_value(row.clone()).unwrap();
                 for (&got, want) in average.values.data().iter().zip(want) {
                     // Both work in f32: difference, product and sum round once each, at every update.

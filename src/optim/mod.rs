@@ -60,11 +60,11 @@ impl AdamW {
         AdamW { config, no_decay, rates, exp_avg, exp_avg_sq, step: 0, clip_grad: None, average: None }
     }
 
-    /// Moves the moments to a card.
+    /// Moves the moments, and the average if there is one, to a card.
     pub fn move_to(&mut self, gpu: &Arc<Gpu>) -> Result<()> {
         self.exp_avg = self.exp_avg.to_card(gpu)?;
         self.exp_avg_sq = self.exp_avg_sq.to_card(gpu)?;
-        Ok(())
+        self.average.as_mut().map_or(Ok(()), |average| average.move_to(gpu))
     }
 
     /// The scalars of update number `step` at a rate.
@@ -77,7 +77,7 @@ impl AdamW {
     /// Returns whether the update was applied, once the card has come to it.
     pub fn update_on_card(&mut self, params: &mut ParamArena, grads: &Tensor, scale: f32, lr: f64) -> Result<bool> {
         let flag = self.begin_on_card(params, grads, scale, lr)?;
-        self.settle(flag)
+        self.settle(params, flag)
     }
 
     /// [`AdamW::update_on_card`] without waiting for the card; what it returns is for [`AdamW::settle`], before the next.
@@ -112,9 +112,13 @@ impl AdamW {
     }
 
     /// Whether the update that was begun was applied, once the card has come to it; it counts if so.
-    pub fn settle(&mut self, flag: Tensor) -> Result<bool> {
+    pub fn settle(&mut self, params: &ParamArena, flag: Tensor) -> Result<bool> {
         let applied = flag.gpu().stream().download(flag.words())? == [0];
         self.step += u64::from(applied);
+        match &mut self.average {
+            Some(average) if applied => average.follow(params.flat(), self.step)?,
+            _ => {}
+        }
         Ok(applied)
     }
 
@@ -129,7 +133,7 @@ impl AdamW {
             adamw::step_part(params, grads, first, second, hyper, &self.no_decay, part);
         }
         if let Some(average) = &mut self.average {
-            average.follow(params, self.step);
+            average.follow(params, self.step).expect("nothing fails on the CPU");
         }
     }
 }

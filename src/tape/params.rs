@@ -119,6 +119,13 @@ impl ParamArena {
         &mut self.flat
     }
 
+    /// Exchanges all parameters for others on the same device.
+    pub fn swap(&mut self, values: &mut Tensor) -> Result<()> {
+        std::mem::swap(values, self.flat_mut());
+        self.compute = self.compute.take().map(|_| self.flat.narrowed()).transpose()?;
+        Ok(())
+    }
+
     /// Moves the parameters to a card, with a copy in the type that its products read.
     pub fn move_to(&mut self, gpu: &Arc<Gpu>) -> Result<()> {
         self.forget_panels();

@@ -291,7 +291,7 @@ impl Learner<'_> {
     /// Waits for an update that a card was told, and lets the loss scale follow.
     fn settle(&mut self, begun: Option<Tensor>) -> Result<()> {
         let Some(flag) = begun else { return Ok(()) };
-        let applied = self.optim.settle(flag)?;
+        let applied = self.optim.settle(&self.vit.params, flag)?;
         match self.loss_scale {
             Some(scale) => scale.after(applied),
             None if !applied => return Err(blame("a gradient")),
@@ -311,9 +311,9 @@ fn blame(what: &str) -> Error {
 
 /// Validates, and makes the epoch count: progress, checkpoint, metrics.
 fn end_epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> {
-    run.swap_average();
+    run.swap_average()?;
     let report = watched(run, &run.vit, "val", stop, show);
-    run.swap_average();
+    run.swap_average()?;
     let report = match report {
         Err(Error::Interrupted { .. }) => return Err(run.interrupted()?),
         other => other?,

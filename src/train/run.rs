@@ -205,10 +205,8 @@ impl Run {
     }
 
     /// Puts the averaged weights in the model's place and the model's in theirs, where an average is kept.
-    pub(super) fn swap_average(&mut self) {
-        if let Some(average) = &mut self.optim.average {
-            std::mem::swap(&mut average.values, self.vit.params.flat_mut());
-        }
+    pub(super) fn swap_average(&mut self) -> Result<()> {
+        self.optim.average.as_mut().map_or(Ok(()), |average| self.vit.params.swap(&mut average.values))
     }
 
     /// Images of the update that the next batch begins; at the end of an epoch fewer than `grad_accum` batches.

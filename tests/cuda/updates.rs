@@ -3,7 +3,7 @@
 
 use super::support::*;
 use dynavit::device::cuda::Gpu;
-use dynavit::optim::{AdamW, AdamWConfig};
+use dynavit::optim::{AdamW, AdamWConfig, Average};
 use dynavit::tape::{ParamArena, ParamId};
 use dynavit::tensor::Tensor;
 use std::sync::Arc;
@@ -23,6 +23,9 @@ pub fn check(gpu: &Arc<Gpu>) {
         card.move_to(gpu).unwrap();
         let mut host_optim = AdamW::new(n, CONFIG, spared.clone());
         let mut optim = AdamW::new(n, CONFIG, spared);
+        for optim in [&mut host_optim, &mut optim] {
+            optim.average = Some(Average::new(0.9, host.flat()));
+        }
         optim.move_to(gpu).unwrap();
         for t in 1..=3 {
             let grads = Tensor::from_vec(values(n, 10 + t), &[n]);
@@ -46,6 +49,10 @@ pub fn check(gpu: &Arc<Gpu>) {
             close(&what("first moments"), &host_of(&optim.exp_avg), &want, |_| f64::from(t) * 6.0 * UNIT);
             let want = f64s(host_optim.exp_avg_sq.data());
             close(&what("second moments"), &host_of(&optim.exp_avg_sq), &want, |_| f64::from(t) * 6.0 * UNIT);
+            let average = |optim: &AdamW| host_of(&optim.average.as_ref().unwrap().values);
+            // Moving by a tenth rounds three times; the parameters' own difference comes along.
+            let bound = |_| f64::from(t) * (12.0 * 1.1e-2 + 6.0 + 3.0) * UNIT;
+            close(&what("averages"), &average(&optim), &average(&host_optim), bound);
             if let Some(copy) = card.compute() {
                 let narrow = card.flat().narrowed().unwrap();
                 assert_eq!(host_of(copy), host_of(&narrow), "{}", what("the copy"));

@@ -1,13 +1,14 @@
 //! Sums, copies and changes of type of plain values: how the kernels of ptx/tensor.cu are called.
 #![allow(unsafe_code)]
 
-use super::{Entry, Geometry, Gpu, Kind, Ptx, Store, Values, counts, embedded, lengths};
+use super::{Entry, Geometry, Gpu, Kind, Ptx, Slice, Store, Values, counts, embedded, lengths};
 use crate::error::Result;
 
 /// The PTX of ptx/tensor.cu.
 pub static PTX: Ptx = embedded!("tensor");
 
 const ADD: &[(&str, Kind)] = &[("sum", Kind::U64), ("x", Kind::U64), ("n", Kind::U32)];
+const FOLLOW: &[(&str, Kind)] = &[("mean", Kind::U64), ("x", Kind::U64), ("weight", Kind::F32), ("n", Kind::U32)];
 const CONVERT: &[(&str, Kind)] = &[("from", Kind::U64), ("to", Kind::U64), ("n", Kind::U32)];
 
 /// The kernels of ptx/tensor.cu.
@@ -15,6 +16,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry { name: "tensor_add_f32", args: ADD, since: 75 },
     Entry { name: "tensor_add_f16", args: ADD, since: 75 },
     Entry { name: "tensor_add_bf16", args: ADD, since: 80 },
+    Entry { name: "tensor_follow_f32", args: FOLLOW, since: 75 },
     Entry { name: "tensor_narrow_f16", args: CONVERT, since: 75 },
     Entry { name: "tensor_narrow_bf16", args: CONVERT, since: 80 },
     Entry { name: "tensor_widen_f16", args: CONVERT, since: 75 },
@@ -42,6 +44,18 @@ fn launch(gpu: &Gpu, entry: &str, first: Values, second: Values) -> Result<()> {
 pub fn add(gpu: &Gpu, sum: Values, x: Values) -> Result<()> {
     Values::common("tensor", &[sum, x])?;
     launch(gpu, &format!("tensor_add_{}", sum.store().name()), sum, x)
+}
+
+/// mean += weight (x - mean), each step rounded, as on the CPU.
+pub fn follow(gpu: &Gpu, mean: Slice<f32>, x: Slice<f32>, weight: f32) -> Result<()> {
+    lengths("tensor", &[("the average", mean.len(), x.len())])?;
+    if x.is_empty() {
+        return Ok(());
+    }
+    let (geometry, [n]) = (shape(x.len())?, counts("tensor", [x.len()])?);
+    let kernel = gpu.kernel(&PTX, Entry::named(ENTRIES, "tensor_follow_f32"))?;
+    // SAFETY: both have n elements, and the kernel bounds itself by n.
+    unsafe { gpu.stream().launch(&kernel, geometry, &[mean.into(), x.into(), weight.into(), n.into()]) }
 }
 
 /// to = from, of one type; or rounded from f32, or widened to it.
