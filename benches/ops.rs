@@ -5,7 +5,7 @@ mod support;
 
 use dynavit::device::cpu::gemm::{Mat, Operands, Panels, Write, par_gemm};
 use std::hint::black_box;
-use support::{Flags, alternate, peak, prove, timed, values};
+use support::{Flags, median, peak, prove, timed, turns, values};
 
 /// Rows of a batch of 8 images at K = 70: 8 x 138 tokens.
 const ROWS: usize = 8 * 138;
@@ -29,32 +29,30 @@ fn main() {
     for threads in if all == 1 { vec![1] } else { vec![1, all] } {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
         println!("{threads} threads, f32; medians of {} turns; peak from registers, in the same turns", flags.rounds);
-        println!(
-            "product            m     n     k  peak GFLOP/s        ms  GFLOP/s  of peak   weights packed before: of peak"
-        );
+        println!("product            m     n     k  peak GFLOP/s        ms  GFLOP/s  of peak   packed before: of peak");
         for (what, m, n, k) in PRODUCTS {
             let [whole, kept, peak] = measure(&pool, flags.rounds, (m, n, k));
-            let rate = |ms: f64| 2.0 * (m * n * k) as f64 / ms / 1e6;
-            let share = |ms: f64| rate(ms) / peak;
+            let rates = |ms: &[f64]| ms.iter().map(|ms| 2.0 * (m * n * k) as f64 / ms / 1e6).collect::<Vec<_>>();
+            // Turn by turn, so that what slows a turn slows both.
+            let share = |ms: &[f64]| median(rates(ms).iter().zip(&peak).map(|(rate, peak)| rate / peak).collect());
+            let (rate, shares) = (median(rates(&whole)), [share(&whole), share(&kept)]);
+            let (whole, kept, peak) = (median(whole), median(kept), median(peak));
             println!(
-                "{what:14} {m:5} {n:5} {k:5} {peak:13.1} {whole:9.2} {:8.1} {:6.0} %  {:29.0} %",
-                rate(whole),
-                100.0 * share(whole),
-                100.0 * share(kept)
+                "{what:14} {m:5} {n:5} {k:5} {peak:13.1} {whole:9.2} {rate:8.1} {:6.0} %  {:29.0} %",
+                100.0 * shares[0],
+                100.0 * shares[1]
             );
             csv += &format!(
-                "{threads},{what:?},{m},{n},{k},{peak:.2},{whole:.4},{:.2},{:.4},{kept:.4},{:.4}\n",
-                rate(whole),
-                share(whole),
-                share(kept)
+                "{threads},{what:?},{m},{n},{k},{peak:.2},{whole:.4},{rate:.2},{:.4},{kept:.4},{:.4}\n",
+                shares[0], shares[1]
             );
         }
     }
     flags.save("ops.csv", &csv);
 }
 
-/// Median milliseconds of x W^T, packing W each time and with W packed before, and the median peak between them.
-fn measure(pool: &rayon::ThreadPool, rounds: usize, (m, n, k): (usize, usize, usize)) -> [f64; 3] {
+/// Turn by turn: milliseconds of x W^T, packing W each time and with W packed before, and the peak in GFLOP/s.
+fn measure(pool: &rayon::ThreadPool, rounds: usize, (m, n, k): (usize, usize, usize)) -> [Vec<f64>; 3] {
     let (x, w) = (values(m * k, 1), values(n * k, 2));
     let pack = || Panels::new(Mat::new(&w, n, k).t(), Operands::F32);
     let product = |out: &mut [f32], panels: &Panels| {
@@ -65,7 +63,7 @@ fn measure(pool: &rayon::ThreadPool, rounds: usize, (m, n, k): (usize, usize, us
     let corners = [(0, 0), (m - 1, n - 1), (m / 2, n / 3)];
     let exact = corners.map(|(i, j)| (0..k).map(|l| f64::from(x[i * k + l]) * f64::from(w[j * k + l])).sum::<f64>());
     prove("a product", &corners.map(|(i, j)| out[i * n + j]), &exact.map(|v| v as f32), 1e-4);
-    let times = alternate(
+    let times = turns(
         rounds,
         &mut [
             &mut || timed(|| product(&mut out, &pool.install(pack))),
@@ -74,5 +72,5 @@ fn measure(pool: &rayon::ThreadPool, rounds: usize, (m, n, k): (usize, usize, us
         ],
     );
     black_box((&out, &again));
-    [times[0].median, times[1].median, times[2].median]
+    times.try_into().expect("three candidates")
 }

@@ -89,7 +89,6 @@ fn settings_that_make_no_sense_are_one_line_and_exit_code_2() {
         ("--layer-decay 0", ["--layer-decay", "up to 1"]),
         ("--layer-decay 1.5", ["--layer-decay", "up to 1"]),
         ("--drop-path 1", ["--drop-path", "below 1"]),
-        ("--drop-path 0.1 --device ptx-vm", ["--drop-path", "--device cpu"]),
         ("--drop-path 0.1 --freeze backbone", ["--drop-path", "--freeze none"]),
         ("--patience 0", ["--patience", "at least 1"]),
         ("--seeds 1,2,1", ["--seeds", "twice"]),

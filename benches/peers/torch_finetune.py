@@ -1,11 +1,12 @@
-"""PyTorch fine-tunes a timm ViT behind the paper's pruning, with the recipe of `dynavit train DATASET K --split lists`.
+"""PyTorch fine-tunes a timm ViT behind the paper's pruning, with the recipe of
+`dynavit train DATASET K --split lists --model vit_small_patch16_224 --batch-size 32 --epochs 9 --lr 1e-5`.
 
-    torch_finetune.py voc|cifar100|tiny-imagenet K --data DIR --weights FILE [--model NAME] [--epochs N] [--lr F]
-        [--warmup-epochs F] [--schedule step|cosine] [--seed N] [--scorer l2|random] [--output FILE]
+    torch_finetune.py voc|cifar100|tiny-imagenet K --data DIR --weights FILE [--model NAME] [--epochs N]
+        [--batch-size N] [--lr F] [--warmup-epochs F] [--schedule step|cosine] [--seed N] [--output FILE]
 
 The data sets are read as dynavit reads them: VOC's train.txt and val.txt with the images that show exactly one of the
-five classes; the training and test records of cifar-100-binary; train and val of tiny-imagenet-200. A line an epoch, all
-of them as CSV with --output, and the best epoch at the end. Needs what requirements.txt names, and Pillow.
+five classes; the training and test records of cifar-100-binary; train and val of tiny-imagenet-200. A line an epoch,
+all of them as CSV with --output, and the best epoch at the end. Needs what requirements.txt names.
 """
 import argparse
 import csv
@@ -32,7 +33,8 @@ CIFAR = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
 def voc(root):
     """Training and validation images, as lists of (file, class), and the number of classes."""
-    root = next(path for path in (root / "VOC2007", root / "VOCdevkit/VOC2007", root) if (path / "JPEGImages").is_dir())
+    years = [root / year for year in ("VOC2012", "VOC2007")]
+    root = next(path for path in [*years, root] if (path / "JPEGImages").is_dir())
 
     def part(name):
         for image in (root / f"ImageSets/Main/{name}.txt").read_text().split():
@@ -57,7 +59,8 @@ def cifar100(root):
 def tiny_imagenet(root):
     """As `voc`; the classes are those that have a folder."""
     classes = sorted(path.name for path in (root / "train").iterdir())
-    train = [(image, i) for i, name in enumerate(classes) for image in sorted((root / "train" / name / "images").iterdir())]
+    folders = [(root / "train" / name / "images", i) for i, name in enumerate(classes)]
+    train = [(image, i) for folder, i in folders for image in sorted(folder.iterdir())]
     rows = [line.split("\t") for line in (root / "val/val_annotations.txt").read_text().splitlines()]
     return train, [(root / "val/images" / row[0], classes.index(row[1])) for row in rows], len(classes)
 
@@ -66,12 +69,13 @@ def tensors(examples, transform):
     def image(source):
         return source if isinstance(source, Image.Image) else Image.open(source).convert("RGB")
 
-    return torch.stack([transform(image(source)) for source, _ in examples]), torch.tensor([label for _, label in examples])
+    labels = torch.tensor([label for _, label in examples])
+    return torch.stack([transform(image(source)) for source, _ in examples]), labels
 
 
 def rate(args, update, updates_per_epoch):
     """The learning rate of an update, counted from 0: dynavit's step and cosine schedules with a linear warm-up."""
-    warmup = round(args.warmup_epochs * updates_per_epoch)
+    warmup = math.floor(args.warmup_epochs * updates_per_epoch + 0.5)
     if args.schedule == "cosine":
         factor = (1 + math.cos(math.pi * update / (args.epochs * updates_per_epoch))) / 2
     else:
@@ -79,21 +83,10 @@ def rate(args, update, updates_per_epoch):
     return args.lr * factor * (min((update + 1) / warmup, 1) if warmup else 1)
 
 
-class Pruned(torch.nn.Module):
-    """A ViT that sees the chosen patches."""
-
-    def __init__(self, vit, keep, scorer):
-        super().__init__()
-        self.vit, self.keep, self.scorer = vit, keep, scorer
-
-    def forward(self, images):
-        return forward(self.vit, images, self.keep, self.scorer)
-
-
 def main():
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("dataset", choices=["voc", "cifar100", "tiny-imagenet"])
-    flags.add_argument("keep", type=int)
+    flags.add_argument("keep", type=float)
     flags.add_argument("--data", type=Path, required=True)
     flags.add_argument("--weights", required=True)
     flags.add_argument("--model", default="vit_small_patch16_224")
@@ -103,7 +96,6 @@ def main():
     flags.add_argument("--warmup-epochs", type=float, default=0)
     flags.add_argument("--schedule", choices=["step", "cosine"], default="step")
     flags.add_argument("--seed", type=int, default=42)
-    flags.add_argument("--scorer", choices=["l2", "random"], default="l2")
     flags.add_argument("--threads", type=int, default=torch.get_num_threads())
     flags.add_argument("--output", type=Path)
     args = flags.parse_args()
@@ -112,46 +104,51 @@ def main():
     train, val, classes = {"voc": voc, "cifar100": cifar100, "tiny-imagenet": tiny_imagenet}[args.dataset](args.data)
     norm = transforms.Normalize(*(CIFAR if args.dataset == "cifar100" else IMAGENET))
     crop = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor(), norm]
-    crop, whole = transforms.Compose(crop), transforms.Compose([transforms.Resize((224, 224)), transforms.ToTensor(), norm])
+    whole = [transforms.Resize((224, 224)), transforms.ToTensor(), norm]
+    crop, whole = transforms.Compose(crop), transforms.Compose(whole)
     print(f"{len(train)} training and {len(val)} validation images, {classes} classes", flush=True)
 
     random.seed(args.seed)
     torch.manual_seed(args.seed)
     vit = timm.create_model(args.model, num_classes=classes)
     weights = {name: value.float() for name, value in load_file(args.weights).items()}
-    missing = vit.load_state_dict(weights, strict=False).missing_keys
-    print("drawn:", ", ".join(missing) or "nothing", flush=True)
-    model = Pruned(vit, args.keep, args.scorer)
-    optim = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.05)
+    if weights.get("head.weight", vit.head.weight).shape != vit.head.weight.shape:
+        weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
+    loaded = vit.load_state_dict(weights, strict=False)
+    if loaded.unexpected_keys or any(not name.startswith("head.") for name in loaded.missing_keys):
+        raise SystemExit(f"error: {args.weights} does not fit {args.model}: {loaded}")
+    print("drawn:", ", ".join(loaded.missing_keys) or "nothing", flush=True)
+    optim = torch.optim.AdamW(vit.parameters(), lr=args.lr, weight_decay=0.05)
 
     rows, update = [], 0
     for epoch in range(1, args.epochs + 1):
         began, total = time.time(), 0.0
         random.shuffle(train)
-        model.train()
+        vit.train()
         batches = [train[i : i + args.batch_size] for i in range(0, len(train), args.batch_size)]
         for batch in batches:
             images, labels = tensors(batch, crop)
             for group in optim.param_groups:
                 group["lr"] = rate(args, update, len(batches))
-            loss = F.cross_entropy(model(images), labels)
+            loss = F.cross_entropy(forward(vit, images, args.keep), labels)
             optim.zero_grad()
             loss.backward()
             optim.step()
             total += loss.item() * len(batch)
             update += 1
         seconds = time.time() - began
-        model.eval()
+        vit.eval()
         right = 0
         with torch.inference_mode():
             for i in range(0, len(val), args.batch_size):
                 images, labels = tensors(val[i : i + args.batch_size], whole)
-                right += (model(images).argmax(1) == labels).sum().item()
+                right += (forward(vit, images, args.keep).argmax(1) == labels).sum().item()
         rows.append([epoch, f"{total / len(train):.4f}", f"{100 * right / len(val):.2f}", f"{seconds:.1f}"])
         print("epoch {}: loss {}, validation {} %, {} s".format(*rows[-1]), flush=True)
         if args.output:
+            header = ["epoch", "train_loss", "val_percent", "seconds"]
             with args.output.open("w", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows([["epoch", "train_loss", "val_percent", "seconds"], *rows])
+                csv.writer(file, lineterminator="\n").writerows([header, *rows])
     print(f"best {max(float(row[2]) for row in rows)} %, torch {torch.__version__}, timm {timm.__version__}")
 
 

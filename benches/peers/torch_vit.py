@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from worker import arguments, kept_count, serve
 
 
-def forward(vit, images, keep, scorer="l2"):
-    """Logits of the pruned ViT: all patches embedded, the top K percent by L2 norm (or by chance) gathered, as the paper
-    does."""
+def forward(vit, images, keep):
+    """Logits of the pruned ViT: all patches embedded, the top K percent by L2 norm gathered, as the paper does."""
     tokens = vit.patch_embed(images)
     batch, patches, width = tokens.shape
     k = kept_count(patches, keep)
@@ -20,8 +19,7 @@ def forward(vit, images, keep, scorer="l2"):
         side = vit.patch_embed.patch_size[0]
         grid = images.shape[-1] // side
         cut = images.reshape(batch, 3, grid, side, grid, side).float()
-        energy = cut.square().sum(dim=(1, 3, 5)).reshape(batch, patches)
-        score = torch.rand(batch, patches) if scorer == "random" else energy.sqrt()
+        score = cut.square().sum(dim=(1, 3, 5)).sqrt().reshape(batch, patches)
         kept = score.topk(k, dim=1).indices.sort(dim=1).values.unsqueeze(-1).expand(-1, -1, width)
         tokens, positions = tokens.gather(1, kept), positions.gather(1, kept)
     cls = (vit.cls_token + vit.pos_embed[:, :1]).expand(batch, -1, -1).to(tokens.dtype)

@@ -67,8 +67,8 @@ pub struct Timing {
 }
 
 /// Calls every candidate once to warm up, then `rounds` times in turn, so that a noisy spell of the machine falls on
-/// all. A candidate returns the milliseconds of its timed part.
-pub fn alternate(rounds: usize, candidates: &mut [&mut dyn FnMut() -> f64]) -> Vec<Timing> {
+/// all: what each returned, turn by turn.
+pub fn turns(rounds: usize, candidates: &mut [&mut dyn FnMut() -> f64]) -> Vec<Vec<f64>> {
     candidates.iter_mut().for_each(|run| {
         run();
     });
@@ -78,11 +78,22 @@ pub fn alternate(rounds: usize, candidates: &mut [&mut dyn FnMut() -> f64]) -> V
             times.push(run());
         }
     }
-    let summary = |mut times: Vec<f64>| {
-        times.sort_by(f64::total_cmp);
-        Timing { median: times[times.len() / 2], min: times[0], max: times[times.len() - 1] }
+    times
+}
+
+/// [`turns`] of candidates that return the milliseconds of their timed part.
+pub fn alternate(rounds: usize, candidates: &mut [&mut dyn FnMut() -> f64]) -> Vec<Timing> {
+    let summary = |times: Vec<f64>| {
+        let (min, max) = times.iter().fold((f64::INFINITY, 0.0f64), |(a, b), &t| (a.min(t), b.max(t)));
+        Timing { median: median(times), min, max }
     };
-    times.into_iter().map(summary).collect()
+    turns(rounds, candidates).into_iter().map(summary).collect()
+}
+
+/// The middle one, or the upper of the two.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Values in [-1, 1) that differ from place to place.

@@ -26,7 +26,6 @@ use crate::error::{Error, Result};
 use crate::ops::cross_entropy;
 use crate::ops::gather;
 use crate::ops::layer_norm;
-use crate::ops::layer_scale;
 use crate::ops::matmul::{self, Epilogue};
 use crate::prune::Kept;
 use crate::tape::{ParamArena, ParamId, Tape, Var};
@@ -81,11 +80,8 @@ pub struct Vit {
 }
 
 impl Vit {
-    /// Moves the parameters to a card. Layer scale is refused there.
+    /// Moves the parameters to a card.
     pub fn move_to(&mut self, gpu: &Arc<Gpu>) -> Result<()> {
-        if self.config.layer_scale {
-            return Err(layer_scale::on_a_card());
-        }
         self.params.move_to(gpu)
     }
 

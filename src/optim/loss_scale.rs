@@ -10,6 +10,9 @@ pub struct LossScale {
     pub scale: f32,
     /// Updates applied in a row since the scale last changed.
     pub good: u32,
+    /// Losses in a row that were not finite, which no scale can mend.
+    #[serde(default)]
+    pub lost: u32,
 }
 
 impl LossScale {
@@ -18,16 +21,19 @@ impl LossScale {
     /// Updates after which the scale is doubled.
     pub const PATIENCE: u32 = 2000;
 
+    /// Losses in a row that may be lost before a run ends.
+    pub const MOST_LOST: u32 = 16;
+
     /// Notes whether an update was applied, and sets the scale of the next.
     pub fn after(&mut self, applied: bool) {
         if !applied {
-            *self = LossScale { scale: self.scale / 2.0, good: 0 };
+            *self = LossScale { scale: self.scale / 2.0, good: 0, lost: 0 };
             return;
         }
         self.good += 1;
         if self.good == Self::PATIENCE {
             // Beyond this no product with the scale is finite any more.
-            *self = LossScale { scale: (self.scale * 2.0).min(2f32.powi(126)), good: 0 };
+            *self = LossScale { scale: (self.scale * 2.0).min(2f32.powi(126)), good: 0, lost: 0 };
         }
     }
 
@@ -39,7 +45,7 @@ impl LossScale {
 
 impl Default for LossScale {
     fn default() -> Self {
-        LossScale { scale: Self::FIRST, good: 0 }
+        LossScale { scale: Self::FIRST, good: 0, lost: 0 }
     }
 }
 
@@ -51,7 +57,7 @@ mod tests {
     fn the_scale_halves_at_once_and_doubles_with_patience() {
         let mut scale = LossScale::default();
         scale.after(false);
-        assert_eq!(scale, LossScale { scale: 32_768.0, good: 0 });
+        assert_eq!(scale, LossScale { scale: 32_768.0, good: 0, lost: 0 });
         for _ in 0..LossScale::PATIENCE - 1 {
             scale.after(true);
         }

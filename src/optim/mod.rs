@@ -48,7 +48,7 @@ pub struct AdamW {
     pub step: u64,
     /// Longest gradient, by the L2 norm over all parameters.
     pub clip_grad: Option<f64>,
-    /// The moving average of the parameters, where one is kept; on the CPU only.
+    /// The moving average of the parameters, where one is kept.
     pub average: Option<Average>,
 }
 
@@ -80,7 +80,8 @@ impl AdamW {
         self.settle(params, flag)
     }
 
-    /// [`AdamW::update_on_card`] without waiting for the card; what it returns is for [`AdamW::settle`], before the next.
+    /// [`AdamW::update_on_card`] without waiting for the card; what it returns is for [`AdamW::settle`], before the
+    /// next.
     pub fn begin_on_card(&mut self, params: &mut ParamArena, grads: &Tensor, scale: f32, lr: f64) -> Result<Tensor> {
         let gpu = grads.gpu();
         let flag = Tensor::zeros_on_card(gpu, &[1])?;

@@ -36,8 +36,8 @@ impl Choice {
 }
 
 /// Begins to choose, in the card's second stream, the kept patches of images (B,h,w,3) that are there for it; by random
-/// numbers of `ids` and `epoch` where luck chooses. `levels` (3,256), all finite, is what the model is fed for each byte.
-/// `None` when a card does not choose so: the host must.
+/// numbers of `ids` and `epoch` where luck chooses. `levels` (3,256), all finite, is what the model is fed for each
+/// byte. `None` when a card does not choose so: the host must.
 pub fn choose_on_card(
     gpu: &Arc<Gpu>,
     config: &PruneConfig,

@@ -121,8 +121,9 @@ impl ParamArena {
 
     /// Exchanges all parameters for others on the same device.
     pub fn swap(&mut self, values: &mut Tensor) -> Result<()> {
+        let compute = self.compute.as_ref().map(|_| values.narrowed()).transpose()?;
         std::mem::swap(values, self.flat_mut());
-        self.compute = self.compute.take().map(|_| self.flat.narrowed()).transpose()?;
+        self.compute = compute;
         Ok(())
     }
 

@@ -248,7 +248,6 @@ impl TrainConfig {
 
     /// Refuses what the settings ask of a card and it cannot do, naming the flag.
     pub fn check_on_card(&self) -> Result<()> {
-        self.recipe.check_on_card()?;
         self.keep.check_on_card()?;
         self.keeping.val_keep.map_or(Ok(()), |keep| keep.check_on_card())
     }

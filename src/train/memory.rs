@@ -53,7 +53,7 @@ impl Memory {
         }
     }
 
-    /// What of it lies on a card: of the three batches of pixels one.
+    /// What of it lies on a card: of the pixels one batch of values, which is more than the two of bytes.
     pub fn on_card(&self) -> u64 {
         self.total() - self.images / 3 * 2
     }

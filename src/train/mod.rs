@@ -102,7 +102,8 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
             Err(error) => {
                 // The state is good up to here; only the image is not.
                 if run.progress.batch > 0 {
-                    run.save(false)?;
+                    // The first error says more than one that follows from it.
+                    let _ = run.save(false);
                 }
                 return Err(error);
             }
@@ -136,7 +137,8 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
         progress.epoch_looked.add(looked);
         progress.looked.add(looked);
         progress.epoch_seconds += clock.elapsed().as_secs_f64();
-        let loss = progress.loss_sum / progress.loss_count.max(1) as f64;
+        // Not a number while every batch so far has overflowed.
+        let loss = progress.loss_sum / progress.loss_count as f64;
         show(Event::Step { step: progress.step, images, loss, lr });
         if stop.requested() {
             return Err(run.interrupted()?);
@@ -150,8 +152,8 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
     end_epoch(run, stop, show)
 }
 
-/// The batches of an update that is not complete yet; `loss` is summed over `counted` images, all but those of batches that
-/// overflowed on a card.
+/// The batches of an update that is not complete yet; `loss` is summed over `counted` images, all but those of batches
+/// that overflowed on a card.
 #[derive(Default)]
 struct Begun {
     batches: u32,
@@ -189,7 +191,7 @@ fn step<T>(
         let update = if last { learner.begin_update(lr)? } else { None };
         let next = ahead(learner.vit);
         let loss = learner.value(&loss)?;
-        learner.settle(update)?;
+        learner.settle(loss, update)?;
         Ok((loss, looked, next))
     };
     take().map_err(|error| match error {
@@ -217,17 +219,19 @@ pub struct Learner<'a> {
 
 impl Learner<'_> {
     /// One step: score, prune, forward, backward, update. Returns the mean loss of the batch. A loss or gradient that
-    /// is not finite is an error, and nothing is updated; with a loss scale, it halves that instead, as torch's `GradScaler`
-    /// does, and the loss is returned as it is.
+    /// is not finite is an error, and nothing is updated. With a loss scale such a gradient halves it instead, as
+    /// torch's `GradScaler` does; such a loss leaves the scale, which is not to blame, and is an error when it comes
+    /// too often.
     pub fn step(&mut self, prune: &PruneConfig, batch: Batch, epoch: u32, smoothing: f32, lr: f64) -> Result<f32> {
         let (loss, _) = self.gradients(prune, batch, epoch, smoothing, 1.0)?;
-        self.update(lr)?;
+        let begun = self.begin_update(lr)?;
+        self.settle(loss, begun)?;
         Ok(loss)
     }
 
-    /// Score, prune, forward, backward: leaves the gradient of `share` times the loss, times the loss scale, in `grads`.
-    /// Returns the mean loss of the batch and at what the model looked; an error when the loss is not finite and there is no
-    /// loss scale.
+    /// Score, prune, forward, backward: leaves the gradient of `share` times the loss, times the loss scale, in
+    /// `grads`. Returns the mean loss of the batch and at what the model looked; an error when the loss is not finite
+    /// and there is no loss scale.
     pub fn gradients(
         &mut self,
         prune: &PruneConfig,
@@ -247,8 +251,8 @@ impl Learner<'_> {
         if loss.is_finite() || self.loss_scale.is_some() { Ok(loss) } else { Err(blame("the loss")) }
     }
 
-    /// [`Learner::gradients`] without waiting for a card: the loss (1,) is where the model is. On the CPU a loss that is not
-    /// finite is an error; on a card the gradient is then not finite either, and the update does nothing.
+    /// [`Learner::gradients`] without waiting for a card: the loss (1,) is where the model is. On the CPU a loss that
+    /// is not finite is an error; on a card the gradient is then not finite either, and the update does nothing.
     fn begin_gradients(&mut self, seen: Seen, epoch: u32, smoothing: f32, share: f32) -> Result<(Tensor, Looked)> {
         let Seen { batch, images, kept } = seen;
         let looked = Looked::at(&self.vit.config, &self.vit.options, &kept);
@@ -267,7 +271,7 @@ impl Learner<'_> {
     /// Updates the model by `grads`, which come with the loss scale, clipped when the optimiser is told to.
     pub fn update(&mut self, lr: f64) -> Result<()> {
         let begun = self.begin_update(lr)?;
-        self.settle(begun)
+        self.settle(0.0, begun)
     }
 
     /// [`Learner::update`], for [`Learner::settle`] to wait for where a card does it.
@@ -288,10 +292,16 @@ impl Learner<'_> {
         }
     }
 
-    /// Waits for an update that a card was told, and lets the loss scale follow.
-    fn settle(&mut self, begun: Option<Tensor>) -> Result<()> {
-        let Some(flag) = begun else { return Ok(()) };
-        let applied = self.optim.settle(&self.vit.params, flag)?;
+    /// Waits for an update that a card was told after a loss, and lets the loss scale follow.
+    fn settle(&mut self, loss: f32, begun: Option<Tensor>) -> Result<()> {
+        let applied = begun.map(|flag| self.optim.settle(&self.vit.params, flag)).transpose()?;
+        if let Some(scale) = self.loss_scale {
+            scale.lost = if loss.is_finite() { 0 } else { scale.lost + 1 };
+            if scale.lost > LossScale::MOST_LOST {
+                return Err(blame("the loss, many times in a row,"));
+            }
+        }
+        let Some(applied) = applied.filter(|_| loss.is_finite()) else { return Ok(()) };
         match self.loss_scale {
             Some(scale) => scale.after(applied),
             None if !applied => return Err(blame("a gradient")),
@@ -326,10 +336,10 @@ fn end_epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<
         epoch: progress.epoch + 1,
         step: progress.step,
         lr: run.schedule.at(progress.epoch, progress.step.saturating_sub(1)),
-        train_loss: progress.loss_sum / progress.loss_count.max(1) as f64,
+        train_loss: progress.loss_sum / progress.loss_count as f64,
         val_loss: report.loss(),
         val_accuracy: report.accuracy(),
-        images_per_second: progress.loss_count as f64 / progress.epoch_seconds.max(1e-9),
+        images_per_second: progress.epoch_looked.images as f64 / progress.epoch_seconds.max(1e-9),
         keep: Some(run.config.keep_in(progress.epoch)),
         mean_seq_len: progress.epoch_looked.mean_seq_len(),
         macs_executed: progress.epoch_looked.mean_macs(),
@@ -343,7 +353,8 @@ fn end_epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<
     progress.batch = 0;
     (progress.loss_sum, progress.loss_count, progress.epoch_seconds) = (0.0, 0, 0.0);
     progress.epoch_looked = Looked::default();
-    // The row goes first: a run killed before the checkpoint drops it again on resume, while a row never written is lost.
+    // The row goes first: a run killed before the checkpoint drops it again on resume, while a row never written is
+    // lost.
     run.dir.append_metrics(&row)?;
     if run.config.recipe.tensorboard {
         run.dir.append_event(&mut run.events, &row)?;

@@ -114,15 +114,6 @@ impl Recipe {
         }
     }
 
-    /// Refuses what a card cannot do yet, naming the flag.
-    pub fn check_on_card(&self) -> Result<()> {
-        if self.drop_path > 0.0 {
-            let reason = "branches are left out by the CPU engine only";
-            return Err(Error::usage("--drop-path", reason, "leave it out, or use --device cpu"));
-        }
-        Ok(())
-    }
-
     /// How each layer of a model with these (name, shape) parameters is trained.
     pub fn layers(&self, parameters: &[(String, Vec<usize>)], no_decay: &[NoDecay]) -> Vec<Layer> {
         layers(parameters, self.layer_decay, self.freeze, no_decay)

@@ -4,7 +4,7 @@
 use super::support::*;
 use dynavit::device::cuda::{Gpu, Store};
 use dynavit::error::Result;
-use dynavit::ops::{assemble, cross_entropy, gather, layer_norm, patchify, residual};
+use dynavit::ops::{assemble, cross_entropy, drop_path, gather, layer_norm, layer_scale, patchify, residual};
 use dynavit::rng::{Purpose, Stream};
 use dynavit::tape::{ParamArena, ParamId, Tape, Var};
 use dynavit::tensor::Tensor;
@@ -139,6 +139,32 @@ pub fn check(gpu: &Arc<Gpu>) {
                 },
             );
         }
+    }
+    for (b, n, d) in
+        [(1, 1, 4), (2, 3, 8), (3, 7, 132), (5, 1, 192), (1, 60, 64), (2, 9, 516), (4, 2, 1028), (7, 5, 12)]
+    {
+        compare(
+            gpu,
+            Case {
+                what: format!("layer scale {b} x {n} x {d}"),
+                inputs: vec![vec![b, n, d], vec![d]],
+                activations: 1,
+                run: &|tape, v| layer_scale::forward(Some(tape), &v[0], &v[1]),
+                terms: b * n,
+            },
+        );
+        // Left out, or kept with more weight.
+        let scales: Arc<[f32]> = (0..b).map(|image| [1.5, 0.0, 4.0][image % 3]).collect();
+        compare(
+            gpu,
+            Case {
+                what: format!("drop path {b} x {n} x {d}"),
+                inputs: vec![vec![b, n, d], vec![b, n, d]],
+                activations: 2,
+                run: &|tape, v| drop_path::forward(Some(tape), &v[0], &v[1], &scales),
+                terms: 2,
+            },
+        );
     }
     for (b, classes) in [(1, 1), (1, 2), (3, 5), (7, 31), (33, 100), (4, 33), (5, 200), (130, 7)] {
         for smoothing in [0.0, 0.1] {

@@ -35,8 +35,8 @@ impl Pinned {
 
     fn fill(&mut self, bytes: &[u8]) {
         assert!(bytes.len() <= self.len, "{} bytes do not fit {}", bytes.len(), self.len);
-        // SAFETY: the memory holds as many bytes (asserted), it is this value's own, and no copy reads it: an `Upload` keeps
-        // it until its copy is done.
+        // SAFETY: the memory holds as many bytes (asserted), it is this value's own, and no copy reads it: an `Upload`
+        // keeps it until its copy is done.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.address, bytes.len()) };
     }
 }
@@ -48,8 +48,10 @@ impl Drop for Pinned {
     }
 }
 
-/// Memory that the second stream works in, by its size in bytes. What is given back may still be read by the first stream:
-/// the event is the moment when that is over.
+/// Memory that the second stream works in, by its size in bytes. What is given back may still be read by the first
+/// stream: the event is the moment when that is over.
+///
+/// The second stream needs no such moment: it alone writes this memory, in the order that it is told to.
 #[derive(Default)]
 pub(super) struct Aside {
     free: Mutex<HashMap<u64, VecDeque<(u64, Event)>>>,
@@ -57,12 +59,11 @@ pub(super) struct Aside {
 }
 
 impl Aside {
-    /// Memory that the second stream may write as soon as it comes to it.
-    pub fn take(&self, stream: &Stream, bytes: u64) -> Result<Option<u64>> {
+    /// Memory that the first stream is done with; none rather than a wait for what it still computes.
+    pub fn take(&self, bytes: u64) -> Option<u64> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((address, over)) = free.get_mut(&bytes).and_then(VecDeque::pop_front) else { return Ok(None) };
-        stream.wait_for(&over)?;
-        Ok(Some(address))
+        let queue = free.get_mut(&bytes)?;
+        if queue.front()?.1.happened() { queue.pop_front().map(|(address, _)| address) } else { None }
     }
 
     pub fn give(&self, bytes: u64, address: u64, over: Event) {
@@ -105,8 +106,8 @@ impl std::fmt::Debug for Upload {
 }
 
 impl Upload {
-    /// Sends `bytes`, which may change as soon as this returns, to `to`. What the second stream is told afterwards finds
-    /// them there; the first has to wait for [`Upload::before`].
+    /// Sends `bytes`, which may change as soon as this returns, to `to`. What the second stream is told afterwards
+    /// finds them there; the first has to wait for [`Upload::before`].
     pub fn begin(gpu: &Arc<Gpu>, to: Slice<u8>, bytes: &[u8]) -> Result<Self> {
         let mut pinned = gpu.aside.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = pinned.iter().position(|memory| memory.len >= bytes.len()).map(|at| pinned.swap_remove(at));
@@ -116,10 +117,16 @@ impl Upload {
             None => Pinned::new(gpu.context().clone(), bytes.len().max(1))?,
         };
         from.fill(bytes);
-        // SAFETY: `from` holds the bytes and is kept, unchanged, until the event after the copy has happened.
+        // SAFETY: `from` holds the bytes and is kept, unchanged, until the event after the copy has happened; without
+        // an event it is never freed.
         unsafe { gpu.second().copy_pinned(to, from.address, bytes.len())? };
-        let arrived = gpu.second().mark()?;
-        Ok(Upload { gpu: gpu.clone(), from: Some(from), arrived })
+        match gpu.second().mark() {
+            Ok(arrived) => Ok(Upload { gpu: gpu.clone(), from: Some(from), arrived }),
+            Err(error) => {
+                std::mem::forget(from);
+                Err(error)
+            }
+        }
     }
 
     /// Lets what `stream` is told from now on begin after the bytes have arrived.

@@ -35,8 +35,8 @@ impl Drop for Pool {
     }
 }
 
-/// An owned run of f32, f16 or bf16 on a card, or of u32 in the place of f32. All work on it goes through the card's first
-/// stream, so memory that was dropped can be handed out again at once; the second stream has memory of its own.
+/// An owned run of f32, f16 or bf16 on a card, or of u32 in the place of f32. All work on it goes through the card's
+/// first stream, so memory that was dropped can be handed out again at once; the second stream has memory of its own.
 ///
 /// On the virtual card nothing is handed out twice: reading what was never written stays a finding.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Buffer {
     /// `len` elements, uninitialised, that [`Gpu::second`] writes and the first stream only reads, once that is done.
     pub fn aside(gpu: &Arc<Gpu>, len: usize, store: Store) -> Result<Self> {
         let bytes = size(len, store);
-        let address = gpu.aside.take(gpu.second(), bytes)?.map_or_else(|| fresh(gpu, bytes), Ok)?;
+        let address = gpu.aside.take(bytes).map_or_else(|| fresh(gpu, bytes), Ok)?;
         Ok(Buffer { gpu: gpu.clone(), address, len, store, aside: true })
     }
 
@@ -126,6 +126,7 @@ impl Buffer {
 fn fresh(gpu: &Gpu, bytes: u64) -> Result<u64> {
     allocate(bytes).or_else(|_| {
         gpu.stream().synchronise()?;
+        gpu.second().synchronise()?;
         gpu.pool.drain();
         for address in gpu.aside.drain() {
             free(address)?;

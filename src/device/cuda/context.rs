@@ -280,7 +280,8 @@ impl Gpu {
         self.module(ptx).map(drop)
     }
 
-    /// The kernel of an entry, looked up at the first call. An error when the PTX has no such entry or other parameters.
+    /// The kernel of an entry, looked up at the first call. An error when the PTX has no such entry or other
+    /// parameters.
     pub fn kernel(&self, ptx: &Ptx, entry: &'static Entry) -> Result<Arc<Kernel>> {
         let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kernel) = kernels.get(entry.name) {

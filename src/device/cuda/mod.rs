@@ -1,9 +1,9 @@
 //! The CUDA engine's foundations: a card, memory on it, a stream, modules of PTX and typed launches; knows no op.
 //!
-//! An op's `cuda.rs` holds data and one call: the [`Entry`] of each kernel (its name and its arguments), a pure function
-//! from shapes to a [`Geometry`], and [`Stream::launch`]. Everything runs on the stream of the [`Gpu`], in order, but for
-//! bringing and scoring the next images, which has a second one; nothing is known to be done before [`Stream::synchronise`]
-//! or [`Stream::download`]. The same code runs on the virtual card.
+//! An op's `cuda.rs` holds data and one call: the [`Entry`] of each kernel (its name and its arguments), a pure
+//! function from shapes to a [`Geometry`], and [`Stream::launch`]. Everything runs on the stream of the [`Gpu`], in
+//! order, but for bringing and scoring the next images, which has a second one; nothing is known to be done before
+//! [`Stream::synchronise`] or [`Stream::download`]. The same code runs on the virtual card.
 #![deny(unsafe_code)]
 
 mod arena;
@@ -43,7 +43,8 @@ fn check(what: impl FnOnce() -> String, result: CUresult) -> Result<()> {
     Err(Error::gpu(what(), reason(result)))
 }
 
-/// A code in words. The virtual card tells more of a fault than its code, and a driver newer than `cust` has more codes.
+/// A code in words. The virtual card tells more of a fault than its code, and a driver newer than `cust` has more
+/// codes.
 fn reason(result: CUresult) -> String {
     let name = format!("{result:?}");
     match cuda_driver::last_fault() {

@@ -4,7 +4,7 @@
 use super::check;
 use super::launch::{Arg, Entry};
 use crate::error::Result;
-use cust::sys::{self, CUevent, CUstream};
+use cust::sys::{self, CUevent, CUresult, CUstream};
 use std::ptr;
 
 /// One launch that is done.
@@ -58,6 +58,12 @@ impl Event {
     pub(super) fn wait(&self) -> Result<()> {
         // SAFETY: the handle lives.
         check(|| "event".into(), unsafe { sys::cuEventSynchronize(self.0) })
+    }
+
+    /// Whether it has happened; a card that failed says so elsewhere.
+    pub(super) fn happened(&self) -> bool {
+        // SAFETY: the handle lives.
+        unsafe { sys::cuEventQuery(self.0) == CUresult::CUDA_SUCCESS }
     }
 
     /// Lets what `stream` is told from now on begin after it.

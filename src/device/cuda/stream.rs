@@ -139,8 +139,8 @@ impl Stream {
         check(|| format!("clearing {} bytes", slice.bytes()), result)
     }
 
-    /// Puts a launch into the stream. A grid without a block is nothing to do. An error when the arguments are not those
-    /// of the entry, or when the card refuses the launch.
+    /// Puts a launch into the stream. A grid without a block is nothing to do. An error when the arguments are not
+    /// those of the entry, or when the card refuses the launch.
     ///
     /// # Safety
     /// With this geometry and these arguments the kernel stays within the buffers that the arguments name, and these

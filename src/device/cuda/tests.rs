@@ -81,7 +81,9 @@ fn memory_of_the_second_stream_comes_back_in_turn() {
     for address in memory {
         gpu.aside.give(256, address, gpu.stream().mark().unwrap());
     }
-    let take = |bytes| gpu.aside.take(gpu.second(), bytes).unwrap();
+    let take = |bytes| gpu.aside.take(bytes);
+    assert_eq!(take(256), None, "the first stream has not come so far");
+    gpu.stream().synchronise().unwrap();
     assert_eq!([take(512), take(256), take(256), take(256)], [None, Some(memory[0]), Some(memory[1]), None]);
     for address in memory {
         gpu.aside.give(256, address, gpu.stream().mark().unwrap());

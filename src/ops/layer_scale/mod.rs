@@ -5,15 +5,15 @@
 //! - saves: x, gamma
 //! - shapes: x (..., D), gamma (D), y as x
 //! - cost: 1 FLOP and 8 bytes an element forward; 3 FLOPs and 16 bytes backward
-//!
-//! It runs on the CPU only; on a card it is an error that says so.
 #![forbid(unsafe_code)]
 
 pub mod cpu;
 pub mod reference;
 
 use crate::device::Device;
+use crate::device::cuda::elements;
 use crate::error::{Error, Result};
+use crate::ops::matmul;
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
 
@@ -29,11 +29,7 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, gamma: &Var) -> Result<Var> {
     if gamma.shape().len() != 1 || x.shape().last() != gamma.shape().first() || gamma.value.is_empty() {
         return Err(Error::shape("layer_scale", format!("x {:?}, gamma {:?}", x.shape(), gamma.shape())));
     }
-    if x.value.device() == Device::Cuda {
-        return Err(on_a_card());
-    }
-    let mut y = Tensor::scratch(x.shape());
-    cpu::forward(x.value.data(), gamma.value.data(), y.data_mut());
+    let y = scaled(&x.value, &gamma.value)?;
     emit(tape, "layer_scale", y, &[x], &[gamma], |_| LayerScaleBackward {
         x: x.value.clone(),
         gamma: gamma.value.clone(),
@@ -42,9 +38,14 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, gamma: &Var) -> Result<Var> {
     })
 }
 
-/// The error of a model with layer scale on a card.
-pub fn on_a_card() -> Error {
-    Error::usage("--device", "layer scale (ls1, ls2 of the weights) has no kernel for cards", "use --device cpu")
+/// gamma * x, on either device.
+fn scaled(x: &Tensor, gamma: &Tensor) -> Result<Tensor> {
+    let mut y = x.like(x.shape())?;
+    match x.device() {
+        Device::Cpu => cpu::forward(x.data(), gamma.data(), y.data_mut()),
+        Device::Cuda => elements::scale(x.gpu(), x.values(), gamma.floats(), 1, y.values())?,
+    }
+    Ok(y)
 }
 
 impl Backward for LayerScaleBackward {
@@ -53,13 +54,18 @@ impl Backward for LayerScaleBackward {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        grads.param_add(self.dgamma, |sum| cpu::backward_gamma(self.x.data(), dy.data(), sum));
+        match dy.device() {
+            Device::Cpu => grads.param_add(self.dgamma, |sum| cpu::backward_gamma(self.x.data(), dy.data(), sum)),
+            Device::Cuda => {
+                let products = dy.like_f32(dy.shape())?;
+                elements::product(dy.gpu(), dy.values(), self.x.values(), products.floats())?;
+                matmul::bias_gradient(&products, self.dgamma, grads)?;
+            }
+        }
         if !grads.wanted(self.dx) {
             return Ok(());
         }
-        let mut dx = Tensor::scratch(dy.shape());
-        cpu::forward(dy.data(), self.gamma.data(), dx.data_mut());
-        grads.add(self.dx, dx)
+        grads.add(self.dx, scaled(&dy, &self.gamma)?)
     }
 }
 

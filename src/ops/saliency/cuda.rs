@@ -64,7 +64,8 @@ pub enum Statistic<'a> {
     },
 }
 
-/// Scores (B, N), in the card's second stream, of the images rgb (B, height, width, 3), whose sides are multiples of `patch`.
+/// Scores (B, N), in the card's second stream, of the images rgb (B, height, width, 3), whose sides are multiples of
+/// `patch`. The buffers are the second stream's, or the first has been waited for.
 pub fn scores(
     gpu: &Gpu,
     rgb: Slice<u8>,
@@ -104,12 +105,12 @@ pub fn scores(
     let geometry = Geometry::row("saliency", (b * n).div_ceil(THREADS), THREADS as u32, 0)?;
     let kernel = gpu.kernel(&ptx::SALIENCY, Entry::named(ENTRIES, name))?;
     // SAFETY: the buffers have the lengths of the kernel's contract, checked above; a count of a histogram is at most
-    // P P, which `terms` has.
+    // P P, which `terms` has. They are the second stream's (`Buffer::aside`), or the caller has waited for the first.
     unsafe { gpu.second().launch(&kernel, geometry, &args) }
 }
 
-/// In the card's second stream, kept (B, k): the k best of each image's n scores, ascending; the lower index wins a tie. With a NaN among the scores it is some
-/// other choice.
+/// In the card's second stream, kept (B, k): the k best of each image's n scores, ascending; the lower index wins a
+/// tie. With a NaN among the scores it is some other choice. The buffers are the second stream's.
 pub fn top_k(gpu: &Gpu, scores: Slice<f64>, n: usize, k: usize, kept: Slice<u32>) -> Result<()> {
     if n > MOST_PATCHES || k == 0 || k > n {
         let reason = format!("{k} of {n} patches; a card chooses among at most {MOST_PATCHES}");
