@@ -1,8 +1,9 @@
-//! The products of a ViT-B step beside the chip's measured peak, with one thread and with all. The peak is measured in
-//! the same turns as each product, so that a neighbour on the machine slows both.
+//! The products of a ViT-B step beside the chip's measured peak, with one thread and with all, operands read as f32 and
+//! as bf16. The peak is measured in the same turns as each product, so that a neighbour on the machine slows both.
 
 mod support;
 
+use dynavit::device::cpu::Buffer;
 use dynavit::device::cpu::gemm::{Mat, Operands, Panels, Write, par_gemm};
 use std::hint::black_box;
 use support::{Flags, median, peak, prove, timed, turns, values};
@@ -24,14 +25,22 @@ const PRODUCTS: [(&str, usize, usize, usize); 7] = [
 fn main() {
     let flags = Flags::start();
     let all = rayon::current_num_threads();
-    let mut csv =
-        String::from("threads,product,m,n,k,peak_gflops,ms,gflops,share_of_peak,ms_packed,share_of_peak_packed\n");
-    for threads in if all == 1 { vec![1] } else { vec![1, all] } {
+    let mut csv = String::from(
+        "operands,threads,product,m,n,k,peak_gflops,ms,gflops,share_of_peak,ms_packed,share_of_peak_packed\n",
+    );
+    let pools = if all == 1 { vec![1] } else { vec![1, all] };
+    for (operands, threads) in
+        [Operands::F32, Operands::Bf16].into_iter().flat_map(|o| pools.iter().map(move |&t| (o, t)))
+    {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
-        println!("{threads} threads, f32; medians of {} turns; peak from registers, in the same turns", flags.rounds);
+        let words = operands.words();
+        println!(
+            "{threads} threads, {words}; medians of {} turns; peak from registers, in the same turns",
+            flags.rounds
+        );
         println!("product            m     n     k  peak GFLOP/s        ms  GFLOP/s  of peak   packed before: of peak");
         for (what, m, n, k) in PRODUCTS {
-            let [whole, kept, peak] = measure(&pool, flags.rounds, (m, n, k));
+            let [whole, kept, peak] = measure(&pool, flags.rounds, operands, (m, n, k));
             let rates = |ms: &[f64]| ms.iter().map(|ms| 2.0 * (m * n * k) as f64 / ms / 1e6).collect::<Vec<_>>();
             // Turn by turn, so that what slows a turn slows both.
             let share = |ms: &[f64]| median(rates(ms).iter().zip(&peak).map(|(rate, peak)| rate / peak).collect());
@@ -43,7 +52,7 @@ fn main() {
                 100.0 * shares[1]
             );
             csv += &format!(
-                "{threads},{what:?},{m},{n},{k},{peak:.2},{whole:.4},{rate:.2},{:.4},{kept:.4},{:.4}\n",
+                "{operands:?},{threads},{what:?},{m},{n},{k},{peak:.2},{whole:.4},{rate:.2},{:.4},{kept:.4},{:.4}\n",
                 shares[0], shares[1]
             );
         }
@@ -52,25 +61,42 @@ fn main() {
 }
 
 /// Turn by turn: milliseconds of x W^T, packing W each time and with W packed before, and the peak in GFLOP/s.
-fn measure(pool: &rayon::ThreadPool, rounds: usize, (m, n, k): (usize, usize, usize)) -> [Vec<f64>; 3] {
-    let (x, w) = (values(m * k, 1), values(n * k, 2));
-    let pack = || Panels::new(Mat::new(&w, n, k).t(), Operands::F32);
-    let product = |out: &mut [f32], panels: &Panels| {
-        pool.install(|| par_gemm(out, &mut [], Mat::new(&x, m, k), panels, Write::Set, &|_| {}));
+fn measure(
+    pool: &rayon::ThreadPool,
+    rounds: usize,
+    operands: Operands,
+    (m, n, k): (usize, usize, usize),
+) -> [Vec<f64>; 3] {
+    // In the engine's memory, whose pages are huge where the system has such.
+    let filled = |len: usize, salt: u32| {
+        let mut buffer = Buffer::scratch(len);
+        buffer.as_mut_slice().copy_from_slice(&values(len, salt));
+        buffer
     };
-    let (mut out, mut again, packed) = (vec![0.0; m * n], vec![0.0; m * n], pack());
-    product(&mut out, &packed);
+    let (x, w) = (filled(m * k, 1), filled(n * k, 2));
+    let (x, w) = (x.as_slice(), w.as_slice());
+    let pack = || Panels::new(Mat::new(w, n, k).t(), operands);
+    let product = |out: &mut [f32], panels: &Panels| {
+        pool.install(|| par_gemm(out, &mut [], Mat::new(x, m, k), panels, Write::Set, &|_| {}));
+    };
+    let (mut out, mut again, packed) = (Buffer::zeros(m * n), Buffer::zeros(m * n), pack());
+    let (out, again) = (out.as_mut_slice(), again.as_mut_slice());
+    product(out, &packed);
+    let read = |v: f32| match operands {
+        Operands::F32 => f64::from(v),
+        Operands::Bf16 => half::bf16::from_f32(v).to_f64(),
+    };
     let corners = [(0, 0), (m - 1, n - 1), (m / 2, n / 3)];
-    let exact = corners.map(|(i, j)| (0..k).map(|l| f64::from(x[i * k + l]) * f64::from(w[j * k + l])).sum::<f64>());
+    let exact = corners.map(|(i, j)| (0..k).map(|l| read(x[i * k + l]) * read(w[j * k + l])).sum::<f64>());
     prove("a product", &corners.map(|(i, j)| out[i * n + j]), &exact.map(|v| v as f32), 1e-4);
     let times = turns(
         rounds,
         &mut [
-            &mut || timed(|| product(&mut out, &pool.install(pack))),
-            &mut || timed(|| product(&mut again, &packed)),
-            &mut || peak::f32_gflops(pool.current_num_threads()),
+            &mut || timed(|| product(out, &pool.install(pack))),
+            &mut || timed(|| product(again, &packed)),
+            &mut || peak::gflops(operands, pool.current_num_threads()),
         ],
     );
-    black_box((&out, &again));
+    black_box((out, again));
     times.try_into().expect("three candidates")
 }

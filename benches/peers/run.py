@@ -85,8 +85,8 @@ def processor():
 
 def measure(case, engines, args):
     """Seconds of every engine's timed steps, and its version."""
-    ours = {"dynavit-f32": "f32"}
-    start = lambda e: Ours(ours[e], case, args) if e in ours else Worker(WORKERS[e], case, args)
+    ours = "dynavit-"
+    start = lambda e: Ours(e.removeprefix(ours), case, args) if e.startswith(ours) else Worker(WORKERS[e], case, args)
     running = {engine: start(engine) for engine in engines}
     for engine in running.values():
         engine.step()

@@ -17,7 +17,8 @@ impl Vit {
         let normal = layer_norm::forward(tape.as_deref_mut(), x, &p("norm1.weight"), &p("norm1.bias"), LAYER_NORM_EPS)?;
         let (weight, bias) = (p("attn.qkv.weight"), p("attn.qkv.bias"));
         let qkv = matmul::forward(tape.as_deref_mut(), &normal, &weight, &bias, Epilogue::Bias)?;
-        let mixed = attention::packed_within(tape.as_deref_mut(), &qkv, spans, self.config.heads)?;
+        let (heads, read) = (self.config.heads, self.params.operands());
+        let mixed = attention::packed_within(tape.as_deref_mut(), &qkv, spans, heads, read)?;
         self.rest_of_block(tape, x, &mixed, spans, l)
     }
 
@@ -36,7 +37,8 @@ impl Vit {
         let q = matmul::forward(tape.as_deref_mut(), &cls, &rows("weight", 0, d), &rows("bias", 0, d), Epilogue::Bias)?;
         let (weight, bias) = (rows("weight", d, 2 * d), rows("bias", d, 2 * d));
         let kv = matmul::forward(tape.as_deref_mut(), &normal, &weight, &bias, Epilogue::Bias)?;
-        let mixed = attention::split_within(tape.as_deref_mut(), &q, &kv, spans, self.config.heads)?;
+        let (heads, read) = (self.config.heads, self.params.operands());
+        let mixed = attention::split_within(tape.as_deref_mut(), &q, &kv, spans, heads, read)?;
         let x = gather::forward_within(tape.as_deref_mut(), x, &first, [spans, &ones])?;
         self.rest_of_block(tape, &x, &mixed, &ones, l)
     }

@@ -17,7 +17,7 @@ pub use schedule::{Decay, Schedule, ScheduleKind};
 
 use crate::device::cuda::Gpu;
 use crate::error::{Error, Result};
-use crate::ops::adamw::{self, AdamWStep, Coefficients, cuda};
+use crate::ops::adamw::{self, AdamWStep, cuda};
 use crate::tape::ParamArena;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -88,7 +88,7 @@ impl AdamW {
         cuda::check(gpu, grads.floats(), flag.words())?;
         let merged = adamw::merged(&self.no_decay);
         for (part, share) in &self.rates {
-            let factors = cuda::factors(&Coefficients::new(&self.hyper(lr * share, self.step + 1)), scale);
+            let factors = cuda::factors(&adamw::coefficients(&self.hyper(lr * share, self.step + 1)), scale);
             let factors = Tensor::from_vec(factors.to_vec(), &[cuda::FACTORS]).to_card(gpu)?;
             let spared: Vec<u32> =
                 adamw::within(&merged, part).iter().flat_map(|r| [r.start as u32, r.end as u32]).collect();

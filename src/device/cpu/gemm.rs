@@ -4,11 +4,13 @@
 //! depends on the inner size alone, so results do not depend on tiles or on the number of threads.
 #![allow(unsafe_code)]
 
+use super::Buffer;
 pub use super::kernel::Operands;
-use super::kernel::{Kernel, Rectangle, kernel};
-use super::pack::{By, Packed};
+use super::kernel::{Kernel, Rectangle, Words, kernel};
+use super::pack::{By, Packed, pack_into};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// A read-only matrix: element (i, j) lies at `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]
@@ -70,7 +72,7 @@ pub enum Write {
     Add,
 }
 
-/// Sizes of one product and where its output lies.
+/// Sizes of one product and where its output, or a tile of it, lies.
 #[derive(Clone, Copy)]
 struct Output {
     c: *mut f32,
@@ -78,6 +80,8 @@ struct Output {
     stride: usize,
     m: usize,
     n: usize,
+    /// The row and the column of the element at `c`.
+    origin: (usize, usize),
 }
 
 // SAFETY: `par_gemm` hands every tile a disjoint rectangle of the output, so no element is reached by two threads.
@@ -88,9 +92,6 @@ unsafe impl Sync for Output {}
 /// Inner sizes are cut into runs of at most this many words, so that a panel of b stays in the second cache. The cut depends
 /// on the inner size alone: it decides the order of a sum.
 const DEPTH: usize = 768;
-
-/// Rows of a tile at most: each panel of b is read from afar once for so many.
-const TILE_ROWS: usize = 384;
 
 /// Columns of a tile at most, so that the tile of the output stays in the second cache.
 const TILE_COLS: usize = 128;
@@ -117,7 +118,7 @@ pub fn gemm(out: &mut [f32], row_stride: usize, a: Mat, b: Mat, alpha: f32, writ
     if a.cols == 0 && write == Write::Set {
         out.chunks_mut(row_stride).take(m).for_each(|row| row[..n].fill(0.0));
     }
-    let output = Output { c: out.as_mut_ptr(), stride: row_stride, m, n };
+    let output = Output { c: out.as_mut_ptr(), stride: row_stride, m, n, origin: (0, 0) };
     let (rows, cols) = (0..m.div_ceil(mr), 0..n.div_ceil(nr));
     // SAFETY: `out` holds m rows of n elements at `row_stride` (asserted above) and is borrowed mutably.
     unsafe { tile(kernel, output, &a_packed, &b_packed, rows, cols, alpha, write) }
@@ -146,9 +147,10 @@ unsafe fn tile(
             for i in rows.clone() {
                 let (row, col) = (i * mr, j * nr);
                 let (rows, cols) = (mr.min(out.m - row), nr.min(out.n - col));
+                let (down, right) = (row - out.origin.0, col - out.origin.1);
                 // SAFETY: the rectangle begins inside the output and ends at its borders at the latest.
                 unsafe {
-                    let out = Rectangle { c: out.c.add(row * out.stride + col), stride: out.stride, rows, cols };
+                    let out = Rectangle { c: out.c.add(down * out.stride + right), stride: out.stride, rows, cols };
                     kernel.run(a.panel(i, run.clone()), b, out, alpha, add);
                 }
             }
@@ -159,7 +161,7 @@ unsafe fn tile(
 /// Panels a tile holds in each direction, as even as may be.
 fn tiling(kernel: &Kernel, row_panels: usize, col_panels: usize) -> (usize, usize) {
     let even = |panels: usize, most: usize| panels.div_ceil(panels.div_ceil(most).max(1)).max(1);
-    let rows = even(row_panels, TILE_ROWS / kernel.mr);
+    let rows = even(row_panels, kernel.tile_rows / kernel.mr);
     let tiles_down = row_panels.div_ceil(rows).max(1);
     let wanted = TILES.div_ceil(tiles_down);
     (rows, even(col_panels, col_panels.div_ceil(wanted).clamp(1, TILE_COLS / kernel.nr)))
@@ -183,6 +185,23 @@ impl Panels {
     }
 }
 
+/// The left operand of a product, packed already.
+pub struct Rows {
+    packed: Packed,
+    operands: Operands,
+    m: usize,
+    /// Inner size.
+    k: usize,
+}
+
+impl Rows {
+    /// Packs `a` (m, k) on all threads, for products that read both operands so.
+    fn new(a: Mat, operands: Operands) -> Self {
+        let Kernel { mr, words, .. } = *kernel(operands);
+        Rows { packed: Packed::new(a, mr, words, By::All), operands, m: a.rows, k: a.cols }
+    }
+}
+
 /// A row of a finished tile: where it begins in the output, its values, and the same elements of the second output.
 pub struct Segment<'a> {
     pub row: usize,
@@ -190,6 +209,37 @@ pub struct Segment<'a> {
     pub values: &'a mut [f32],
     /// Empty when there is no second output.
     pub beside: &'a mut [f32],
+}
+
+/// How the output of a product is cut into tiles, each of which one thread computes.
+struct Tiles {
+    kernel: &'static Kernel,
+    /// Panels of a and of b in all.
+    panels: (usize, usize),
+    /// Panels of a tile.
+    tile: (usize, usize),
+    across: usize,
+}
+
+impl Tiles {
+    fn new(operands: Operands, m: usize, n: usize) -> Self {
+        let kernel = kernel(operands);
+        let panels = (m.div_ceil(kernel.mr), n.div_ceil(kernel.nr));
+        let tile = tiling(kernel, panels.0, panels.1);
+        Tiles { kernel, panels, tile, across: panels.1.div_ceil(tile.1) }
+    }
+
+    fn count(&self) -> usize {
+        self.panels.0.div_ceil(self.tile.0) * self.across
+    }
+
+    /// Calls `work` with each tile's number and its panels of a and of b, in parallel.
+    fn for_each(&self, work: impl Fn(usize, Range<usize>, Range<usize>) + Sync) {
+        (0..self.count()).into_par_iter().with_max_len(1).for_each(|index| {
+            let (i, j) = ((index / self.across) * self.tile.0, (index % self.across) * self.tile.1);
+            work(index, i..(i + self.tile.0).min(self.panels.0), j..(j + self.tile.1).min(self.panels.1));
+        });
+    }
 }
 
 /// `out (+)= a b` in parallel, `out` contiguous (a.rows, n). After a tile is done, `finish` is called for each of its
@@ -203,8 +253,20 @@ pub fn par_gemm(
     write: Write,
     finish: &(dyn Fn(Segment) + Sync),
 ) {
-    let (m, n, k) = (a.rows, b.n, a.cols);
-    assert_eq!(a.cols, b.k, "inner sizes of a product differ");
+    par_gemm_rows(out, beside, &Rows::new(a, b.operands), b, write, finish);
+}
+
+/// [`par_gemm`] of a left operand that is packed already.
+pub fn par_gemm_rows(
+    out: &mut [f32],
+    beside: &mut [f32],
+    a: &Rows,
+    b: &Panels,
+    write: Write,
+    finish: &(dyn Fn(Segment) + Sync),
+) {
+    let (m, n, k) = (a.m, b.n, a.k);
+    assert_eq!((a.k, a.operands), (b.k, b.operands), "the operands of a product differ in inner size or type");
     assert_eq!(out.len(), m * n, "a product does not fill its output");
     assert!(beside.is_empty() || beside.len() == out.len(), "the outputs of a product differ in size");
     if m == 0 || n == 0 {
@@ -213,20 +275,14 @@ pub fn par_gemm(
     if k == 0 && write == Write::Set {
         out.fill(0.0);
     }
-    let kernel = kernel(b.operands);
-    let Kernel { mr, nr, words, .. } = *kernel;
-    let a = Packed::new(a, mr, words, By::All);
-    let (row_panels, col_panels) = (m.div_ceil(mr), n.div_ceil(nr));
-    let (tile_rows, tile_cols) = tiling(kernel, row_panels, col_panels);
-    let (tiles_down, tiles_across) = (row_panels.div_ceil(tile_rows), col_panels.div_ceil(tile_cols));
-    let output = &Output { c: out.as_mut_ptr(), stride: n, m, n };
+    let tiles = Tiles::new(b.operands, m, n);
+    let Kernel { mr, nr, .. } = *tiles.kernel;
+    let output = &Output { c: out.as_mut_ptr(), stride: n, m, n, origin: (0, 0) };
     let second = &Output { c: beside.as_mut_ptr(), ..*output };
     let has_second = !beside.is_empty();
-    (0..tiles_down * tiles_across).into_par_iter().with_max_len(1).for_each(|index| {
-        let (i, j) = ((index / tiles_across) * tile_rows, (index % tiles_across) * tile_cols);
-        let (rows, cols) = (i..(i + tile_rows).min(row_panels), j..(j + tile_cols).min(col_panels));
+    tiles.for_each(|_, rows, cols| {
         // SAFETY: the tiles' rectangles lie inside the output and do not overlap.
-        unsafe { tile(kernel, *output, &a, &b.packed, rows.clone(), cols.clone(), 1.0, write) };
+        unsafe { tile(tiles.kernel, *output, &a.packed, &b.packed, rows.clone(), cols.clone(), 1.0, write) };
         let (column, end) = (cols.start * nr, (cols.end * nr).min(n));
         for row in rows.start * mr..(rows.end * mr).min(m) {
             let at = row * n + column;
@@ -242,6 +298,42 @@ pub fn par_gemm(
             finish(Segment { row, column, values, beside });
         }
     });
+}
+
+/// a b in parallel, each row of a tile as `finish` leaves it, packed as the left operand of another product while the tile
+/// is in cache: the output itself is never in memory.
+pub fn par_gemm_to_rows(a: Mat, b: &Panels, finish: &(dyn Fn(Segment) + Sync)) -> Rows {
+    let (m, n) = (a.rows, b.n);
+    assert!(a.cols == b.k && b.k > 0, "inner sizes of a product differ");
+    let a = Rows::new(a, b.operands);
+    let tiles = Tiles::new(b.operands, m, n);
+    let Kernel { mr, nr, words, .. } = *tiles.kernel;
+    let mut packed = Packed::room(m, n, mr, words);
+    // Panels of b begin at a whole word.
+    let words_across = tiles.tile.1 * if words == Words::Pairs { nr / 2 } else { nr };
+    let mut parts: Vec<Vec<&mut [f32]>> = (0..tiles.count()).map(|_| Vec::new()).collect();
+    for (i, panel) in packed.parts_mut(words_across).enumerate() {
+        for (j, part) in panel.enumerate() {
+            parts[i / tiles.tile.0 * tiles.across + j].push(part);
+        }
+    }
+    let parts: Vec<Mutex<Vec<&mut [f32]>>> = parts.into_iter().map(Mutex::new).collect();
+    tiles.for_each(|index, rows, cols| {
+        let (first, column) = (rows.start * mr, cols.start * nr);
+        let (height, width) = ((rows.end * mr).min(m) - first, (cols.end * nr).min(n) - column);
+        let mut buffer = Buffer::scratch(height * width);
+        let values = buffer.as_mut_slice();
+        let output = Output { c: values.as_mut_ptr(), stride: width, m, n, origin: (first, column) };
+        // SAFETY: `values` holds the tile's rectangle, which begins at `origin`, and belongs to this call.
+        unsafe { tile(tiles.kernel, output, &a.packed, &b.packed, rows, cols, 1.0, Write::Set) };
+        for (i, values) in values.chunks_exact_mut(width).enumerate() {
+            finish(Segment { row: first + i, column, values, beside: &mut [] });
+        }
+        let mut panels = parts[index].lock().unwrap_or_else(PoisonError::into_inner);
+        pack_into(Mat::new(values, height, width), mr, words, &mut panels);
+    });
+    drop(parts);
+    Rows { packed, operands: b.operands, m, k: n }
 }
 
 #[cfg(test)]
@@ -294,6 +386,27 @@ mod tests {
                     let got = f64::from(out[i * n + j]);
                     assert!((got - exact).abs() <= budget, "({m},{n},{k}) at ({i},{j}): {got} not {exact}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_product_of_a_product_never_in_memory_has_the_bits_of_two() {
+        for (m, n, k, last) in [(1, 1, 1, 1), (13, 33, 7, 5), (197, 131, 64, 40), (450, 700, 130, 33)] {
+            let (a, b, c) = (values(m * k, 5), values(k * n, 6), values(n * last, 7));
+            let halve = |s: Segment| {
+                for (j, value) in s.values.iter_mut().enumerate() {
+                    *value = *value * 0.5 + (s.row + s.column + j) as f32 * 1e-3;
+                }
+            };
+            for operands in [Operands::F32, Operands::Bf16] {
+                let [b, c] = [(&b, k, n), (&c, n, last)].map(|(x, k, n)| Panels::new(Mat::new(x, k, n), operands));
+                let (mut middle, mut want, mut got) = (vec![0.0; m * n], vec![0.0; m * last], vec![0.0; m * last]);
+                par_gemm(&mut middle, &mut [], Mat::new(&a, m, k), &b, Write::Set, &halve);
+                par_gemm(&mut want, &mut [], Mat::new(&middle, m, n), &c, Write::Set, &|_| {});
+                let rows = par_gemm_to_rows(Mat::new(&a, m, k), &b, &halve);
+                par_gemm_rows(&mut got, &mut [], &rows, &c, Write::Set, &|_| {});
+                assert_eq!(got, want, "{m} {n} {k} {last} {operands:?}");
             }
         }
     }

@@ -5,6 +5,7 @@ mod buffer;
 pub mod gemm;
 mod kernel;
 mod pack;
+mod pairs;
 mod panel_cache;
 pub mod pixels;
 mod transpose;

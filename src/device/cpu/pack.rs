@@ -4,17 +4,24 @@
 use super::gemm::Mat;
 use super::kernel::Words;
 use super::transpose::transpose;
-use super::{Buffer, vector};
+use super::vector::fetch;
+use super::{Buffer, pairs, vector};
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Elements of a cache line; the first panel begins on one.
 const LINE: usize = 16;
 
-/// Words of a row that are made and transposed at a time where a word holds a pair.
-const PAIRS: usize = 64;
+/// Elements of a row that are read in one go, so that the processor sees a stream.
+const BLOCK: usize = 512;
+/// Words from row to row of a block: no power of two, so that the rows do not compete for the same lines of the cache.
+const BLOCK_STRIDE: usize = BLOCK + LINE;
+/// How many rows of a block the processor is told ahead which it will read.
+const ROWS_AHEAD: usize = 2;
+/// As [`ROWS_AHEAD`], of columns.
+pub(super) const COLUMNS_AHEAD: usize = 8;
 /// Rows of the matrix that one task packs, about: as many lines of a column are read in one go where columns are contiguous.
-const TOGETHER: usize = 128;
+pub(super) const TOGETHER: usize = 128;
 /// The widest panel.
 const WIDEST: usize = 32;
 
@@ -31,8 +38,9 @@ pub(super) enum By {
 /// zeros, and so is the last pair of an odd row.
 pub(super) struct Packed {
     buffer: Buffer,
-    /// Where the first panel begins in the buffer.
+    /// Where the first panel begins in the buffer, and how long all are.
     start: usize,
+    len: usize,
     width: usize,
     /// Words of a row.
     depth: usize,
@@ -41,28 +49,27 @@ pub(super) struct Packed {
 impl Packed {
     /// The panels of `m`.
     pub fn new(m: Mat, width: usize, words: Words, by: By) -> Self {
-        let depth = if words == Words::Pairs { m.cols.div_ceil(2) } else { m.cols };
-        let len = m.rows.div_ceil(width) * width * depth;
-        let mut buffer = Buffer::scratch(len + LINE);
-        let start = buffer.as_slice().as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-        let panels = &mut buffer.as_mut_slice()[start..start + len];
+        let mut packed = Self::room(m.rows, m.cols, width, words);
+        let depth = packed.depth;
+        let panels = packed.all_mut();
+        let len = panels.len();
         let together = (TOGETHER / width).max(1);
         let fill = |(index, out): (usize, &mut [f32])| {
             let first = index * together * width;
             let m = m.row_range(first, (together * width).min(m.rows - first));
-            if words == Words::F32 && m.row_stride == 1 {
-                return pack_columns(m, width, depth, out);
-            }
-            for (panel, out) in out.chunks_exact_mut(width * depth).enumerate() {
-                let m = m.row_range(panel * width, width.min(m.rows - panel * width));
-                match words {
-                    Words::F32 => pack(m, width, out),
+            if m.row_stride == 1 {
+                return match words {
+                    Words::F32 => pack_columns(m, width, depth, out),
                     Words::Rounded => {
-                        pack(m, width, out);
+                        pack_columns(m, width, depth, out);
                         vector::round_bf16(out);
                     }
-                    Words::Pairs => pack_pairs(m, width, out),
-                }
+                    Words::Pairs => pack_pair_columns(m, width, depth, out),
+                };
+            }
+            let mut block = [0.0; WIDEST * BLOCK_STRIDE];
+            for (panel, out) in out.chunks_exact_mut(width * depth).enumerate() {
+                pack_rows(m.row_range(panel * width, width.min(m.rows - panel * width)), width, words, &mut block, out);
             }
         };
         let task = together * width * depth;
@@ -71,7 +78,26 @@ impl Packed {
             By::Caller => panels.chunks_mut(task).enumerate().for_each(fill),
             By::All => panels.par_chunks_mut(task).enumerate().for_each(fill),
         }
-        Packed { buffer, start, width, depth }
+        packed
+    }
+
+    /// Room for the panels of a matrix of `rows` x `cols`, which hold anything.
+    pub fn room(rows: usize, cols: usize, width: usize, words: Words) -> Self {
+        let depth = if words == Words::Pairs { cols.div_ceil(2) } else { cols };
+        let len = rows.div_ceil(width) * width * depth;
+        let buffer = Buffer::scratch(len + LINE);
+        let start = buffer.as_slice().as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+        Packed { buffer, start, len, width, depth }
+    }
+
+    fn all_mut(&mut self) -> &mut [f32] {
+        &mut self.buffer.as_mut_slice()[self.start..self.start + self.len]
+    }
+
+    /// All panels, one after the other, each cut into runs of `words` words a row.
+    pub fn parts_mut(&mut self, words: usize) -> impl Iterator<Item = std::slice::ChunksMut<'_, f32>> {
+        let (panel, part) = (self.width * self.depth, self.width * words);
+        self.all_mut().chunks_exact_mut(panel.max(1)).map(move |panel| panel.chunks_mut(part.max(1)))
     }
 
     /// Words of a row: the inner size as the kernels count it.
@@ -86,16 +112,42 @@ impl Packed {
     }
 }
 
-/// `out[l * width + i] = m(i, l)`, and zero for rows that `m` lacks.
-fn pack(m: Mat, width: usize, out: &mut [f32]) {
-    if m.row_stride == 1 {
-        return pack_columns(m, width, m.cols, out);
+/// Packs the rows of `m`, which are contiguous, each panel where `panels` says.
+pub(super) fn pack_into(m: Mat, width: usize, words: Words, panels: &mut [&mut [f32]]) {
+    let mut block = [0.0; WIDEST * BLOCK_STRIDE];
+    for (panel, out) in panels.iter_mut().enumerate() {
+        pack_rows(m.row_range(panel * width, width.min(m.rows - panel * width)), width, words, &mut block, out);
     }
+}
+
+/// A panel of a matrix whose rows are contiguous: `out[l * width + i]` is word l of row i, zero for rows that `m` lacks.
+/// `block` is room to work in.
+fn pack_rows(m: Mat, width: usize, words: Words, block: &mut [f32; WIDEST * BLOCK_STRIDE], out: &mut [f32]) {
+    assert!(width <= WIDEST && m.col_stride == 1, "a panel of {width} rows, {} from column to column", m.col_stride);
     if m.rows < width {
         out.fill(0.0);
     }
-    assert_eq!(m.col_stride, 1, "rows or columns of a matrix are contiguous");
-    transpose(m.data, m.row_stride, m.rows, width, out);
+    let per_word = if words == Words::Pairs { 2 } else { 1 };
+    for (index, out) in out.chunks_mut(width * BLOCK / per_word).enumerate() {
+        let (first, len) = (index * BLOCK, (m.cols - index * BLOCK).min(BLOCK));
+        for (i, row) in block.chunks_exact_mut(BLOCK_STRIDE).take(m.rows).enumerate() {
+            let (elements, row) = (&m.data[i * m.row_stride + first..][..len], &mut row[..len.div_ceil(per_word)]);
+            let (ahead, column, some) = match i + ROWS_AHEAD {
+                ahead if ahead < m.rows => (ahead, first, len),
+                ahead => (ahead - m.rows, first + len, (m.cols - first - len).min(BLOCK)),
+            };
+            fetch(m.data, ahead * m.row_stride + column, some);
+            match words {
+                Words::F32 => row.copy_from_slice(elements),
+                Words::Rounded => {
+                    row.copy_from_slice(elements);
+                    vector::round_bf16(row);
+                }
+                Words::Pairs => pairs::neighbours(elements, row),
+            }
+        }
+        transpose(block, BLOCK_STRIDE, m.rows, width, out);
+    }
 }
 
 /// The panels of a matrix whose columns are contiguous, filled side by side, so that a column is read in one go.
@@ -113,6 +165,7 @@ fn pack_columns(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
 fn columns<const WIDTH: usize>(m: Mat, depth: usize, out: &mut [f32]) {
     let whole = m.rows / WIDTH;
     for l in 0..depth {
+        fetch(m.data, (l + COLUMNS_AHEAD) * m.col_stride, m.rows);
         let column = &m.data[l * m.col_stride..][..m.rows];
         for (panel, values) in column.as_chunks::<WIDTH>().0.iter().enumerate() {
             out[(panel * depth + l) * WIDTH..][..WIDTH].copy_from_slice(values);
@@ -132,29 +185,22 @@ fn short_columns(m: Mat, width: usize, depth: usize, first: usize, out: &mut [f3
     }
 }
 
-/// `out[l * width + i]` holds m(i, 2 l) and m(i, 2 l + 1) in bf16; zero for what `m` lacks.
-fn pack_pairs(m: Mat, width: usize, out: &mut [f32]) {
-    assert!(width <= WIDEST, "a panel of {width} rows");
-    if m.rows < width {
-        out.fill(0.0);
+/// See [`pack_columns`], of words that hold pairs.
+fn pack_pair_columns(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
+    match width {
+        12 => pairs::columns::<12>(m.data, m.col_stride, m.rows, m.cols, depth, out),
+        32 => pairs::columns::<32>(m.data, m.col_stride, m.rows, m.cols, depth, out),
+        _ => unreachable!("no kernel reads pairs in panels of {width} rows"),
     }
-    if m.row_stride == 1 {
-        let column = |l: usize| &m.data[l * m.col_stride..][..m.rows];
-        for (l, out) in out.chunks_exact_mut(width).enumerate() {
-            let high = if 2 * l + 1 < m.cols { column(2 * l + 1) } else { &[0.0; WIDEST][..m.rows] };
-            vector::pair_bf16(column(2 * l), high, &mut out[..m.rows]);
-        }
+    let (rows, first) = (m.rows % width, m.rows - m.rows % width);
+    if rows == 0 {
         return;
     }
-    assert_eq!(m.col_stride, 1, "rows or columns of a matrix are contiguous");
-    let mut pairs = [0.0; WIDEST * PAIRS];
-    for (block, out) in out.chunks_mut(width * PAIRS).enumerate() {
-        let first = 2 * PAIRS * block;
-        let len = (m.cols - first).min(2 * PAIRS);
-        for (i, pairs) in pairs.chunks_exact_mut(PAIRS).take(m.rows).enumerate() {
-            vector::pairs_bf16(&m.data[i * m.row_stride + first..][..len], pairs);
-        }
-        transpose(&pairs, PAIRS, m.rows, width, out);
+    for (l, out) in out[m.rows / width * width * depth..].chunks_exact_mut(width).enumerate() {
+        let column = |l: usize| &m.data[l * m.col_stride + first..][..rows];
+        let high = if 2 * l + 1 < m.cols { column(2 * l + 1) } else { &[0.0; WIDEST][..rows] };
+        pairs::side_by_side(column(2 * l), high, &mut out[..rows]);
+        out[rows..].fill(0.0);
     }
 }
 

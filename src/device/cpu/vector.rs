@@ -1,6 +1,6 @@
-//! Elementwise mathematics and ordered reductions over slices, compiled twice: for AVX2 and for the baseline.
+//! Elementwise mathematics and ordered reductions over slices, compiled for AVX-512, for AVX2 and for the baseline.
 //!
-//! Both builds do the same operations in the same order without contraction, so they give the same bits.
+//! All builds do the same operations in the same order without contraction, so they give the same bits.
 #![allow(unsafe_code)]
 
 /// The unit roundoff of f32: half a unit in the last place at 1.
@@ -15,11 +15,28 @@ pub struct Moments {
     pub rstd: f32,
 }
 
+/// The coefficients of AdamW's element-wise arithmetic.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamW {
+    /// What an element is multiplied by before its step: 1 - lr * weight_decay.
+    pub decay: f32,
+    /// 1 - beta1.
+    pub weight1: f32,
+    pub beta2: f32,
+    /// 1 - beta2.
+    pub weight2: f32,
+    /// lr / (1 - beta1^step).
+    pub rate: f32,
+    /// sqrt(1 - beta2^step).
+    pub root2: f32,
+    pub eps: f32,
+}
+
 /// Lanes of an ordered reduction: element i goes to lane i mod LANES, lanes are added pairwise at the end.
 const LANES: usize = 16;
 
-/// Declares functions whose body is compiled for AVX2 and for the baseline, chosen at run time. Bodies loop with `for`, not
-/// with `for_each`, which may stay a function of its own and is then compiled for the baseline alone.
+/// Declares functions whose body is compiled for AVX-512, for AVX2 and for the baseline, chosen at run time. Bodies loop
+/// with `for`, not with `for_each`, which may stay a function of its own and is then compiled for the baseline alone.
 macro_rules! vectorised {
     ($($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {$(
         $(#[$doc])*
@@ -32,7 +49,16 @@ macro_rules! vectorised {
                 fn avx2($($arg: $type),*) $(-> $result)? {
                     body($($arg),*)
                 }
-                if std::arch::is_x86_feature_detected!("avx2") {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512($($arg: $type),*) $(-> $result)? {
+                    body($($arg),*)
+                }
+                use std::arch::is_x86_feature_detected as has;
+                if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+                    // SAFETY: the processor has these features, checked on the line above.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if has!("avx2") {
                     // SAFETY: the processor has AVX2, checked on the line above.
                     return unsafe { avx2($($arg),*) };
                 }
@@ -111,6 +137,20 @@ pub fn bf16_bits(x: f32) -> u16 {
     (if x.is_nan() { bits >> 16 | 0x40 } else { rounded }) as u16
 }
 
+/// Asks for the cache lines of `len` values from `start` on, as far as they are inside, whose first use is some time away.
+/// Rows are short and far apart, so that the processor does not guess by itself which come next.
+pub fn fetch(values: &[f32], start: usize, len: usize) {
+    let inside = values.get(start..values.len().min(start + len)).unwrap_or_default();
+    #[cfg(target_arch = "x86_64")]
+    for line in inside.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 processor has the instruction, which faults on no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = inside;
+}
+
 #[inline(always)]
 fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
@@ -162,24 +202,6 @@ vectorised! {
     pub fn round_bf16(x: &mut [f32]) {
         for x in x {
             *x = f32::from_bits(u32::from(bf16_bits(*x)) << 16);
-        }
-    }
-
-    /// Words of two bf16: `low` in the lower half, `high` in the upper.
-    pub fn pair_bf16(low: &[f32], high: &[f32], out: &mut [f32]) {
-        for ((out, &low), &high) in out.iter_mut().zip(low).zip(high) {
-            *out = f32::from_bits(u32::from(bf16_bits(low)) | u32::from(bf16_bits(high)) << 16);
-        }
-    }
-
-    /// Words of two neighbours in bf16, the earlier one in the lower half; the last of an odd number has a zero beside it.
-    pub fn pairs_bf16(x: &[f32], out: &mut [f32]) {
-        let (pairs, rest) = x.as_chunks::<2>();
-        for (out, &[low, high]) in out.iter_mut().zip(pairs) {
-            *out = f32::from_bits(u32::from(bf16_bits(low)) | u32::from(bf16_bits(high)) << 16);
-        }
-        if let [last] = rest {
-            out[pairs.len()] = f32::from_bits(u32::from(bf16_bits(*last)));
         }
     }
 
@@ -263,7 +285,7 @@ vectorised! {
     }
 
     /// dweight += dy * (x - mean) * rstd; dbias += dy; scratch = dy * weight.
-pub fn normalise_backward(x: &[f32], dy: &[f32], row: Moments, weight: &[f32], dweight: &mut [f32], dbias: &mut [f32], scratch: &mut [f32]) {
+    pub fn normalise_backward(x: &[f32], dy: &[f32], row: Moments, weight: &[f32], dweight: &mut [f32], dbias: &mut [f32], scratch: &mut [f32]) {
         let rows = x.iter().zip(dy).zip(weight);
         let sums = dweight.iter_mut().zip(dbias.iter_mut()).zip(scratch.iter_mut());
         for (((&x, &dy), &w), ((dw, db), g)) in rows.zip(sums) {
@@ -282,6 +304,19 @@ pub fn normalise_backward(x: &[f32], dy: &[f32], row: Moments, weight: &[f32], d
     pub fn centre(g: &[f32], x: &[f32], row: Moments, a: f32, b: f32, dx: &mut [f32]) {
         for ((dx, &g), &x) in dx.iter_mut().zip(g).zip(x) {
             *dx = (g - a - (x - row.mean) * b) * row.rstd;
+        }
+    }
+
+    /// AdamW's update, in PyTorch's order. Products and sums stay apart: fused ones would round differently from chip to
+    /// chip.
+    pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: AdamW) {
+        for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+            let first = *m + (g - *m) * c.weight1;
+            let second = *v * c.beta2 + c.weight2 * g * g;
+            let denom = second.sqrt() / c.root2 + c.eps;
+            *p = *p * c.decay - c.rate * first / denom;
+            *m = first;
+            *v = second;
         }
     }
 

@@ -1,7 +1,7 @@
 //! AdamW on the CPU: f32, fixed chunks in parallel.
 #![forbid(unsafe_code)]
 
-use super::Coefficients;
+use crate::device::cpu::vector::{self, AdamW};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use std::ops::Range;
 pub(super) const CHUNK: usize = 16_384;
 
 /// One update in place; `spared` is ascending and disjoint.
-pub(super) fn step(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: Coefficients, spared: &[Range<usize>]) {
+pub(super) fn step(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: AdamW, spared: &[Range<usize>]) {
     p.par_chunks_mut(CHUNK)
         .zip(g.par_chunks(CHUNK))
         .zip(m.par_chunks_mut(CHUNK))
@@ -21,7 +21,8 @@ pub(super) fn step(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: Co
             while at < end {
                 let (stop, decay) = segment(at, end, spared, c.decay);
                 let part = at - first..stop - first;
-                update(&mut p[part.clone()], &g[part.clone()], &mut m[part.clone()], &mut v[part], c, decay);
+                let (p, g, m) = (&mut p[part.clone()], &g[part.clone()], &mut m[part.clone()]);
+                vector::adamw(p, g, m, &mut v[part], AdamW { decay, ..c });
                 at = stop;
             }
         });
@@ -33,17 +34,5 @@ fn segment(at: usize, end: usize, spared: &[Range<usize>], decay: f32) -> (usize
         Some(range) if range.start <= at => (range.end.min(end), 1.0),
         Some(range) => (range.start.min(end), decay),
         None => (end, decay),
-    }
-}
-
-/// The arithmetic, in PyTorch's order. Products and sums stay apart: fused ones would round differently from chip to chip.
-fn update(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: Coefficients, decay: f32) {
-    for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-        let first = *m + (g - *m) * c.weight1;
-        let second = *v * c.beta2 + c.weight2 * g * g;
-        let denom = second.sqrt() / c.root2 + c.eps;
-        *p = *p * decay - c.rate * first / denom;
-        *m = first;
-        *v = second;
     }
 }

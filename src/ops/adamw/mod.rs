@@ -23,6 +23,7 @@ mod cpu;
 pub mod cuda;
 pub mod reference;
 
+use crate::device::cpu::vector::AdamW;
 use crate::tensor::Tensor;
 use std::ops::Range;
 
@@ -39,35 +40,17 @@ pub struct AdamWStep {
     pub step: u64,
 }
 
-/// The coefficients of the element-wise arithmetic: worked out in f64 and rounded to f32 once.
-#[derive(Clone, Copy, Debug)]
-pub struct Coefficients {
-    decay: f32,
-    /// 1 - beta1.
-    weight1: f32,
-    beta2: f32,
-    /// 1 - beta2.
-    weight2: f32,
-    /// lr / (1 - beta1^step).
-    rate: f32,
-    /// sqrt(1 - beta2^step).
-    root2: f32,
-    eps: f32,
-}
-
-impl Coefficients {
-    /// The coefficients of an update.
-    pub fn new(h: &AdamWStep) -> Self {
-        let t = h.step as f64;
-        Coefficients {
-            decay: (1.0 - h.lr * h.weight_decay) as f32,
-            weight1: (1.0 - h.beta1) as f32,
-            beta2: h.beta2 as f32,
-            weight2: (1.0 - h.beta2) as f32,
-            rate: (h.lr / (1.0 - libm::pow(h.beta1, t))) as f32,
-            root2: (1.0 - libm::pow(h.beta2, t)).sqrt() as f32,
-            eps: h.eps as f32,
-        }
+/// The coefficients of an update: worked out in f64 and rounded to f32 once.
+pub fn coefficients(h: &AdamWStep) -> AdamW {
+    let t = h.step as f64;
+    AdamW {
+        decay: (1.0 - h.lr * h.weight_decay) as f32,
+        weight1: (1.0 - h.beta1) as f32,
+        beta2: h.beta2 as f32,
+        weight2: (1.0 - h.beta2) as f32,
+        rate: (h.lr / (1.0 - libm::pow(h.beta1, t))) as f32,
+        root2: (1.0 - libm::pow(h.beta2, t)).sqrt() as f32,
+        eps: h.eps as f32,
     }
 }
 
@@ -106,7 +89,7 @@ pub fn step_part(
     assert!(no_decay.iter().all(|r| r.end <= n), "adamw: a range without decay leaves the {n} parameters");
     assert!(hyper.step > 0, "adamw: updates are counted from 1");
     let spared = within(&merged(no_decay), &part);
-    let (c, at) = (Coefficients::new(&hyper), part);
+    let (c, at) = (coefficients(&hyper), part);
     let (m, v) = (&mut exp_avg.data_mut()[at.clone()], &mut exp_avg_sq.data_mut()[at.clone()]);
     cpu::step(&mut params.data_mut()[at.clone()], &grads.data()[at], m, v, c, &spared);
 }

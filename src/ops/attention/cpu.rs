@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Layout;
-use crate::device::cpu::gemm::{Mat, Operands as Read, Write, gemm};
+use crate::device::cpu::gemm::{Mat, Write, gemm};
 use crate::device::cpu::{Buffer, vector};
 use crate::tensor::Spans;
 use crate::tensor::spans::pieces;
@@ -58,14 +58,14 @@ pub fn forward(x: Operands, z: &Layout, y: &mut [f32], lse: &mut [f32]) {
         let (queries, keys) = z.rows_of(task / z.heads);
         let mut scores = Buffer::scratch(queries * keys);
         let scores = scores.as_mut_slice();
-        gemm(scores, keys, q, k.t(), 1.0, Write::Set, Read::F32);
+        gemm(scores, keys, q, k.t(), 1.0, Write::Set, z.read);
         for (row, lse) in scores.chunks_exact_mut(keys).zip(lse) {
             let shift = vector::max(row) * scale(z);
             let sum = vector::exp_scaled_sum(row, scale(z), shift);
             vector::scale(row, 1.0 / sum);
             *lse = shift + sum.ln();
         }
-        gemm(out, z.head_width, Mat::new(scores, queries, keys), v, 1.0, Write::Set, Read::F32);
+        gemm(out, z.head_width, Mat::new(scores, queries, keys), v, 1.0, Write::Set, z.read);
     });
     let by_image = z.queries.split(by_head.as_slice(), d);
     z.queries.split_mut(y, d).into_par_iter().zip(by_image).with_max_len(1).for_each(|(y, heads)| {
@@ -99,19 +99,19 @@ pub fn backward(x: Operands, z: &Layout, y: &[f32], lse: &[f32], dy: &[f32]) -> 
 
         let (mut p, mut ds) = (Buffer::scratch(queries * keys), Buffer::scratch(queries * keys));
         let (p, ds) = (p.as_mut_slice(), ds.as_mut_slice());
-        gemm(p, keys, q, k.t(), 1.0, Write::Set, Read::F32);
+        gemm(p, keys, q, k.t(), 1.0, Write::Set, z.read);
         for (row, &lse) in p.chunks_exact_mut(keys).zip(&lse[first * z.heads + head * queries..][..queries]) {
             vector::exp_scaled_sum(row, scale(z), lse);
         }
-        gemm(dv, z.head_width, Mat::new(p, queries, keys).t(), dy_view, 1.0, Write::Set, Read::F32);
-        gemm(ds, keys, dy_view, v.t(), 1.0, Write::Set, Read::F32);
+        gemm(dv, z.head_width, Mat::new(p, queries, keys).t(), dy_view, 1.0, Write::Set, z.read);
+        gemm(ds, keys, dy_view, v.t(), 1.0, Write::Set, z.read);
         for (i, (p, ds)) in p.chunks_exact(keys).zip(ds.chunks_exact_mut(keys)).enumerate() {
             let delta = vector::dot(&y[i * d..][..z.head_width], &dy[i * d..][..z.head_width]);
             vector::softmax_backward(p, ds, delta);
         }
         let ds = Mat::new(ds, queries, keys);
-        gemm(dq, z.head_width, ds, k, scale(z), Write::Set, Read::F32);
-        gemm(dk, z.head_width, ds.t(), q, scale(z), Write::Set, Read::F32);
+        gemm(dq, z.head_width, ds, k, scale(z), Write::Set, z.read);
+        gemm(dk, z.head_width, ds.t(), q, scale(z), Write::Set, z.read);
     });
     by_head
 }

@@ -13,6 +13,7 @@ pub mod cuda;
 pub mod reference;
 
 use crate::device::Device;
+use crate::device::cpu::gemm::Operands as Read;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::{Spans, Tensor};
@@ -48,6 +49,8 @@ pub struct Layout {
     pub keys: Spans,
     pub heads: usize,
     pub head_width: usize,
+    /// How products of the CPU read their operands.
+    pub read: Read,
 }
 
 impl Layout {
@@ -83,12 +86,12 @@ pub fn packed(tape: Option<&mut Tape>, qkv: &Var, heads: usize) -> Result<Var> {
     let &[b, s, _] = qkv.shape() else {
         return Err(Error::shape("attention", format!("qkv {:?} is not (B,S,3D)", qkv.shape())));
     };
-    packed_within(tape, qkv, &Spans::even(b, s), heads)
+    packed_within(tape, qkv, &Spans::even(b, s), heads, Read::F32)
 }
 
-/// Self-attention within each image of qkv (rows,3D). An error when D is not a multiple of `heads`, or when the rows are
-/// not those of `spans`.
-pub fn packed_within(tape: Option<&mut Tape>, qkv: &Var, spans: &Spans, heads: usize) -> Result<Var> {
+/// Self-attention within each image of qkv (rows,3D); products of the CPU read their operands as `read` says. An error
+/// when D is not a multiple of `heads`, or when the rows are not those of `spans`.
+pub fn packed_within(tape: Option<&mut Tape>, qkv: &Var, spans: &Spans, heads: usize, read: Read) -> Result<Var> {
     let width = qkv.shape().last().map_or(0, |&width| width);
     let d = width / 3;
     let divides = heads > 0 && d > 0 && width == 3 * d && d.is_multiple_of(heads);
@@ -96,7 +99,7 @@ pub fn packed_within(tape: Option<&mut Tape>, qkv: &Var, spans: &Spans, heads: u
         let reason = format!("qkv {:?} with {heads} heads, {} rows", qkv.shape(), spans.rows());
         return Err(Error::shape("attention", reason));
     }
-    let layout = Layout { queries: spans.clone(), keys: spans.clone(), heads, head_width: d / heads };
+    let layout = Layout { queries: spans.clone(), keys: spans.clone(), heads, head_width: d / heads, read };
     run(tape, &[qkv], Source::Packed(qkv.value.clone(), qkv.slot), layout)
 }
 
@@ -105,12 +108,12 @@ pub fn split(tape: Option<&mut Tape>, q: &Var, kv: &Var, heads: usize) -> Result
     let &[b, keys, _] = kv.shape() else {
         return Err(Error::shape("attention", format!("q {:?}, kv {:?}", q.shape(), kv.shape())));
     };
-    split_within(tape, q, kv, &Spans::even(b, keys), heads)
+    split_within(tape, q, kv, &Spans::even(b, keys), heads, Read::F32)
 }
 
-/// Attention of queries q (B,Sq,D) over the keys and values of their image in kv (rows,2D), which `keys` shares out. An
-/// error when the shapes do not fit together.
-pub fn split_within(tape: Option<&mut Tape>, q: &Var, kv: &Var, keys: &Spans, heads: usize) -> Result<Var> {
+/// Attention of queries q (B,Sq,D) over the keys and values of their image in kv (rows,2D), which `keys` shares out;
+/// products of the CPU read their operands as `read` says. An error when the shapes do not fit together.
+pub fn split_within(tape: Option<&mut Tape>, q: &Var, kv: &Var, keys: &Spans, heads: usize, read: Read) -> Result<Var> {
     let fits = match *q.shape() {
         [b, queries, d] => {
             let heads_fit = heads > 0 && d > 0 && d % heads == 0;
@@ -123,7 +126,7 @@ pub fn split_within(tape: Option<&mut Tape>, q: &Var, kv: &Var, keys: &Spans, he
         return Err(Error::shape("attention", format!("q {:?}, kv {:?}, {heads} heads", q.shape(), kv.shape())));
     }
     let (b, queries, d) = (q.shape()[0], q.shape()[1], q.shape()[2]);
-    let layout = Layout { queries: Spans::even(b, queries), keys: keys.clone(), heads, head_width: d / heads };
+    let layout = Layout { queries: Spans::even(b, queries), keys: keys.clone(), heads, head_width: d / heads, read };
     let source = Source::Split { q: q.value.clone(), kv: kv.value.clone(), dq: q.slot, dkv: kv.slot };
     run(tape, &[q, kv], source, layout)
 }
@@ -316,11 +319,11 @@ mod tests {
             let (spans, d) = (Spans::of(lengths.iter().copied()), heads * head_width);
             let rows = spans.rows();
             let inputs = [(spans.shape(3 * d), values(rows * 3 * d, rows as u32, 2.0))];
-            let op = |tape: Option<&mut Tape>, v: &[Var]| packed_within(tape, &v[0], &spans, heads);
+            let op = |tape: Option<&mut Tape>, v: &[Var]| packed_within(tape, &v[0], &spans, heads, Read::F32);
             check(&format!("packed {lengths:?}"), &inputs, &PackedWithin(spans.clone(), heads, head_width), op);
             let b = lengths.len();
             let inputs = [(vec![b, 1, d], values(b * d, 1, 2.0)), (spans.shape(2 * d), values(rows * 2 * d, 2, 2.0))];
-            let op = |tape: Option<&mut Tape>, v: &[Var]| split_within(tape, &v[0], &v[1], &spans, heads);
+            let op = |tape: Option<&mut Tape>, v: &[Var]| split_within(tape, &v[0], &v[1], &spans, heads, Read::F32);
             check(&format!("split {lengths:?}"), &inputs, &SplitWithin(spans.clone(), heads, head_width), op);
         }
     }
@@ -329,10 +332,10 @@ mod tests {
     fn refuses_rows_that_are_not_the_images() {
         let var = |shape: &[usize]| Var::constant(Tensor::zeros(shape));
         for spans in [Spans::of([1, 2]), Spans::of([0, 4]), Spans::of([5])] {
-            assert!(packed_within(None, &var(&[4, 6]), &spans, 1).is_err(), "{spans:?}");
-            assert!(split_within(None, &var(&[2, 1, 2]), &var(&[4, 4]), &spans, 1).is_err(), "{spans:?}");
+            assert!(packed_within(None, &var(&[4, 6]), &spans, 1, Read::F32).is_err(), "{spans:?}");
+            assert!(split_within(None, &var(&[2, 1, 2]), &var(&[4, 4]), &spans, 1, Read::F32).is_err(), "{spans:?}");
         }
-        assert!(split_within(None, &var(&[3, 1, 2]), &var(&[4, 4]), &Spans::of([1, 3]), 1).is_err());
+        assert!(split_within(None, &var(&[3, 1, 2]), &var(&[4, 4]), &Spans::of([1, 3]), 1, Read::F32).is_err());
     }
 
     #[test]

@@ -1,20 +1,23 @@
 //! The linear layer on the CPU: tiled products, with bias, residual and GELU while a tile is in cache.
 #![forbid(unsafe_code)]
 
-use crate::device::cpu::gemm::{Mat, Operands, Panels, Segment, Write, par_gemm};
+use crate::device::cpu::gemm::{
+    Mat, Operands, Panels, Rows, Segment, Write, par_gemm, par_gemm_rows, par_gemm_to_rows,
+};
 use crate::device::cpu::vector;
 use rayon::prelude::*;
 
 /// Columns of one task of the bias gradient.
 const COLUMNS: usize = 64;
 
+/// How many rows of a tile the processor is told ahead which it will read.
+const ROWS_AHEAD: usize = 2;
+
 /// What a tile of the product gets before it leaves the cache, beside the bias.
 pub enum Finish<'a> {
     Nothing,
     /// y += residual (rows, n_out).
     Residual(&'a [f32]),
-    /// y = gelu(y).
-    Gelu,
     /// gelu(y) goes into this second output (rows, n_out); y stays.
     GeluBeside(&'a mut [f32]),
 }
@@ -26,25 +29,42 @@ pub fn panels(weight: &[f32], n: usize, k: usize, operands: Operands) -> Panels 
 
 /// y (rows, n_out) = x (rows, n_in) W^T + b, then what `finish` says.
 pub fn forward(x: &[f32], weight: &Panels, bias: &[f32], finish: Finish, y: &mut [f32], k: usize) {
-    let n = bias.len();
     let x = Mat::new(x, x.len() / k, k);
-    let add_bias = |s: &mut Segment| vector::add(s.values, &bias[s.column..s.column + s.values.len()]);
     match finish {
-        Finish::Nothing => par_gemm(y, &mut [], x, weight, Write::Set, &|mut s| add_bias(&mut s)),
-        Finish::Residual(residual) => par_gemm(y, &mut [], x, weight, Write::Set, &|mut s| {
-            add_bias(&mut s);
-            let start = s.row * n + s.column;
-            vector::add(s.values, &residual[start..start + s.values.len()]);
-        }),
-        Finish::Gelu => par_gemm(y, &mut [], x, weight, Write::Set, &|mut s| {
-            add_bias(&mut s);
-            vector::gelu_in_place(s.values);
-        }),
-        Finish::GeluBeside(beside) => par_gemm(y, beside, x, weight, Write::Set, &|mut s| {
-            add_bias(&mut s);
+        Finish::Nothing => par_gemm(y, &mut [], x, weight, Write::Set, &|s| add_bias(s.values, bias, s.column)),
+        Finish::Residual(r) => par_gemm(y, &mut [], x, weight, Write::Set, &|s| add_bias_and(r, s, bias)),
+        Finish::GeluBeside(beside) => par_gemm(y, beside, x, weight, Write::Set, &|s| {
+            add_bias(s.values, bias, s.column);
             vector::gelu(s.values, s.beside);
         }),
     }
+}
+
+/// gelu(x W^T + b), x (rows, n_in), as the left operand of another product.
+pub fn gelu_rows(x: &[f32], weight: &Panels, bias: &[f32], k: usize) -> Rows {
+    par_gemm_to_rows(Mat::new(x, x.len() / k, k), weight, &|s| {
+        add_bias(s.values, bias, s.column);
+        vector::gelu_in_place(s.values);
+    })
+}
+
+/// y (rows, n_out) = x W^T + b of a packed x, and a residual (rows, n_out) where there is one.
+pub fn forward_rows(x: &Rows, weight: &Panels, bias: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
+    par_gemm_rows(y, &mut [], x, weight, Write::Set, &|s| match residual {
+        Some(residual) => add_bias_and(residual, s, bias),
+        None => add_bias(s.values, bias, s.column),
+    });
+}
+
+fn add_bias(values: &mut [f32], bias: &[f32], column: usize) {
+    vector::add(values, &bias[column..column + values.len()]);
+}
+
+fn add_bias_and(residual: &[f32], s: Segment, bias: &[f32]) {
+    let start = s.row * bias.len() + s.column;
+    vector::fetch(residual, start + ROWS_AHEAD * bias.len(), s.values.len());
+    add_bias(s.values, bias, s.column);
+    vector::add(s.values, &residual[start..start + s.values.len()]);
 }
 
 /// dx (rows, n_in) = dy (rows, n_out) W.
@@ -68,6 +88,7 @@ pub fn backward_dx_gelu(
     let weight = Panels::new(Mat::new(weight, n, k), operands);
     par_gemm(dx, &mut [], Mat::new(dy, m, n), &weight, Write::Set, &|s| {
         let start = s.row * k + s.column;
+        vector::fetch(pre, start + ROWS_AHEAD * k, s.values.len());
         vector::gelu_backward(&pre[start..start + s.values.len()], s.values);
     });
 }

@@ -76,7 +76,50 @@ pub(super) enum After<'a> {
     Gelu,
 }
 
-/// x W^T + b and what comes after. When `training`, a GELU's input comes beside it.
+/// Rows, columns and inner size of the product of x with a weight. An error when they or the bias do not fit.
+fn fits(x: &[usize], weight: &Var, bias: &Var) -> Result<Sizes> {
+    let k = *x.last().unwrap_or(&0);
+    let n = *weight.shape().first().unwrap_or(&0);
+    if k == 0 || n == 0 || weight.value.len() != n * k || bias.shape() != [n] {
+        let (w, b) = (weight.shape(), bias.shape());
+        return Err(Error::shape("matmul", format!("x {x:?} with weight {w:?}, bias {b:?}")));
+    }
+    Ok(Sizes { m: x.iter().product::<usize>() / k, n, k })
+}
+
+/// The shape of a product of x whose rows have n elements.
+fn output(x: &[usize], n: usize) -> Vec<usize> {
+    x[..x.len() - 1].iter().copied().chain([n]).collect()
+}
+
+/// An error when a residual has not the output's shape.
+fn fits_output(residual: &Tensor, shape: &[usize]) -> Result<()> {
+    match residual.shape() == shape {
+        true => Ok(()),
+        false => Err(Error::shape("matmul", format!("residual {:?} for an output of {shape:?}", residual.shape()))),
+    }
+}
+
+/// gelu(x W1^T + b1) W2^T + b2, and the residual where there is one, for x on the CPU and with no way back: the hidden layer
+/// goes from one product to the other as the second reads it.
+pub(super) fn product_of_gelu(
+    x: &Tensor,
+    [weight1, weight2]: [&Var; 2],
+    [bias1, bias2]: [&Var; 2],
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
+    let first = fits(x.shape(), weight1, bias1)?;
+    let second = fits(&output(x.shape(), first.n), weight2, bias2)?;
+    let mut y = x.like(&output(x.shape(), second.n))?;
+    residual.map_or(Ok(()), |r| fits_output(r, y.shape()))?;
+    let panels = |w: &Var, z: Sizes| w.panels(false, || cpu::panels(w.value.data(), z.n, z.k, w.operands()));
+    let hidden = cpu::gelu_rows(x.data(), &panels(weight1, first), bias1.value.data(), first.k);
+    let residual = residual.map(|r| r.data());
+    cpu::forward_rows(&hidden, &panels(weight2, second), bias2.value.data(), residual, y.data_mut());
+    Ok(y)
+}
+
+/// x W^T + b and what comes after; a GELU's input comes beside it.
 pub(super) fn product(
     x: &Tensor,
     weight: &Var,
@@ -84,32 +127,21 @@ pub(super) fn product(
     after: After,
     training: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
-    let k = *x.shape().last().unwrap_or(&0);
-    let n = *weight.shape().first().unwrap_or(&0);
-    let mut shape = x.shape().to_vec();
-    shape.pop();
-    shape.push(n);
-    if k == 0 || n == 0 || weight.value.len() != n * k || bias.shape() != [n] {
-        let (w, b) = (weight.shape(), bias.shape());
-        return Err(Error::shape("matmul", format!("x {:?} with weight {w:?}, bias {b:?}", x.shape())));
-    }
-    if let After::Residual(r) = after
-        && r.shape() != shape
-    {
-        return Err(Error::shape("matmul", format!("residual {:?} for an output of {shape:?}", r.shape())));
+    let Sizes { n, k, .. } = fits(x.shape(), weight, bias)?;
+    let shape = output(x.shape(), n);
+    if let After::Residual(r) = after {
+        fits_output(r, &shape)?;
     }
     let mut y = x.like(&shape)?;
     let gelu = matches!(after, After::Gelu);
     match x.device() {
         Device::Cpu => {
             let panels = weight.panels(training, || cpu::panels(weight.value.data(), n, k, weight.operands()));
-            // Without a way back GELU works in place.
-            let mut pre = (gelu && training).then(|| x.like(&shape)).transpose()?;
+            let mut pre = gelu.then(|| x.like(&shape)).transpose()?;
             let (first, finish) = match (after, &mut pre) {
-                (After::Gelu, Some(pre)) => (pre.data_mut(), Finish::GeluBeside(y.data_mut())),
-                (After::Gelu, None) => (y.data_mut(), Finish::Gelu),
                 (After::Residual(r), _) => (y.data_mut(), Finish::Residual(r.data())),
-                (After::Nothing, _) => (y.data_mut(), Finish::Nothing),
+                (_, Some(pre)) => (pre.data_mut(), Finish::GeluBeside(y.data_mut())),
+                _ => (y.data_mut(), Finish::Nothing),
             };
             cpu::forward(x.data(), &panels, bias.value.data(), finish, first, k);
             Ok((y, pre))

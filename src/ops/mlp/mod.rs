@@ -12,7 +12,10 @@
 
 pub mod reference;
 
-use super::matmul::{After, Weight, bias_gradient, gelu_gradient, input_gradient, product, weight_gradient};
+use super::matmul::{
+    After, Weight, bias_gradient, gelu_gradient, input_gradient, product, product_of_gelu, weight_gradient,
+};
+use crate::device::Device;
 use crate::error::Result;
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
@@ -41,19 +44,27 @@ struct MlpBackward {
 pub fn forward(tape: Option<&mut Tape>, x: &Var, layers: Layers, residual: Option<&Var>) -> Result<Var> {
     let Layers { weight1, bias1, weight2, bias2 } = layers;
     let training = tape.is_some();
-    let (hidden, pre) = product(&x.value, weight1, bias1, After::Gelu, training)?;
-    let after = residual.map_or(After::Nothing, |r| After::Residual(&r.value));
-    let (y, _) = product(&hidden, weight2, bias2, after, training)?;
     let inputs: Vec<&Var> = std::iter::once(x).chain(residual).collect();
-    emit(tape, "mlp", y, &inputs, &[weight1, bias1, weight2, bias2], |_| MlpBackward {
-        x: x.value.clone(),
-        pre: pre.expect("a product that trains keeps the input of its GELU"),
-        hidden,
-        weights: [Weight::of(weight1), Weight::of(weight2)],
-        dx: x.slot,
-        dweights: [weight1.slot, weight2.slot],
-        dbiases: [bias1.slot, bias2.slot],
-        dresidual: residual.map_or(Slot::None, |r| r.slot),
+    let (y, saved) = if training || x.value.device() != Device::Cpu {
+        let (hidden, pre) = product(&x.value, weight1, bias1, After::Gelu, training)?;
+        let after = residual.map_or(After::Nothing, |r| After::Residual(&r.value));
+        (product(&hidden, weight2, bias2, after, training)?.0, pre.map(|pre| (hidden, pre)))
+    } else {
+        let residual = residual.map(|r| &r.value);
+        (product_of_gelu(&x.value, [weight1, weight2], [bias1, bias2], residual)?, None)
+    };
+    emit(tape, "mlp", y, &inputs, &[weight1, bias1, weight2, bias2], |_| {
+        let (hidden, pre) = saved.expect("a product that trains keeps the input of its GELU");
+        MlpBackward {
+            x: x.value.clone(),
+            pre,
+            hidden,
+            weights: [Weight::of(weight1), Weight::of(weight2)],
+            dx: x.slot,
+            dweights: [weight1.slot, weight2.slot],
+            dbiases: [bias1.slot, bias2.slot],
+            dresidual: residual.map_or(Slot::None, |r| r.slot),
+        }
     })
 }
 
