@@ -154,7 +154,7 @@ fn cpu() -> Cpu {
     Cpu { architecture: std::env::consts::ARCH.into(), features, threads, memory_bytes: memory() }
 }
 
-/// The vector instructions that matter to matrix products; the engine uses AVX2 with FMA.
+/// The vector instructions that matter to matrix products and to what is done element by element.
 #[cfg(target_arch = "x86_64")]
 fn features() -> Vec<(&'static str, bool)> {
     vec![
@@ -162,6 +162,9 @@ fn features() -> Vec<(&'static str, bool)> {
         ("fma", std::is_x86_feature_detected!("fma")),
         ("f16c", std::is_x86_feature_detected!("f16c")),
         ("avx512f", std::is_x86_feature_detected!("avx512f")),
+        ("avx512bw", std::is_x86_feature_detected!("avx512bw")),
+        ("avx512dq", std::is_x86_feature_detected!("avx512dq")),
+        ("avx512vl", std::is_x86_feature_detected!("avx512vl")),
         ("avx512bf16", std::is_x86_feature_detected!("avx512bf16")),
     ]
 }

@@ -220,6 +220,9 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     let (mut vit, report) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
     source::tell(&report);
     engine.take(&mut vit)?;
+    if !args.json {
+        args.engine.tell(&engine);
+    }
     let mut images = Vec::new();
     let mut stopped = Ok(());
     for (i, path) in paths.iter().enumerate() {

@@ -163,9 +163,21 @@ impl EngineFlags {
             .num_threads(threads)
             .build_global()
             .map_err(|error| Error::usage("--threads", error.to_string(), "give a smaller number"))?;
-        let bf16 = self.precision == Some(Precision::Bf16);
-        let operands = if bf16 { Operands::Bf16 } else { Operands::F32 };
+        let operands = match self.precision {
+            Some(Precision::Bf16) => Operands::Bf16,
+            None | Some(Precision::Auto) => Operands::fastest(),
+            Some(Precision::F32 | Precision::F16) => Operands::F32,
+        };
         Ok(Engine { threads: rayon::current_num_threads(), gpu: self.card()?.map(Arc::new), operands })
+    }
+
+    /// Tells what `auto` picked where that is less exact than f32, for commands that name no engine in what they print.
+    pub fn tell(&self, engine: &Engine) {
+        let automatic = matches!(self.precision, None | Some(Precision::Auto));
+        if automatic && engine.choice().1 != Precision::F32 {
+            let text = format!("computing with {}; --precision f32 rounds less", engine.words());
+            super::print::complain("note", &text);
+        }
     }
 
     /// The card to compute on. Under `auto` a card that cannot be used is told and left alone, unless the precision that

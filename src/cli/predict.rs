@@ -80,6 +80,9 @@ pub fn run(args: PredictArgs) -> Result<()> {
     let (mut vit, report) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
     source::tell(&report);
     engine.take(&mut vit)?;
+    if !args.json && !args.jsonl {
+        args.engine.tell(&engine);
+    }
     let mut images = Vec::new();
     for (i, batch) in paths.chunks(args.batch_size).enumerate() {
         let first = i * args.batch_size;

@@ -414,6 +414,8 @@ pub fn resume(args: &TrainArgs, dir: RunDir, engine: Option<&Engine>, stop: &Sto
     config.validate()?;
     let engine = engine.map_or_else(|| started(&config), |engine| Ok(engine.clone()))?;
     refuse_on_card(&config, &engine)?;
+    let (device, precision) = engine.choice();
+    let config = TrainConfig { device, precision, ..config };
     let root = source::root(config.dataset, config.data.as_deref())?;
     let mut dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
     cached(&config, &mut dataset, args.quiet, stop)?;

@@ -145,7 +145,8 @@ impl ParamArena {
         self.panels = Arc::new(PanelCache::new(self.operands()));
     }
 
-    /// How products of the CPU read their operands: these parameters, what they are multiplied with, and gradients.
+    /// How products of the CPU read their operands: these parameters, what they are multiplied with, gradients, and
+    /// attention's.
     pub fn operands(&self) -> Operands {
         self.panels.operands()
     }

@@ -61,10 +61,10 @@ pub enum DeviceName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// f16 on a card, f32 on the CPU
+    /// f16 on a card; on the CPU bf16 where it has AVX-512 BF16, else f32
     Auto,
     F32,
-    /// On the CPU the operands of products but attention's; on cards of compute capability 8.0 and later
+    /// On the CPU the operands of products; on cards of compute capability 8.0 and later
     Bf16,
     /// On cards, with a dynamic loss scale
     F16,

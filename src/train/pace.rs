@@ -38,6 +38,7 @@ impl Pace {
         let mut vit = Vit::init(shape.clone(), config.options(), config.seed);
         vit.drop_path = (config.recipe.drop_path > 0.0).then(|| DropPath::new(config.recipe.drop_path, config.seed));
         vit.params.freeze(|name| config.recipe.freeze.holds(name));
+        vit.params.set_operands(config.operands());
         let len = vit.params.flat().len();
         let mut optim = AdamW::new(len, config.adamw(), no_decay_ranges(&vit.params, &config.no_decay));
         let (mut grads, mut loss_scale) = (Tensor::zeros(&[len]), None);

@@ -64,10 +64,10 @@ impl Pool {
         len.next_multiple_of(step.max(1 << len.ilog2().saturating_sub(4)))
     }
 
-    /// Memory of at least `len` values and at most a quarter more, the shortest there is. Where there is none, memory that
+    /// Memory of at least `len` values and at most a quarter more, or what is made for so many, the shortest there is. Where there is none, memory that
     /// is up to a fifth shorter is given up.
     fn take(&mut self, len: usize) -> Option<Memory> {
-        let fits = self.0.range_mut(len..=Self::rounded(len + len / 4)).find_map(|(_, free)| free.pop());
+        let fits = self.0.range_mut(len..=Self::rounded(len).max(len + len / 4)).find_map(|(_, free)| free.pop());
         if fits.is_none() {
             drop(self.0.range_mut(len - len / 5..len).rev().find_map(|(_, free)| free.pop()));
         }
@@ -185,7 +185,7 @@ mod tests {
         let mut pool = Pool::default();
         let mut held = |len: usize| {
             let memory = pool.take(len).unwrap_or_else(|| Memory::new(Pool::rounded(len)));
-            assert!((len..=len + len / 4).contains(&memory.values().len()));
+            assert!((len..=Pool::rounded(len).max(len + len / 4)).contains(&memory.values().len()));
             pool.give(memory);
             pool.0.values().flatten().map(|memory| memory.values().len()).sum::<usize>()
         };
@@ -193,6 +193,11 @@ mod tests {
             // From 90,000 to 110,000 in leaps.
             let most = held(90_000 + i * 7_919 % 20_000);
             assert!(most <= 2 * Pool::rounded(110_000), "{most} values are held");
+        }
+        for i in 0..200 {
+            // Around the length from which on memory is mapped.
+            let most = held(MAPPED_FROM - 40_000 + i * 7_919 % 80_000);
+            assert!(most <= 4 * MAPPED_FROM + 2 * Pool::rounded(110_000), "{most} values are held");
         }
         assert_eq!((Pool::rounded(4096), Pool::rounded(4097), Pool::rounded(100_000)), (4096, 4352, 102_400));
     }

@@ -67,10 +67,8 @@ impl Packed {
                     Words::Pairs => pack_pair_columns(m, width, depth, out),
                 };
             }
-            let mut block = [0.0; WIDEST * BLOCK_STRIDE];
-            for (panel, out) in out.chunks_exact_mut(width * depth).enumerate() {
-                pack_rows(m.row_range(panel * width, width.min(m.rows - panel * width)), width, words, &mut block, out);
-            }
+            let panels = &mut out.chunks_exact_mut(width * depth).collect::<Vec<_>>();
+            pack_into(m, width, words, panels);
         };
         let task = together * width * depth;
         match by {
@@ -114,16 +112,17 @@ impl Packed {
 
 /// Packs the rows of `m`, which are contiguous, each panel where `panels` says.
 pub(super) fn pack_into(m: Mat, width: usize, words: Words, panels: &mut [&mut [f32]]) {
-    let mut block = [0.0; WIDEST * BLOCK_STRIDE];
+    let mut block = Buffer::scratch(width * BLOCK_STRIDE);
     for (panel, out) in panels.iter_mut().enumerate() {
-        pack_rows(m.row_range(panel * width, width.min(m.rows - panel * width)), width, words, &mut block, out);
+        let m = m.row_range(panel * width, width.min(m.rows - panel * width));
+        pack_rows(m, width, words, block.as_mut_slice(), out);
     }
 }
 
 /// A panel of a matrix whose rows are contiguous: `out[l * width + i]` is word l of row i, zero for rows that `m` lacks.
 /// `block` is room to work in.
-fn pack_rows(m: Mat, width: usize, words: Words, block: &mut [f32; WIDEST * BLOCK_STRIDE], out: &mut [f32]) {
-    assert!(width <= WIDEST && m.col_stride == 1, "a panel of {width} rows, {} from column to column", m.col_stride);
+fn pack_rows(m: Mat, width: usize, words: Words, block: &mut [f32], out: &mut [f32]) {
+    assert_eq!(m.col_stride, 1, "rows or columns of a matrix are contiguous");
     if m.rows < width {
         out.fill(0.0);
     }

@@ -41,7 +41,7 @@ pub(super) fn columns<const WIDTH: usize>(
     assert!(depth == cols.div_ceil(2) && out.len() >= whole * depth * WIDTH, "panels of {rows} rows do not fit");
     assert!(cols == 0 || (cols - 1) * stride + rows <= data.len(), "the columns of a panel leave their matrix");
     let zeros = [0.0; TOGETHER];
-    assert!(rows <= zeros.len() || cols % 2 == 0, "{rows} rows are more than a task packs");
+    assert!(rows <= zeros.len() || cols.is_multiple_of(2), "{rows} rows are more than a task packs");
     for l in 0..depth {
         for column in [2 * l, 2 * l + 1] {
             fetch(data, (column + COLUMNS_AHEAD) * stride, rows);
@@ -52,9 +52,9 @@ pub(super) fn columns<const WIDTH: usize>(
         #[cfg(target_arch = "x86_64")]
         if avx512::there() {
             for (panel, (low, high)) in panels.enumerate() {
-                let out = out[(panel * depth + l) * WIDTH..].first_chunk_mut().expect("asserted above");
-                // SAFETY: the processor has the features, checked above.
-                unsafe { avx512::side_by_side::<WIDTH>(low, high, out) };
+                let out = &mut out[(panel * depth + l) * WIDTH..][..WIDTH];
+                // SAFETY: the processor has the features, checked above; all three hold WIDTH elements.
+                unsafe { avx512::side_by_side(low, high, out) };
             }
             continue;
         }
@@ -69,6 +69,12 @@ pub(super) fn columns<const WIDTH: usize>(
 
 /// `out[i]` holds low[i] and high[i].
 pub(super) fn side_by_side(low: &[f32], high: &[f32], out: &mut [f32]) {
+    assert!(low.len() == out.len() && high.len() == out.len(), "pairs of columns of different lengths");
+    #[cfg(target_arch = "x86_64")]
+    if avx512::there() {
+        // SAFETY: the processor has the features, checked on the line above; the lengths are asserted.
+        return unsafe { avx512::side_by_side(low, high, out) };
+    }
     for ((out, &low), &high) in out.iter_mut().zip(low).zip(high) {
         *out = pair(low, high);
     }
@@ -101,6 +107,9 @@ mod avx512 {
     }
 
     /// See `super::neighbours`.
+    ///
+    /// # Safety
+    /// `out` holds half as many words as `x` elements, rounded up.
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub unsafe fn neighbours(x: &[f32], out: &mut [f32]) {
         for (x, out) in x.chunks(2 * LANES).zip(out.chunks_mut(LANES)) {
@@ -116,9 +125,12 @@ mod avx512 {
     }
 
     /// See `super::side_by_side`.
+    ///
+    /// # Safety
+    /// The three are of one length.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub fn side_by_side<const WIDTH: usize>(low: &[f32; WIDTH], high: &[f32; WIDTH], out: &mut [f32; WIDTH]) {
+    pub unsafe fn side_by_side(low: &[f32], high: &[f32], out: &mut [f32]) {
         // 0, 16, 1, 17, ...: each element of the first half with that of the second.
         let order = _mm512_add_epi32(
             _mm512_set1_epi32(16 << 16),
@@ -127,9 +139,10 @@ mod avx512 {
                 _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
             ),
         );
-        for at in (0..WIDTH).step_by(LANES) {
-            let mask = lanes(WIDTH - at);
-            // SAFETY: masked lanes are neither read nor written; the others are inside the three arrays.
+        for at in (0..out.len()).step_by(LANES) {
+            let mask = lanes(out.len() - at);
+            // SAFETY: masked lanes are neither read nor written; the others are inside the three slices, which the caller
+            // promises to be of one length.
             unsafe {
                 let low = _mm512_maskz_loadu_ps(mask, low.as_ptr().add(at));
                 let high = _mm512_maskz_loadu_ps(mask, high.as_ptr().add(at));

@@ -1,4 +1,4 @@
-//! Loops over 8-bit pixels in fixed point, compiled for AVX2 and for the baseline, with the same bits from both.
+//! Loops over 8-bit pixels in fixed point, compiled for AVX-512, for AVX2 and for the baseline, with the same bits from all.
 #![allow(unsafe_code)]
 
 use super::vector::vectorised;

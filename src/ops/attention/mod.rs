@@ -203,6 +203,7 @@ mod tests {
     use super::*;
     use crate::ops::real::Real;
     use crate::ops::testing::{Definition, check, values};
+    use crate::tensor::compare::relative_norm;
 
     /// Columns `first..first + d` of rows of `stride`.
     fn columns<R: Real>(x: &[R], stride: usize, first: usize, d: usize) -> Vec<R> {
@@ -326,6 +327,17 @@ mod tests {
             let op = |tape: Option<&mut Tape>, v: &[Var]| split_within(tape, &v[0], &v[1], &spans, heads, Read::F32);
             check(&format!("split {lengths:?}"), &inputs, &SplitWithin(spans.clone(), heads, head_width), op);
         }
+    }
+
+    #[test]
+    fn rounded_operands_are_near_and_not_the_same() {
+        let (spans, heads, d) = (Spans::of([31, 138]), 2, 128);
+        let qkv = Var::constant(Tensor::from_vec(values(spans.rows() * 3 * d, 3, 1.0), &spans.shape(3 * d)));
+        let [whole, half] = [Read::F32, Read::Bf16].map(|read| packed_within(None, &qkv, &spans, heads, read).unwrap());
+        let exact: Vec<f64> = whole.value.data().iter().map(|&v| f64::from(v)).collect();
+        let distance = relative_norm(half.value.data(), &exact);
+        // Each of the two products rounds both operands by 2^-9 at most; scores of size one pass that on to P.
+        assert!(distance > 0.0 && distance < 4.0 / 512.0, "{distance:e}");
     }
 
     #[test]

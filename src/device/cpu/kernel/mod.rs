@@ -22,6 +22,11 @@ pub enum Operands {
 }
 
 impl Operands {
+    /// bf16 where this processor multiplies pairs of it, f32 elsewhere.
+    pub fn fastest() -> Self {
+        if kernel(Operands::Bf16).words == Words::Pairs { Operands::Bf16 } else { Operands::F32 }
+    }
+
     /// The type, and how this processor multiplies it where that is worth a word.
     pub fn words(self) -> &'static str {
         match (self, kernel(self).words) {
