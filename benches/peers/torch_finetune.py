@@ -2,7 +2,8 @@
 `dynavit train DATASET K --split lists --model vit_small_patch16_224 --batch-size 32 --epochs 9 --lr 1e-5`.
 
     torch_finetune.py voc|cifar100|tiny-imagenet K --data DIR --weights FILE [--model NAME] [--epochs N]
-        [--batch-size N] [--lr F] [--warmup-epochs F] [--schedule step|cosine] [--seed N] [--output FILE]
+        [--batch-size N] [--lr F] [--warmup-epochs F] [--schedule step|cosine] [--precision f32|bf16] [--seed N]
+        [--output FILE]
 
 The data sets are read as dynavit reads them: VOC's train.txt and val.txt with the images that show exactly one of the
 five classes; the training and test records of cifar-100-binary; train and val of tiny-imagenet-200. A line an epoch,
@@ -95,6 +96,7 @@ def main():
     flags.add_argument("--lr", type=float, default=1e-5)
     flags.add_argument("--warmup-epochs", type=float, default=0)
     flags.add_argument("--schedule", choices=["step", "cosine"], default="step")
+    flags.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="bf16: under autocast")
     flags.add_argument("--seed", type=int, default=42)
     flags.add_argument("--threads", type=int, default=torch.get_num_threads())
     flags.add_argument("--output", type=Path)
@@ -120,6 +122,7 @@ def main():
     print("drawn:", ", ".join(loaded.missing_keys) or "nothing", flush=True)
     optim = torch.optim.AdamW(vit.parameters(), lr=args.lr, weight_decay=0.05)
 
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.precision == "bf16")
     rows, update = [], 0
     for epoch in range(1, args.epochs + 1):
         began, total = time.time(), 0.0
@@ -130,7 +133,9 @@ def main():
             images, labels = tensors(batch, crop)
             for group in optim.param_groups:
                 group["lr"] = rate(args, update, len(batches))
-            loss = F.cross_entropy(forward(vit, images, args.keep), labels)
+            with autocast:
+                logits = forward(vit, images, args.keep)
+            loss = F.cross_entropy(logits.float(), labels)
             optim.zero_grad()
             loss.backward()
             optim.step()
@@ -139,7 +144,7 @@ def main():
         seconds = time.time() - began
         vit.eval()
         right = 0
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast:
             for i in range(0, len(val), args.batch_size):
                 images, labels = tensors(val[i : i + args.batch_size], whole)
                 right += (forward(vit, images, args.keep).argmax(1) == labels).sum().item()
