@@ -352,6 +352,13 @@ fn a_run_goes_on_bit_for_bit_on_the_card_and_on_the_other_device() {
     let cpu = format!("going on with cpu in {}", Operands::fastest().words());
     assert!(err.contains(&cpu) && err.contains("resuming at step"), "{err}");
     assert_eq!(metrics(&parts).len(), 4);
+    // It computed in what it told.
+    run(folder, &card("2", "again"), 0);
+    let named = if Operands::fastest() == Operands::Bf16 { "bf16" } else { "f32" };
+    let again = in_runs(folder, "again");
+    let resumed = ["train", "--resume", again.to_str().unwrap(), "--epochs", "3", "--device", "cpu", "--quiet"];
+    run(folder, &[&resumed[..], &["--precision", named]].concat(), 0);
+    assert_eq!(model_hash(&again), model_hash(&parts));
 }
 
 #[cfg(unix)]

@@ -293,11 +293,7 @@ pub fn prepare(args: &TrainArgs, engine: Option<&Engine>) -> Result<(TrainConfig
     }
     let (config, fell_back) = settle(args)?;
     config.validate()?;
-    let engine = engine.map_or_else(|| started(&config), |engine| Ok(engine.clone()))?;
-    refuse_on_card(&config, &engine)?;
-    // What was picked is recorded, so that a resumed run keeps it.
-    let (device, precision) = engine.choice();
-    let config = TrainConfig { device, precision, ..config };
+    let (config, engine) = settled(config, engine)?;
     // A bad name is told before the data set, which may be large, is read.
     config.vit(1)?;
     Ok((config, fell_back, engine))
@@ -412,10 +408,7 @@ pub fn resume(args: &TrainArgs, dir: RunDir, engine: Option<&Engine>, stop: &Sto
     }
     let config: TrainConfig = table.try_into().map_err(|error| unreadable(&path, &error))?;
     config.validate()?;
-    let engine = engine.map_or_else(|| started(&config), |engine| Ok(engine.clone()))?;
-    refuse_on_card(&config, &engine)?;
-    let (device, precision) = engine.choice();
-    let config = TrainConfig { device, precision, ..config };
+    let (config, engine) = settled(config, engine)?;
     let root = source::root(config.dataset, config.data.as_deref())?;
     let mut dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
     cached(&config, &mut dataset, args.quiet, stop)?;
@@ -430,15 +423,14 @@ pub fn resume(args: &TrainArgs, dir: RunDir, engine: Option<&Engine>, stop: &Sto
     Ok((run, engine))
 }
 
-/// The engine that the settings ask for, wherever they came from.
-fn started(config: &TrainConfig) -> Result<Engine> {
+/// The engine given, or the one that the settings ask for, and the settings with what was picked: the step goes by them, and
+/// a resumed run keeps it. Refuses what they ask of a card and it cannot do.
+fn settled(config: TrainConfig, engine: Option<&Engine>) -> Result<(TrainConfig, Engine)> {
     let flags = EngineFlags { threads: config.threads, device: Some(config.device), precision: Some(config.precision) };
-    flags.start()
-}
-
-/// Refuses what the settings ask of a card and it cannot do.
-fn refuse_on_card(config: &TrainConfig, engine: &Engine) -> Result<()> {
-    engine.gpu.as_ref().map_or(Ok(()), |_| config.check_on_card())
+    let engine = engine.map_or_else(|| flags.start(), |engine| Ok(engine.clone()))?;
+    engine.gpu.as_ref().map_or(Ok(()), |_| config.check_on_card())?;
+    let (device, precision) = engine.choice();
+    Ok((TrainConfig { device, precision, ..config }, engine))
 }
 
 /// True when a flag given on resume says what the run's settings say.

@@ -17,7 +17,7 @@ pub struct Moments {
 
 /// The coefficients of AdamW's element-wise arithmetic.
 #[derive(Clone, Copy, Debug)]
-pub struct AdamW {
+pub struct Coefficients {
     /// What an element is multiplied by before its step: 1 - lr * weight_decay.
     pub decay: f32,
     /// 1 - beta1.
@@ -309,7 +309,7 @@ vectorised! {
 
     /// AdamW's update, in PyTorch's order. Products and sums stay apart: fused ones would round differently from chip to
     /// chip.
-    pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: AdamW) {
+    pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: Coefficients) {
         for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
             let first = *m + (g - *m) * c.weight1;
             let second = *v * c.beta2 + c.weight2 * g * g;

@@ -1,7 +1,8 @@
 //! AdamW on the CPU: f32, fixed chunks in parallel.
 #![forbid(unsafe_code)]
 
-use crate::device::cpu::vector::{self, AdamW};
+use super::Coefficients;
+use crate::device::cpu::vector;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -9,7 +10,7 @@ use std::ops::Range;
 pub(super) const CHUNK: usize = 16_384;
 
 /// One update in place; `spared` is ascending and disjoint.
-pub(super) fn step(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: AdamW, spared: &[Range<usize>]) {
+pub(super) fn step(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: Coefficients, spared: &[Range<usize>]) {
     p.par_chunks_mut(CHUNK)
         .zip(g.par_chunks(CHUNK))
         .zip(m.par_chunks_mut(CHUNK))
@@ -22,7 +23,7 @@ pub(super) fn step(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], c: Ad
                 let (stop, decay) = segment(at, end, spared, c.decay);
                 let part = at - first..stop - first;
                 let (p, g, m) = (&mut p[part.clone()], &g[part.clone()], &mut m[part.clone()]);
-                vector::adamw(p, g, m, &mut v[part], AdamW { decay, ..c });
+                vector::adamw(p, g, m, &mut v[part], Coefficients { decay, ..c });
                 at = stop;
             }
         });

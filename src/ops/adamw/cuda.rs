@@ -1,7 +1,7 @@
 //! How the kernels of ptx/adamw.cu are called: their arguments and their grids.
 #![allow(unsafe_code)]
 
-use crate::device::cpu::vector::AdamW;
+use super::Coefficients;
 use crate::device::cuda::{Arg, Entry, Geometry, Gpu, Kind, Slice, Values, counts, lengths};
 use crate::error::Result;
 use crate::ops::ptx;
@@ -48,7 +48,7 @@ pub fn shape(n: usize) -> Result<Geometry> {
 }
 
 /// The factors as the kernel takes them; gradients come multiplied by `scale`.
-pub fn factors(c: &AdamW, scale: f32) -> [f32; FACTORS] {
+pub fn factors(c: &Coefficients, scale: f32) -> [f32; FACTORS] {
     [c.decay, c.weight1, c.beta2, c.weight2, c.rate, c.root2, c.eps, 1.0 / scale]
 }
 

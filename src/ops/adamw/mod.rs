@@ -23,7 +23,7 @@ mod cpu;
 pub mod cuda;
 pub mod reference;
 
-use crate::device::cpu::vector::AdamW;
+pub use crate::device::cpu::vector::Coefficients;
 use crate::tensor::Tensor;
 use std::ops::Range;
 
@@ -41,9 +41,9 @@ pub struct AdamWStep {
 }
 
 /// The coefficients of an update: worked out in f64 and rounded to f32 once.
-pub fn coefficients(h: &AdamWStep) -> AdamW {
+pub fn coefficients(h: &AdamWStep) -> Coefficients {
     let t = h.step as f64;
-    AdamW {
+    Coefficients {
         decay: (1.0 - h.lr * h.weight_decay) as f32,
         weight1: (1.0 - h.beta1) as f32,
         beta2: h.beta2 as f32,
