@@ -51,6 +51,22 @@ fn logits_and_gradients_are_near_those_of_f32_and_not_the_same() {
 }
 
 #[test]
+fn a_pass_without_a_tape_gives_the_bits_of_one_with() {
+    for operands in [Operands::F32, Operands::Bf16] {
+        let vit = vit(operands);
+        let patches = vit.config.patches();
+        let images = Tensor::from_vec(noise(4, 64, Norm::Half, 5, 1).images, &[4, 3, 64, 64]);
+        let ragged = [vec![0, 3, 4, 7, 15], vec![1], vec![2, 5], (0..16).collect()];
+        for kept in [Kept::all(4, patches), Kept::of_images(&ragged)] {
+            let mut grads = Tensor::zeros(&[vit.params.flat().len()]);
+            let (_, with) = vit.loss_and_gradients(&images, &kept, &[0, 1, 2, 3][..], 0.0, 1.0, &mut grads).unwrap();
+            let without = vit.logits(&images, &kept).unwrap();
+            assert_eq!(without.data(), with.data(), "{operands:?}");
+        }
+    }
+}
+
+#[test]
 fn a_run_in_bf16_learns_and_keeps_to_it_when_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let run = |text: &str| {

@@ -3,7 +3,7 @@
 
 use super::{LAYER_NORM_EPS, Vit};
 use crate::error::Result;
-use crate::ops::matmul::{self, Epilogue};
+use crate::ops::matmul::{self, Epilogue, Left};
 use crate::ops::mlp::{self, Layers};
 use crate::ops::{attention, drop_path, gather, layer_norm, layer_scale, residual};
 use crate::tape::{Tape, Var};
@@ -14,11 +14,14 @@ impl Vit {
     /// Block `l` on x (B,S,D), all tokens; where images differ in length, which `spans` tells, on x (tokens,D).
     pub fn block(&self, mut tape: Option<&mut Tape>, x: &Var, spans: &Spans, l: usize) -> Result<Var> {
         let p = |name: &str| self.param(&format!("blocks.{l}.{name}"));
-        let normal = layer_norm::forward(tape.as_deref_mut(), x, &p("norm1.weight"), &p("norm1.bias"), LAYER_NORM_EPS)?;
-        let (weight, bias) = (p("attn.qkv.weight"), p("attn.qkv.bias"));
-        let qkv = matmul::forward(tape.as_deref_mut(), &normal, &weight, &bias, Epilogue::Bias)?;
         let (heads, read) = (self.config.heads, self.params.operands());
-        let mixed = attention::packed_within(tape.as_deref_mut(), &qkv, spans, heads, read)?;
+        let norm = [&p("norm1.weight"), &p("norm1.bias")];
+        let normal = layer_norm::forward_left(tape.as_deref_mut(), x, norm, LAYER_NORM_EPS, read)?;
+        let (weight, bias) = (p("attn.qkv.weight"), p("attn.qkv.bias"));
+        let qkv = matmul::forward_left(tape.as_deref_mut(), &normal, &weight, &bias, Epilogue::Bias)?;
+        drop(normal);
+        let mixed = attention::packed_left(tape.as_deref_mut(), &qkv, spans, heads, read)?;
+        drop(qkv);
         self.rest_of_block(tape, x, &mixed, spans, l)
     }
 
@@ -40,18 +43,25 @@ impl Vit {
         let (heads, read) = (self.config.heads, self.params.operands());
         let mixed = attention::split_within(tape.as_deref_mut(), &q, &kv, spans, heads, read)?;
         let x = gather::forward_within(tape.as_deref_mut(), x, &first, [spans, &ones])?;
-        self.rest_of_block(tape, &x, &mixed, &ones, l)
+        self.rest_of_block(tape, &x, &Left::Values(mixed), &ones, l)
     }
 
     /// Projection, residual, MLP, residual; rows of x and of the mixed values alike.
-    fn rest_of_block(&self, mut tape: Option<&mut Tape>, x: &Var, mixed: &Var, spans: &Spans, l: usize) -> Result<Var> {
+    fn rest_of_block(
+        &self,
+        mut tape: Option<&mut Tape>,
+        x: &Var,
+        mixed: &Left,
+        spans: &Spans,
+        l: usize,
+    ) -> Result<Var> {
         let p = |name: &str| self.param(&format!("blocks.{l}.{name}"));
         let (weight, bias) = (p("attn.proj.weight"), p("attn.proj.bias"));
         let x = self.join(tape.as_deref_mut(), x, spans, (l, 0), |tape, residual| {
-            matmul::forward(tape, mixed, &weight, &bias, residual.map_or(Epilogue::Bias, Epilogue::BiasResidual))
+            matmul::forward_left(tape, mixed, &weight, &bias, residual.map_or(Epilogue::Bias, Epilogue::BiasResidual))
         })?;
-        let normal =
-            layer_norm::forward(tape.as_deref_mut(), &x, &p("norm2.weight"), &p("norm2.bias"), LAYER_NORM_EPS)?;
+        let (norm, read) = ([&p("norm2.weight"), &p("norm2.bias")], self.params.operands());
+        let normal = layer_norm::forward_left(tape.as_deref_mut(), &x, norm, LAYER_NORM_EPS, read)?;
         let (weight1, bias1) = (&p("mlp.fc1.weight"), &p("mlp.fc1.bias"));
         let (weight2, bias2) = (&p("mlp.fc2.weight"), &p("mlp.fc2.bias"));
         let layers = Layers { weight1, bias1, weight2, bias2 };

@@ -7,10 +7,10 @@
 use super::Buffer;
 pub use super::kernel::Operands;
 use super::kernel::{Kernel, Rectangle, Words, kernel};
-use super::pack::{By, Packed, pack_into};
+use super::pack::{By, Packed};
+use super::{pairs, vector};
 use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
 /// A read-only matrix: element (i, j) lies at `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]
@@ -114,7 +114,7 @@ pub fn gemm(out: &mut [f32], row_stride: usize, a: Mat, b: Mat, alpha: f32, writ
     }
     assert_eq!(a.cols, b.rows, "inner sizes of a product differ");
     assert!(row_stride >= n && out.len() >= reach(m, n, row_stride), "a product leaves its output");
-    let (a_packed, b_packed) = (Packed::new(a, mr, words, By::Caller), Packed::new(b.t(), nr, words, By::Caller));
+    let (a_packed, b_packed) = (Packed::left(a, mr, words, By::Caller), Packed::panels(b.t(), nr, words, By::Caller));
     if a.cols == 0 && write == Write::Set {
         out.chunks_mut(row_stride).take(m).for_each(|row| row[..n].fill(0.0));
     }
@@ -151,7 +151,7 @@ unsafe fn tile(
                 // SAFETY: the rectangle begins inside the output and ends at its borders at the latest.
                 unsafe {
                     let out = Rectangle { c: out.c.add(down * out.stride + right), stride: out.stride, rows, cols };
-                    kernel.run(a.panel(i, run.clone()), b, out, alpha, add);
+                    kernel.run(a.rows(i, run.start), b, out, alpha, add);
                 }
             }
         }
@@ -181,7 +181,7 @@ impl Panels {
     /// Packs `b` (k, n) on all threads, for products that read both operands so.
     pub fn new(b: Mat, operands: Operands) -> Self {
         let Kernel { nr, words, .. } = *kernel(operands);
-        Panels { packed: Packed::new(b.t(), nr, words, By::All), operands, k: b.rows, n: b.cols }
+        Panels { packed: Packed::panels(b.t(), nr, words, By::All), operands, k: b.rows, n: b.cols }
     }
 }
 
@@ -196,9 +196,16 @@ pub struct Rows {
 
 impl Rows {
     /// Packs `a` (m, k) on all threads, for products that read both operands so.
-    fn new(a: Mat, operands: Operands) -> Self {
+    pub fn new(a: Mat, operands: Operands) -> Self {
         let Kernel { mr, words, .. } = *kernel(operands);
-        Rows { packed: Packed::new(a, mr, words, By::All), operands, m: a.rows, k: a.cols }
+        Rows { packed: Packed::left(a, mr, words, By::All), operands, m: a.rows, k: a.cols }
+    }
+
+    /// A left operand (m, k) whose rows `fill` writes, each once, on all threads: it is never in memory as f32, where
+    /// products read bf16.
+    pub fn filled([m, k]: [usize; 2], operands: Operands, fill: impl Fn(usize, &mut [f32]) + Sync + Send) -> Self {
+        let Kernel { mr, words, .. } = *kernel(operands);
+        Rows { packed: Packed::filled([m, k], mr, words, fill), operands, m, k }
     }
 }
 
@@ -302,37 +309,48 @@ pub fn par_gemm_rows(
 
 /// a b in parallel, each row of a tile as `finish` leaves it, packed as the left operand of another product while the tile
 /// is in cache: the output itself is never in memory.
-pub fn par_gemm_to_rows(a: Mat, b: &Panels, finish: &(dyn Fn(Segment) + Sync)) -> Rows {
-    let (m, n) = (a.rows, b.n);
-    assert!(a.cols == b.k && b.k > 0, "inner sizes of a product differ");
-    let a = Rows::new(a, b.operands);
+pub fn par_gemm_to_rows(a: &Rows, b: &Panels, finish: &(dyn Fn(Segment) + Sync)) -> Rows {
+    let (m, n) = (a.m, b.n);
+    assert!(
+        (a.k, a.operands) == (b.k, b.operands) && b.k > 0,
+        "the operands of a product differ in inner size or type"
+    );
     let tiles = Tiles::new(b.operands, m, n);
     let Kernel { mr, nr, words, .. } = *tiles.kernel;
-    let mut packed = Packed::room(m, n, mr, words);
-    // Panels of b begin at a whole word.
-    let words_across = tiles.tile.1 * if words == Words::Pairs { nr / 2 } else { nr };
-    let mut parts: Vec<Vec<&mut [f32]>> = (0..tiles.count()).map(|_| Vec::new()).collect();
-    for (i, panel) in packed.parts_mut(words_across).enumerate() {
-        for (j, part) in panel.enumerate() {
-            parts[i / tiles.tile.0 * tiles.across + j].push(part);
-        }
-    }
-    let parts: Vec<Mutex<Vec<&mut [f32]>>> = parts.into_iter().map(Mutex::new).collect();
-    tiles.for_each(|index, rows, cols| {
+    let mut packed = Packed::row_room(m, n, mr, words);
+    let row_words = packed.row();
+    let words_out = &Output { c: packed.all_mut().as_mut_ptr(), stride: row_words, m, n, origin: (0, 0) };
+    // A tile begins at a whole word of the output.
+    let per_word = if words == Words::Pairs { 2 } else { 1 };
+    tiles.for_each(|_, rows, cols| {
         let (first, column) = (rows.start * mr, cols.start * nr);
         let (height, width) = ((rows.end * mr).min(m) - first, (cols.end * nr).min(n) - column);
-        let mut buffer = Buffer::scratch(height * width);
-        let values = buffer.as_mut_slice();
-        let output = Output { c: values.as_mut_ptr(), stride: width, m, n, origin: (first, column) };
-        // SAFETY: `values` holds the tile's rectangle, which begins at `origin`, and belongs to this call.
-        unsafe { tile(tiles.kernel, output, &a.packed, &b.packed, rows, cols, 1.0, Write::Set) };
-        for (i, values) in values.chunks_exact_mut(width).enumerate() {
-            finish(Segment { row: first + i, column, values, beside: &mut [] });
+        // Words that hold elements are computed where they are to lie.
+        let mut beside = Buffer::scratch(if per_word == 1 { 0 } else { height * width });
+        let values = beside.as_mut_slice();
+        // SAFETY: row `first` has words for n elements, of which the tile's are of no other tile, since `column` is even.
+        let start = unsafe { words_out.c.add(first * row_words + column / per_word) };
+        let (c, stride) = if per_word == 1 { (start, row_words) } else { (values.as_mut_ptr(), width) };
+        // SAFETY: the tile's rectangle, which begins at `origin`, lies in the rows or in `values`.
+        unsafe {
+            let output = Output { c, stride, m, n, origin: (first, column) };
+            tile(tiles.kernel, output, &a.packed, &b.packed, rows, cols, 1.0, Write::Set);
         }
-        let mut panels = parts[index].lock().unwrap_or_else(PoisonError::into_inner);
-        pack_into(Mat::new(values, height, width), mr, words, &mut panels);
+        for i in 0..height {
+            // SAFETY: as above; row i of the rectangle, and the row's words, which are apart unless they are the same.
+            let values = unsafe { std::slice::from_raw_parts_mut(c.add(i * stride), width) };
+            finish(Segment { row: first + i, column, values, beside: &mut [] });
+            match words {
+                Words::F32 => {}
+                Words::Rounded => vector::round_bf16(values),
+                Words::Pairs => {
+                    // SAFETY: as above.
+                    let out = unsafe { std::slice::from_raw_parts_mut(start.add(i * row_words), width.div_ceil(2)) };
+                    pairs::neighbours(values, out);
+                }
+            }
+        }
     });
-    drop(parts);
     Rows { packed, operands: b.operands, m, k: n }
 }
 
@@ -406,7 +424,7 @@ mod tests {
                 let (mut middle, mut want, mut got) = (vec![0.0; m * n], vec![0.0; m * last], vec![0.0; m * last]);
                 par_gemm(&mut middle, &mut [], Mat::new(&a, m, k), &b, Write::Set, &halve);
                 par_gemm(&mut want, &mut [], Mat::new(&middle, m, n), &c, Write::Set, &|_| {});
-                let rows = par_gemm_to_rows(Mat::new(&a, m, k), &b, &halve);
+                let rows = par_gemm_to_rows(&Rows::new(Mat::new(&a, m, k), operands), &b, &halve);
                 par_gemm_rows(&mut got, &mut [], &rows, &c, Write::Set, &|_| {});
                 assert_eq!(got, want, "{m} {n} {k} {last} {operands:?}");
             }

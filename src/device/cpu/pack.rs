@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::gemm::Mat;
-use super::kernel::Words;
+use super::kernel::{Rows, Words};
 use super::transpose::transpose;
 use super::vector::fetch;
 use super::{Buffer, pairs, vector};
@@ -24,6 +24,8 @@ pub(super) const COLUMNS_AHEAD: usize = 8;
 pub(super) const TOGETHER: usize = 128;
 /// The widest panel.
 const WIDEST: usize = 32;
+/// Rows of a left operand that one task packs.
+const ROWS_TOGETHER: usize = 32;
 
 /// Who packs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,25 +36,27 @@ pub(super) enum By {
     All,
 }
 
-/// A matrix cut into panels of `width` rows, each stored word by word along the rows; a short panel is filled up with
-/// zeros, and so is the last pair of an odd row.
+/// A matrix in words, in one of two layouts: row after row, which is what most left operands have anyway; or cut into
+/// panels of as many rows as a kernel takes, each stored word by word along the rows. Zeros fill up the last panel, and the
+/// last pair of an odd row.
 pub(super) struct Packed {
     buffer: Buffer,
-    /// Where the first panel begins in the buffer, and how long all are.
+    /// Where the words begin in the buffer, and how many there are.
     start: usize,
     len: usize,
-    width: usize,
     /// Words of a row.
     depth: usize,
+    /// Words from row to row, from word to word of a row, and from panel to panel.
+    row: usize,
+    word: usize,
+    panel: usize,
 }
 
 impl Packed {
-    /// The panels of `m`.
-    pub fn new(m: Mat, width: usize, words: Words, by: By) -> Self {
-        let mut packed = Self::room(m.rows, m.cols, width, words);
-        let depth = packed.depth;
-        let panels = packed.all_mut();
-        let len = panels.len();
+    /// The panels of `m`, of `width` rows.
+    pub fn panels(m: Mat, width: usize, words: Words, by: By) -> Self {
+        let depth = depth(m.cols, words);
+        let mut packed = Self::room(m.rows.div_ceil(width), depth, [1, width, width * depth]);
         let together = (TOGETHER / width).max(1);
         let fill = |(index, out): (usize, &mut [f32])| {
             let first = index * together * width;
@@ -67,35 +71,81 @@ impl Packed {
                     Words::Pairs => pack_pair_columns(m, width, depth, out),
                 };
             }
-            let panels = &mut out.chunks_exact_mut(width * depth).collect::<Vec<_>>();
-            pack_into(m, width, words, panels);
+            let mut block = Buffer::scratch(width * BLOCK_STRIDE);
+            for (panel, out) in out.chunks_exact_mut(width * depth).enumerate() {
+                let m = m.row_range(panel * width, width.min(m.rows - panel * width));
+                pack_rows(m, width, words, block.as_mut_slice(), out);
+            }
         };
-        let task = together * width * depth;
-        match by {
-            _ if len == 0 => {}
-            By::Caller => panels.chunks_mut(task).enumerate().for_each(fill),
-            By::All => panels.par_chunks_mut(task).enumerate().for_each(fill),
-        }
+        each(packed.all_mut(), together * width * depth, by, fill);
         packed
     }
 
-    /// Room for the panels of a matrix of `rows` x `cols`, which hold anything.
-    pub fn room(rows: usize, cols: usize, width: usize, words: Words) -> Self {
-        let depth = if words == Words::Pairs { cols.div_ceil(2) } else { cols };
-        let len = rows.div_ceil(width) * width * depth;
-        let buffer = Buffer::scratch(len + LINE);
-        let start = buffer.as_slice().as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-        Packed { buffer, start, len, width, depth }
+    /// `m` as the left operand of a kernel of `height` rows: in panels where its columns are contiguous, else row after row.
+    pub fn left(m: Mat, height: usize, words: Words, by: By) -> Self {
+        if m.col_stride != 1 {
+            return Self::panels(m, height, words, by);
+        }
+        let mut packed = Self::row_room(m.rows, m.cols, height, words);
+        let row = packed.row;
+        each(&mut packed.all_mut()[..m.rows * row], ROWS_TOGETHER * row, by, |(index, out)| {
+            for (i, out) in (index * ROWS_TOGETHER..).zip(out.chunks_exact_mut(row)) {
+                fetch(m.data, (i + ROWS_AHEAD) * m.row_stride, m.cols);
+                pack_row(&m.data[i * m.row_stride..][..m.cols], words, out);
+            }
+        });
+        packed
     }
 
-    fn all_mut(&mut self) -> &mut [f32] {
+    /// A left operand of `rows` x `cols` whose rows `fill` writes, each once: on all threads, row after row.
+    pub fn filled(
+        [rows, cols]: [usize; 2],
+        height: usize,
+        words: Words,
+        fill: impl Fn(usize, &mut [f32]) + Sync + Send,
+    ) -> Self {
+        let mut packed = Self::row_room(rows, cols, height, words);
+        let row = packed.row;
+        each(&mut packed.all_mut()[..rows * row], ROWS_TOGETHER * row, By::All, |(index, out)| {
+            let mut values = vec![0.0; cols];
+            for (i, out) in (index * ROWS_TOGETHER..).zip(out.chunks_exact_mut(row)) {
+                if words == Words::F32 {
+                    fill(i, &mut out[..cols]);
+                } else {
+                    fill(i, &mut values);
+                    pack_row(&values, words, out);
+                }
+            }
+        });
+        packed
+    }
+
+    /// Room for a matrix of `rows` x `cols` row after row, for a kernel of `height` rows. It holds anything but for the rows
+    /// that fill up the last panel.
+    pub fn row_room(rows: usize, cols: usize, height: usize, words: Words) -> Self {
+        let depth = depth(cols, words);
+        // An odd number of cache lines, so that the rows of a panel do not compete for the same ones.
+        let row = (depth.div_ceil(LINE) | 1) * LINE;
+        let mut packed = Self::room(rows.div_ceil(height), depth, [row, 1, height * row]);
+        packed.all_mut()[rows * row..].fill(0.0);
+        packed
+    }
+
+    fn room(panels: usize, depth: usize, [row, word, panel]: [usize; 3]) -> Self {
+        let len = panels * panel;
+        let buffer = Buffer::scratch(len + LINE);
+        let start = buffer.as_slice().as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+        Packed { buffer, start, len, depth, row, word, panel }
+    }
+
+    /// All words.
+    pub fn all_mut(&mut self) -> &mut [f32] {
         &mut self.buffer.as_mut_slice()[self.start..self.start + self.len]
     }
 
-    /// All panels, one after the other, each cut into runs of `words` words a row.
-    pub fn parts_mut(&mut self, words: usize) -> impl Iterator<Item = std::slice::ChunksMut<'_, f32>> {
-        let (panel, part) = (self.width * self.depth, self.width * words);
-        self.all_mut().chunks_exact_mut(panel.max(1)).map(move |panel| panel.chunks_mut(part.max(1)))
+    /// Words from row to row.
+    pub fn row(&self) -> usize {
+        self.row
     }
 
     /// Words of a row: the inner size as the kernels count it.
@@ -103,19 +153,44 @@ impl Packed {
         self.depth
     }
 
-    /// Words `range` of panel `index`.
+    /// The rows of panel `index` from word `first` on.
+    pub fn rows(&self, index: usize, first: usize) -> Rows<'_> {
+        let words = &self.buffer.as_slice()[self.start + index * self.panel + first * self.word..self.start + self.len];
+        Rows { words, row: self.row, word: self.word }
+    }
+
+    /// Words `range` of panel `index` of a matrix in panels.
     pub fn panel(&self, index: usize, range: Range<usize>) -> &[f32] {
-        let first = self.start + index * self.width * self.depth;
-        &self.buffer.as_slice()[first + range.start * self.width..first + range.end * self.width]
+        assert_eq!(self.row, 1, "the matrix lies row after row");
+        let first = self.start + index * self.panel;
+        &self.buffer.as_slice()[first + range.start * self.word..first + range.end * self.word]
     }
 }
 
-/// Packs the rows of `m`, which are contiguous, each panel where `panels` says.
-pub(super) fn pack_into(m: Mat, width: usize, words: Words, panels: &mut [&mut [f32]]) {
-    let mut block = Buffer::scratch(width * BLOCK_STRIDE);
-    for (panel, out) in panels.iter_mut().enumerate() {
-        let m = m.row_range(panel * width, width.min(m.rows - panel * width));
-        pack_rows(m, width, words, block.as_mut_slice(), out);
+/// Words of a row of `cols` elements.
+fn depth(cols: usize, words: Words) -> usize {
+    if words == Words::Pairs { cols.div_ceil(2) } else { cols }
+}
+
+/// Calls `fill` with each run of `len` words and its number.
+fn each(words: &mut [f32], len: usize, by: By, fill: impl Fn((usize, &mut [f32])) + Sync + Send) {
+    match by {
+        _ if words.is_empty() => {}
+        By::Caller => words.chunks_mut(len).enumerate().for_each(fill),
+        By::All => words.par_chunks_mut(len).enumerate().for_each(fill),
+    }
+}
+
+/// The words of a row's elements, at the beginning of `out`.
+fn pack_row(elements: &[f32], words: Words, out: &mut [f32]) {
+    let out = &mut out[..depth(elements.len(), words)];
+    match words {
+        Words::F32 => out.copy_from_slice(elements),
+        Words::Rounded => {
+            out.copy_from_slice(elements);
+            vector::round_bf16(out);
+        }
+        Words::Pairs => pairs::neighbours(elements, out),
     }
 }
 
@@ -130,20 +205,12 @@ fn pack_rows(m: Mat, width: usize, words: Words, block: &mut [f32], out: &mut [f
     for (index, out) in out.chunks_mut(width * BLOCK / per_word).enumerate() {
         let (first, len) = (index * BLOCK, (m.cols - index * BLOCK).min(BLOCK));
         for (i, row) in block.chunks_exact_mut(BLOCK_STRIDE).take(m.rows).enumerate() {
-            let (elements, row) = (&m.data[i * m.row_stride + first..][..len], &mut row[..len.div_ceil(per_word)]);
             let (ahead, column, some) = match i + ROWS_AHEAD {
                 ahead if ahead < m.rows => (ahead, first, len),
                 ahead => (ahead - m.rows, first + len, (m.cols - first - len).min(BLOCK)),
             };
             fetch(m.data, ahead * m.row_stride + column, some);
-            match words {
-                Words::F32 => row.copy_from_slice(elements),
-                Words::Rounded => {
-                    row.copy_from_slice(elements);
-                    vector::round_bf16(row);
-                }
-                Words::Pairs => pairs::neighbours(elements, row),
-            }
+            pack_row(&m.data[i * m.row_stride + first..][..len], words, row);
         }
         transpose(block, BLOCK_STRIDE, m.rows, width, out);
     }
@@ -207,18 +274,40 @@ fn pack_pair_columns(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
 mod tests {
     use super::*;
 
+    /// Both constructors; as a left operand a matrix whose columns are contiguous lies in panels too.
+    const LAYOUTS: [fn(Mat, usize, Words, By) -> Packed; 2] = [Packed::panels, Packed::left];
+
+    #[test]
+    fn rows_that_are_written_lie_as_rows_that_are_packed() {
+        let (rows, cols) = (70, 37);
+        let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.3).sin()).collect();
+        for words in [Words::F32, Words::Rounded, Words::Pairs] {
+            let mut written =
+                Packed::filled([rows, cols], 12, words, |i, row| row.copy_from_slice(&values[i * cols..][..cols]));
+            let mut packed = Packed::left(Mat::new(&values, rows, cols), 12, words, By::Caller);
+            let (depth, row) = (packed.depth(), packed.row());
+            let rows = |p: &mut Packed| -> Vec<u32> {
+                p.all_mut()
+                    .chunks_exact(row)
+                    .flat_map(|row| row[..depth].iter().map(|w| w.to_bits()).collect::<Vec<_>>())
+                    .collect()
+            };
+            assert_eq!(rows(&mut written), rows(&mut packed));
+        }
+    }
+
     #[test]
     fn pairs_lie_where_elements_would() {
         for (rows, cols) in [(1, 1), (12, 128), (13, 129), (31, 300), (32, 7)] {
             let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.3).sin()).collect();
             for m in [Mat::new(&values, rows, cols), Mat::new(&values, cols, rows).t()] {
-                for width in [12, 32] {
-                    let packed = Packed::new(m, width, Words::Pairs, By::Caller);
+                for (width, pack) in [12, 32].into_iter().flat_map(|w| [(w, LAYOUTS[0]), (w, LAYOUTS[1])]) {
+                    let packed = pack(m, width, Words::Pairs, By::Caller);
                     assert_eq!(packed.depth(), cols.div_ceil(2));
                     for i in 0..rows.div_ceil(width) * width {
-                        let panel = packed.panel(i / width, 0..packed.depth());
+                        let panel = packed.rows(i / width, 0);
                         for l in 0..cols.div_ceil(2) * 2 {
-                            let word = panel[l / 2 * width + i % width].to_bits();
+                            let word = panel.words[l / 2 * panel.word + i % width * panel.row].to_bits();
                             let got = if l % 2 == 0 { word as u16 } else { (word >> 16) as u16 };
                             let inside = i < rows && l < cols;
                             let want = if inside { m.data[i * m.row_stride + l * m.col_stride] } else { 0.0 };
@@ -236,10 +325,12 @@ mod tests {
         for ((rows, cols), width) in shapes.flat_map(|shape| [4, 6, 8, 12, 16, 32].map(|width| (shape, width))) {
             let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.3).sin() + 2.0).collect();
             for m in [Mat::new(&values, rows, cols), Mat::new(&values, cols, rows).t()] {
-                for (words, by) in [(Words::F32, By::All), (Words::F32, By::Caller), (Words::Rounded, By::All)] {
-                    let packed = Packed::new(m, width, words, by);
+                let ways = [(Words::F32, By::All), (Words::F32, By::Caller), (Words::Rounded, By::All)];
+                for ((words, by), pack) in ways.into_iter().flat_map(|way| LAYOUTS.map(|pack| (way, pack))) {
+                    let packed = pack(m, width, words, by);
                     for (i, l) in (0..rows.div_ceil(width) * width).flat_map(|i| (0..cols).map(move |l| (i, l))) {
-                        let got = packed.panel(i / width, 0..cols)[l * width + i % width];
+                        let panel = packed.rows(i / width, l);
+                        let got = panel.words[i % width * panel.row];
                         let want = if i < rows { m.data[i * m.row_stride + l * m.col_stride] } else { 0.0 };
                         let want = if words == Words::F32 { want } else { half::bf16::from_f32(want).to_f32() };
                         assert_eq!(got, want, "({i}, {l}) of {rows} x {cols} in panels of {width}");

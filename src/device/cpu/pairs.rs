@@ -112,15 +112,25 @@ mod avx512 {
     /// `out` holds half as many words as `x` elements, rounded up.
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub unsafe fn neighbours(x: &[f32], out: &mut [f32]) {
-        for (x, out) in x.chunks(2 * LANES).zip(out.chunks_mut(LANES)) {
-            let (first, second) = (lanes(x.len()), lanes(x.len().saturating_sub(LANES)));
-            // SAFETY: masked lanes are neither read nor written; the others are inside the chunks, of which the caller
-            // promises that the second has half the length of the first, rounded up.
+        let (whole, rest) = x.as_chunks::<{ 2 * LANES }>();
+        let (out, out_rest) = out.split_at_mut(LANES * whole.len());
+        for (x, out) in whole.iter().zip(out.as_chunks_mut::<LANES>().0) {
+            // SAFETY: the chunks hold two registers and one.
             unsafe {
-                let low = _mm512_maskz_loadu_ps(first, x.as_ptr());
-                let high = _mm512_maskz_loadu_ps(second, x.as_ptr().wrapping_add(LANES));
-                _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), lanes(out.len()), rounded(low, high));
+                let (low, high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(LANES)));
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), rounded(low, high));
             }
+        }
+        if rest.is_empty() {
+            return;
+        }
+        let (first, second) = (lanes(rest.len()), lanes(rest.len().saturating_sub(LANES)));
+        // SAFETY: masked lanes are neither read nor written; the others are inside the rests, of which the caller promises
+        // that the second has half the length of the first, rounded up.
+        unsafe {
+            let low = _mm512_maskz_loadu_ps(first, rest.as_ptr());
+            let high = _mm512_maskz_loadu_ps(second, rest.as_ptr().wrapping_add(LANES));
+            _mm512_mask_storeu_epi32(out_rest.as_mut_ptr().cast(), lanes(out_rest.len()), rounded(low, high));
         }
     }
 
@@ -139,15 +149,32 @@ mod avx512 {
                 _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
             ),
         );
-        for at in (0..out.len()).step_by(LANES) {
-            let mask = lanes(out.len() - at);
-            // SAFETY: masked lanes are neither read nor written; the others are inside the three slices, which the caller
-            // promises to be of one length.
+        let whole = out.len() / LANES * LANES;
+        for at in (0..whole).step_by(LANES) {
+            // SAFETY: the register's lanes are inside the three slices, which the caller promises to be of one length.
             unsafe {
-                let low = _mm512_maskz_loadu_ps(mask, low.as_ptr().add(at));
-                let high = _mm512_maskz_loadu_ps(mask, high.as_ptr().add(at));
+                let (low, high) = (_mm512_loadu_ps(low.as_ptr().add(at)), _mm512_loadu_ps(high.as_ptr().add(at)));
                 let words = _mm512_permutexvar_epi16(order, rounded(low, high));
-                _mm512_mask_storeu_epi32(out.as_mut_ptr().add(at).cast(), mask, words);
+                _mm512_storeu_si512(out.as_mut_ptr().add(at).cast(), words);
+            }
+        }
+        let rest = out.len() - whole;
+        if rest == 0 {
+            return;
+        }
+        let mask = lanes(rest);
+        // SAFETY: as above; masked lanes are neither read nor written. Stores that skip lanes are slow, so that twelve, the
+        // rows of a panel, are stored as eight and four.
+        unsafe {
+            let low = _mm512_maskz_loadu_ps(mask, low.as_ptr().add(whole));
+            let high = _mm512_maskz_loadu_ps(mask, high.as_ptr().add(whole));
+            let words = _mm512_permutexvar_epi16(order, rounded(low, high));
+            let out: *mut f32 = out.as_mut_ptr().add(whole);
+            if rest == 12 {
+                _mm256_storeu_si256(out.cast(), _mm512_castsi512_si256(words));
+                _mm_storeu_si128(out.add(8).cast(), _mm512_extracti32x4_epi32::<2>(words));
+            } else {
+                _mm512_mask_storeu_epi32(out.cast(), mask, words);
             }
         }
     }

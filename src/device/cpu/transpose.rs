@@ -24,11 +24,10 @@ pub(super) fn transpose(rows: &[f32], stride: usize, count: usize, width: usize,
     }
 }
 
-/// Transposes what is a multiple of eight columns, for full panels of a width that is made of eights and of at most one
-/// four or six; returns how many.
+/// Transposes what is a multiple of eight columns, for full panels of a width that is made of eights; returns how many.
 #[cfg(target_arch = "x86_64")]
 fn eights(rows: &[f32], stride: usize, count: usize, width: usize, out: &mut [f32]) -> usize {
-    if count != width || !matches!(width % 8, 0 | 4 | 6) || !std::arch::is_x86_feature_detected!("avx") {
+    if count != width || !width.is_multiple_of(8) || !std::arch::is_x86_feature_detected!("avx") {
         return 0;
     }
     let whole = out.len() / width / 8 * 8;
@@ -36,14 +35,10 @@ fn eights(rows: &[f32], stride: usize, count: usize, width: usize, out: &mut [f3
         for first in (0..width).step_by(8) {
             // SAFETY: the processor has AVX. Rows below `width` hold eight elements from column l on, since l + 8 is at most
             // the number of columns (`transpose` asserts that those are inside); `out` holds eight times `width` from
-            // l * width, and the rows from `first` on fill what they are given of it.
+            // l * width.
             unsafe {
                 let (from, to) = (rows.as_ptr().add(first * stride + l), out.as_mut_ptr().add(l * width + first));
-                match width - first {
-                    4 => avx::four_rows(from, stride, to, width),
-                    6 => avx::six_rows(from, stride, to, width),
-                    _ => avx::eight_rows(from, stride, to, width),
-                }
+                avx::eight_rows(from, stride, to, width);
             }
         }
     }
@@ -94,38 +89,6 @@ mod avx {
             let rows = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i * stride)));
             for (l, column) in transposed(rows).into_iter().enumerate() {
                 _mm256_storeu_ps(to.add(l * to_stride), column);
-            }
-        }
-    }
-
-    /// Six rows of eight, `stride` apart, become eight columns of six, `to_stride` apart.
-    ///
-    /// # Safety
-    /// All of them are inside `from` and `to`.
-    #[target_feature(enable = "avx")]
-    pub(super) unsafe fn six_rows(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
-        // SAFETY: the caller's promise; rows six and seven repeat the last, so nothing beyond it is read.
-        unsafe {
-            let rows = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i.min(5) * stride)));
-            for (l, column) in transposed(rows).into_iter().enumerate() {
-                _mm_storeu_ps(to.add(l * to_stride), _mm256_castps256_ps128(column));
-                let rest = _mm_castps_si128(_mm256_extractf128_ps::<1>(column));
-                _mm_storel_epi64(to.add(l * to_stride + 4).cast(), rest);
-            }
-        }
-    }
-
-    /// Four rows of eight, `stride` apart, become eight columns of four, `to_stride` apart.
-    ///
-    /// # Safety
-    /// All of them are inside `from` and `to`.
-    #[target_feature(enable = "avx")]
-    pub(super) unsafe fn four_rows(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
-        // SAFETY: the caller's promise; the rows beyond the fourth repeat it, so nothing beyond it is read.
-        unsafe {
-            let rows = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i.min(3) * stride)));
-            for (l, column) in transposed(rows).into_iter().enumerate() {
-                _mm_storeu_ps(to.add(l * to_stride), _mm256_castps256_ps128(column));
             }
         }
     }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Layout;
-use crate::device::cpu::gemm::{Mat, Write, gemm};
+use crate::device::cpu::gemm::{Mat, Rows, Write, gemm};
 use crate::device::cpu::{Buffer, vector};
 use crate::tensor::Spans;
 use crate::tensor::spans::pieces;
@@ -50,7 +50,29 @@ fn heads<'a>(values: &'a mut [f32], z: &Layout, len: impl Fn(usize, usize) -> us
 /// y (queries of all images, D) and the log-sum-exp of the scaled scores, (H, queries) image after image.
 pub fn forward(x: Operands, z: &Layout, y: &mut [f32], lse: &mut [f32]) {
     let d = z.width();
-    let mut by_head = Buffer::scratch(y.len());
+    let by_head = heads_of(x, z, lse);
+    let by_image = z.queries.split(by_head.as_slice(), d);
+    z.queries.split_mut(y, d).into_par_iter().zip(by_image).with_max_len(1).for_each(|(y, heads)| {
+        for (row, y) in y.chunks_exact_mut(d).enumerate() {
+            merge(heads, row, z, y);
+        }
+    });
+}
+
+/// y as the left operand of a product that reads its operands as attention's own do.
+pub fn forward_rows(x: Operands, z: &Layout) -> Rows {
+    let d = z.width();
+    let mut lse = Buffer::scratch(z.queries.rows() * z.heads);
+    let by_head = heads_of(x, z, lse.as_mut_slice());
+    let by_image = z.queries.split(by_head.as_slice(), d);
+    let places: Vec<(&[f32], usize)> =
+        by_image.into_iter().flat_map(|heads| (0..heads.len() / d).map(move |row| (heads, row))).collect();
+    Rows::filled([places.len(), d], z.read, |i, y| merge(places[i].0, places[i].1, z, y))
+}
+
+/// y by image as (H, queries, Dh), and the log-sum-exp.
+fn heads_of(x: Operands, z: &Layout, lse: &mut [f32]) -> Buffer {
+    let mut by_head = Buffer::scratch(z.queries.rows() * z.width());
     let outs = heads(by_head.as_mut_slice(), z, |queries, _| queries * z.head_width);
     let tasks = outs.into_par_iter().zip(heads(lse, z, |queries, _| queries));
     tasks.enumerate().with_max_len(1).for_each(|(task, (out, lse))| {
@@ -67,18 +89,14 @@ pub fn forward(x: Operands, z: &Layout, y: &mut [f32], lse: &mut [f32]) {
         }
         gemm(out, z.head_width, Mat::new(scores, queries, keys), v, 1.0, Write::Set, z.read);
     });
-    let by_image = z.queries.split(by_head.as_slice(), d);
-    z.queries.split_mut(y, d).into_par_iter().zip(by_image).with_max_len(1).for_each(|(y, heads)| {
-        merge(heads, y.len() / d, z.head_width, y, d);
-    });
+    by_head
 }
 
-/// Heads (H, rows, Dh) into columns of rows that are `stride` apart.
-fn merge(heads: &[f32], rows: usize, head_width: usize, out: &mut [f32], stride: usize) {
-    for (head, values) in heads.chunks_exact(rows * head_width).enumerate() {
-        for (row, values) in values.chunks_exact(head_width).enumerate() {
-            out[row * stride + head * head_width..][..head_width].copy_from_slice(values);
-        }
+/// Row `row` of an image's heads (H, queries, Dh), side by side.
+fn merge(heads: &[f32], row: usize, z: &Layout, out: &mut [f32]) {
+    let blocks = heads.chunks_exact(heads.len() / z.heads);
+    for (values, out) in blocks.zip(out.chunks_exact_mut(z.head_width)) {
+        out.copy_from_slice(&values[row * z.head_width..][..z.head_width]);
     }
 }
 

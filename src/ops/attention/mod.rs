@@ -12,6 +12,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod reference;
 
+use super::matmul::Left;
 use crate::device::Device;
 use crate::device::cpu::gemm::Operands as Read;
 use crate::error::{Error, Result};
@@ -92,6 +93,23 @@ pub fn packed(tape: Option<&mut Tape>, qkv: &Var, heads: usize) -> Result<Var> {
 /// Self-attention within each image of qkv (rows,3D); products of the CPU read their operands as `read` says. An error
 /// when D is not a multiple of `heads`, or when the rows are not those of `spans`.
 pub fn packed_within(tape: Option<&mut Tape>, qkv: &Var, spans: &Spans, heads: usize, read: Read) -> Result<Var> {
+    let layout = packed_layout(qkv, spans, heads, read)?;
+    run(tape, &[qkv], Source::Packed(qkv.value.clone(), qkv.slot), layout)
+}
+
+/// [`packed_within`] for a product that reads its operands alike. With no tape the CPU writes the rows as the product reads
+/// them. An error as there.
+pub fn packed_left(tape: Option<&mut Tape>, qkv: &Var, spans: &Spans, heads: usize, read: Read) -> Result<Left> {
+    if tape.is_some() || qkv.value.device() != Device::Cpu {
+        return Ok(Left::Values(packed_within(tape, qkv, spans, heads, read)?));
+    }
+    let layout = packed_layout(qkv, spans, heads, read)?;
+    let source = Source::Packed(qkv.value.clone(), qkv.slot);
+    let rows = cpu::forward_rows(source.operands(layout.width()), &layout);
+    Ok(Left::Rows(rows, spans.shape(layout.width())))
+}
+
+fn packed_layout(qkv: &Var, spans: &Spans, heads: usize, read: Read) -> Result<Layout> {
     let width = qkv.shape().last().map_or(0, |&width| width);
     let d = width / 3;
     let divides = heads > 0 && d > 0 && width == 3 * d && d.is_multiple_of(heads);
@@ -99,8 +117,7 @@ pub fn packed_within(tape: Option<&mut Tape>, qkv: &Var, spans: &Spans, heads: u
         let reason = format!("qkv {:?} with {heads} heads, {} rows", qkv.shape(), spans.rows());
         return Err(Error::shape("attention", reason));
     }
-    let layout = Layout { queries: spans.clone(), keys: spans.clone(), heads, head_width: d / heads, read };
-    run(tape, &[qkv], Source::Packed(qkv.value.clone(), qkv.slot), layout)
+    Ok(Layout { queries: spans.clone(), keys: spans.clone(), heads, head_width: d / heads, read })
 }
 
 /// Attention of queries q (B,Sq,D) over kv (B,S,2D). An error when the shapes do not fit together.

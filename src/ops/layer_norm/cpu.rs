@@ -1,7 +1,7 @@
 //! Layer norm on the CPU: rows over threads, weight and bias gradients through ordered partial sums.
 #![forbid(unsafe_code)]
 
-use crate::device::cpu::gemm::Write;
+use crate::device::cpu::gemm::{Operands, Rows, Write};
 use crate::device::cpu::vector::{self, Moments};
 use rayon::prelude::*;
 
@@ -15,12 +15,27 @@ pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32],
     let rows = y.par_chunks_mut(ROWS * d).zip(x.par_chunks(ROWS * d));
     rows.zip(statistics).with_max_len(1).for_each(|((y, x), (mean, rstd))| {
         for (i, (y, x)) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).enumerate() {
-            mean[i] = vector::sum(x) / d as f32;
-            let variance = vector::sum_of_squared_deviations(x, mean[i]) / d as f32;
-            rstd[i] = 1.0 / (variance + eps).sqrt();
-            vector::normalise(x, Moments { mean: mean[i], rstd: rstd[i] }, weight, bias, y);
+            let row = moments(x, eps);
+            (mean[i], rstd[i]) = (row.mean, row.rstd);
+            vector::normalise(x, row, weight, bias, y);
         }
     });
+}
+
+/// y as the left operand of a product.
+pub fn forward_rows(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, operands: Operands) -> Rows {
+    let d = weight.len();
+    Rows::filled([x.len() / d, d], operands, |i, y| {
+        let x = &x[i * d..][..d];
+        vector::normalise(x, moments(x, eps), weight, bias, y);
+    })
+}
+
+fn moments(x: &[f32], eps: f32) -> Moments {
+    let d = x.len() as f32;
+    let mean = vector::sum(x) / d;
+    let variance = vector::sum_of_squared_deviations(x, mean) / d;
+    Moments { mean, rstd: 1.0 / (variance + eps).sqrt() }
 }
 
 /// Sets dx; returns (dweight, dbias).

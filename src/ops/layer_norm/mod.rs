@@ -12,8 +12,9 @@ pub mod cpu;
 pub mod cuda;
 pub mod reference;
 
+use super::matmul::Left;
 use crate::device::Device;
-use crate::device::cpu::gemm::Write;
+use crate::device::cpu::gemm::{Operands, Write};
 use crate::device::cpu::vector;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
@@ -29,14 +30,36 @@ struct LayerNormBackward {
     dbias: Slot,
 }
 
-/// Layer norm of the rows of x. An error when weight or bias are not of the rows' width.
-pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, eps: f32) -> Result<Var> {
+/// The rows' width. An error when weight or bias are not of it.
+fn width(x: &Var, weight: &Var, bias: &Var) -> Result<usize> {
     let d = *x.shape().last().unwrap_or(&0);
     if d == 0 || weight.shape() != [d] || bias.shape() != [d] {
         let (w, b) = (weight.shape(), bias.shape());
         return Err(Error::shape("layer_norm", format!("x {:?} with weight {w:?}, bias {b:?}", x.shape())));
     }
-    let rows = x.value.len() / d;
+    Ok(d)
+}
+
+/// [`forward`] for a product that reads its operands as `read` says. With no tape the CPU writes the rows as the product
+/// reads them. An error as there.
+pub fn forward_left(
+    tape: Option<&mut Tape>,
+    x: &Var,
+    [weight, bias]: [&Var; 2],
+    eps: f32,
+    read: Operands,
+) -> Result<Left> {
+    if tape.is_some() || x.value.device() != Device::Cpu {
+        return Ok(Left::Values(forward(tape, x, weight, bias, eps)?));
+    }
+    width(x, weight, bias)?;
+    let rows = cpu::forward_rows(x.value.data(), weight.value.data(), bias.value.data(), eps, read);
+    Ok(Left::Rows(rows, x.shape().to_vec()))
+}
+
+/// Layer norm of the rows of x. An error when weight or bias are not of the rows' width.
+pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, eps: f32) -> Result<Var> {
+    let rows = x.value.len() / width(x, weight, bias)?;
     let mut y = x.value.like(x.shape())?;
     let (mut mean, mut rstd) = (x.value.like_f32(&[rows])?, x.value.like_f32(&[rows])?);
     match x.value.device() {

@@ -34,17 +34,15 @@ pub fn forward(x: &[f32], weight: &Panels, bias: &[f32], finish: Finish, y: &mut
         Finish::Nothing => par_gemm(y, &mut [], x, weight, Write::Set, &|s| add_bias(s.values, bias, s.column)),
         Finish::Residual(r) => par_gemm(y, &mut [], x, weight, Write::Set, &|s| add_bias_and(r, s, bias)),
         Finish::GeluBeside(beside) => par_gemm(y, beside, x, weight, Write::Set, &|s| {
-            add_bias(s.values, bias, s.column);
-            vector::gelu(s.values, s.beside);
+            vector::add_gelu(s.values, &bias[s.column..s.column + s.values.len()], s.beside);
         }),
     }
 }
 
-/// gelu(x W^T + b), x (rows, n_in), as the left operand of another product.
-pub fn gelu_rows(x: &[f32], weight: &Panels, bias: &[f32], k: usize) -> Rows {
-    par_gemm_to_rows(Mat::new(x, x.len() / k, k), weight, &|s| {
-        add_bias(s.values, bias, s.column);
-        vector::gelu_in_place(s.values);
+/// gelu(x W^T + b) of a packed x, as the left operand of another product.
+pub fn gelu_rows(x: &Rows, weight: &Panels, bias: &[f32]) -> Rows {
+    par_gemm_to_rows(x, weight, &|s| {
+        vector::gelu_of_sum(s.values, &bias[s.column..s.column + s.values.len()]);
     })
 }
 
@@ -63,8 +61,8 @@ fn add_bias(values: &mut [f32], bias: &[f32], column: usize) {
 fn add_bias_and(residual: &[f32], s: Segment, bias: &[f32]) {
     let start = s.row * bias.len() + s.column;
     vector::fetch(residual, start + ROWS_AHEAD * bias.len(), s.values.len());
-    add_bias(s.values, bias, s.column);
-    vector::add(s.values, &residual[start..start + s.values.len()]);
+    let end = s.column + s.values.len();
+    vector::add_both(s.values, &bias[s.column..end], &residual[start..start + end - s.column]);
 }
 
 /// dx (rows, n_in) = dy (rows, n_out) W.

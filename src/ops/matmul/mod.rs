@@ -12,12 +12,13 @@ pub mod cuda;
 pub mod reference;
 
 use crate::device::Device;
-use crate::device::cpu::gemm::Operands;
+use crate::device::cpu::gemm::{Operands, Panels, Rows};
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
 use cpu::Finish;
 use cuda::{Fused, GeluBackward, Sizes};
+use std::sync::Arc;
 
 /// What follows the product and the bias.
 #[derive(Clone, Copy)]
@@ -68,6 +69,27 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, epilo
     })
 }
 
+/// The left operand of a layer behind another op.
+pub enum Left {
+    /// Values, to which a way back may lead.
+    Values(Var),
+    /// On the CPU with no way back: rows as products read them, and the shape of what they hold.
+    Rows(Rows, Vec<usize>),
+}
+
+/// [`forward`] of a left operand of either kind.
+pub fn forward_left(tape: Option<&mut Tape>, x: &Left, weight: &Var, bias: &Var, epilogue: Epilogue) -> Result<Var> {
+    let (rows, shape) = match x {
+        Left::Values(x) => return forward(tape, x, weight, bias, epilogue),
+        Left::Rows(rows, shape) => (rows, shape),
+    };
+    let residual = match epilogue {
+        Epilogue::Bias => None,
+        Epilogue::BiasResidual(r) => Some(&r.value),
+    };
+    Ok(Var::constant(product_of_rows(rows, shape, weight, bias, residual)?))
+}
+
 /// What is done to a product and its bias before they are stored.
 #[derive(Clone, Copy)]
 pub(super) enum After<'a> {
@@ -100,23 +122,33 @@ fn fits_output(residual: &Tensor, shape: &[usize]) -> Result<()> {
     }
 }
 
-/// gelu(x W1^T + b1) W2^T + b2, and the residual where there is one, for x on the CPU and with no way back: the hidden layer
-/// goes from one product to the other as the second reads it.
+/// x W^T + b of packed rows that hold values of shape `x`, and the residual where there is one.
+fn product_of_rows(rows: &Rows, x: &[usize], weight: &Var, bias: &Var, residual: Option<&Tensor>) -> Result<Tensor> {
+    let sizes = fits(x, weight, bias)?;
+    let mut y = Tensor::scratch(&output(x, sizes.n));
+    residual.map_or(Ok(()), |r| fits_output(r, y.shape()))?;
+    let panels = panels(weight, sizes, false);
+    cpu::forward_rows(rows, &panels, bias.value.data(), residual.map(|r| r.data()), y.data_mut());
+    Ok(y)
+}
+
+/// gelu(x W1^T + b1) W2^T + b2 of packed rows that hold values of shape `x`, and the residual where there is one: the hidden
+/// layer goes from one product to the other as the second reads it.
 pub(super) fn product_of_gelu(
-    x: &Tensor,
+    rows: &Rows,
+    x: &[usize],
     [weight1, weight2]: [&Var; 2],
     [bias1, bias2]: [&Var; 2],
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let first = fits(x.shape(), weight1, bias1)?;
-    let second = fits(&output(x.shape(), first.n), weight2, bias2)?;
-    let mut y = x.like(&output(x.shape(), second.n))?;
-    residual.map_or(Ok(()), |r| fits_output(r, y.shape()))?;
-    let panels = |w: &Var, z: Sizes| w.panels(false, || cpu::panels(w.value.data(), z.n, z.k, w.operands()));
-    let hidden = cpu::gelu_rows(x.data(), &panels(weight1, first), bias1.value.data(), first.k);
-    let residual = residual.map(|r| r.data());
-    cpu::forward_rows(&hidden, &panels(weight2, second), bias2.value.data(), residual, y.data_mut());
-    Ok(y)
+    let sizes = fits(x, weight1, bias1)?;
+    let hidden = cpu::gelu_rows(rows, &panels(weight1, sizes, false), bias1.value.data());
+    product_of_rows(&hidden, &output(x, sizes.n), weight2, bias2, residual)
+}
+
+/// The weight as the right operand of products.
+fn panels(weight: &Var, z: Sizes, training: bool) -> Arc<Panels> {
+    weight.panels(training, || cpu::panels(weight.value.data(), z.n, z.k, weight.operands()))
 }
 
 /// x W^T + b and what comes after; a GELU's input comes beside it.
@@ -127,8 +159,8 @@ pub(super) fn product(
     after: After,
     training: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
-    let Sizes { n, k, .. } = fits(x.shape(), weight, bias)?;
-    let shape = output(x.shape(), n);
+    let sizes = fits(x.shape(), weight, bias)?;
+    let shape = output(x.shape(), sizes.n);
     if let After::Residual(r) = after {
         fits_output(r, &shape)?;
     }
@@ -136,14 +168,14 @@ pub(super) fn product(
     let gelu = matches!(after, After::Gelu);
     match x.device() {
         Device::Cpu => {
-            let panels = weight.panels(training, || cpu::panels(weight.value.data(), n, k, weight.operands()));
+            let panels = panels(weight, sizes, training);
             let mut pre = gelu.then(|| x.like(&shape)).transpose()?;
             let (first, finish) = match (after, &mut pre) {
                 (After::Residual(r), _) => (y.data_mut(), Finish::Residual(r.data())),
                 (_, Some(pre)) => (pre.data_mut(), Finish::GeluBeside(y.data_mut())),
                 _ => (y.data_mut(), Finish::Nothing),
             };
-            cpu::forward(x.data(), &panels, bias.value.data(), finish, first, k);
+            cpu::forward(x.data(), &panels, bias.value.data(), finish, first, sizes.k);
             Ok((y, pre))
         }
         Device::Cuda => {

@@ -13,9 +13,8 @@
 pub mod reference;
 
 use super::matmul::{
-    After, Weight, bias_gradient, gelu_gradient, input_gradient, product, product_of_gelu, weight_gradient,
+    After, Left, Weight, bias_gradient, gelu_gradient, input_gradient, product, product_of_gelu, weight_gradient,
 };
-use crate::device::Device;
 use crate::error::Result;
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
@@ -41,20 +40,23 @@ struct MlpBackward {
 }
 
 /// The two layers on x. An error when the shapes do not fit.
-pub fn forward(tape: Option<&mut Tape>, x: &Var, layers: Layers, residual: Option<&Var>) -> Result<Var> {
+pub fn forward(tape: Option<&mut Tape>, x: &Left, layers: Layers, residual: Option<&Var>) -> Result<Var> {
     let Layers { weight1, bias1, weight2, bias2 } = layers;
+    let x = match x {
+        Left::Values(x) => x,
+        Left::Rows(rows, shape) => {
+            let (weights, biases) = ([weight1, weight2], [bias1, bias2]);
+            let y = product_of_gelu(rows, shape, weights, biases, residual.map(|r| &r.value))?;
+            return Ok(Var::constant(y));
+        }
+    };
     let training = tape.is_some();
     let inputs: Vec<&Var> = std::iter::once(x).chain(residual).collect();
-    let (y, saved) = if training || x.value.device() != Device::Cpu {
-        let (hidden, pre) = product(&x.value, weight1, bias1, After::Gelu, training)?;
-        let after = residual.map_or(After::Nothing, |r| After::Residual(&r.value));
-        (product(&hidden, weight2, bias2, after, training)?.0, pre.map(|pre| (hidden, pre)))
-    } else {
-        let residual = residual.map(|r| &r.value);
-        (product_of_gelu(&x.value, [weight1, weight2], [bias1, bias2], residual)?, None)
-    };
+    let (hidden, pre) = product(&x.value, weight1, bias1, After::Gelu, training)?;
+    let after = residual.map_or(After::Nothing, |r| After::Residual(&r.value));
+    let (y, _) = product(&hidden, weight2, bias2, after, training)?;
     emit(tape, "mlp", y, &inputs, &[weight1, bias1, weight2, bias2], |_| {
-        let (hidden, pre) = saved.expect("a product that trains keeps the input of its GELU");
+        let pre = pre.expect("a product that trains keeps the input of its GELU");
         MlpBackward {
             x: x.value.clone(),
             pre,
@@ -89,6 +91,7 @@ impl Backward for MlpBackward {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::cpu::gemm::{Mat, Operands, Rows};
     use crate::ops::real::Real;
     use crate::ops::testing::{AWKWARD, Definition, Input, check, values};
 
@@ -127,7 +130,11 @@ mod tests {
                 }
                 let op = |tape: Option<&mut Tape>, v: &[Var]| {
                     let layers = Layers { weight1: &v[1], bias1: &v[2], weight2: &v[3], bias2: &v[4] };
-                    forward(tape, &v[0], layers, v.get(5))
+                    let x = match tape {
+                        Some(_) => Left::Values(v[0].clone()),
+                        None => Left::Rows(Rows::new(Mat::new(v[0].value.data(), m, k), Operands::F32), vec![m, k]),
+                    };
+                    forward(tape, &x, layers, v.get(5))
                 };
                 check(&format!("mlp {m} x {k}, {f}, {n}"), &inputs, &Mlp { n, residual }, op);
             }

@@ -1,6 +1,7 @@
 //! The micro-kernel for AVX2 with FMA.
 #![allow(unsafe_code)]
 
+use super::Strided;
 use std::arch::x86_64::*;
 
 /// Steps of the inner loop that are written out.
@@ -11,23 +12,25 @@ const UNROLL: usize = 4;
 /// # Safety
 /// See `super::Run`.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn run(k: usize, a: *const f32, b: *const f32, c: *mut f32, stride: usize, alpha: f32, add: bool) {
+pub(super) unsafe fn run(k: usize, a: Strided, b: *const f32, c: *mut f32, stride: usize, alpha: f32, add: bool) {
     for i in 0..6 {
         // A prefetch reads nothing; the lines arrive while the sums are made.
         _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(i * stride).cast());
         _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(i * stride + 15).cast());
     }
     let mut sums = [[_mm256_setzero_ps(); 2]; 6];
+    let mut rows = [0, 3].map(|i| a.words.wrapping_add(i * a.row));
     let mut step = |l: usize| {
-        // SAFETY: l < k, so row l of both panels is inside (the caller's promise).
+        // SAFETY: l < k, so word l of the rows of a and row l of b are inside (the caller's promise).
         unsafe {
             let (b0, b1) = (_mm256_loadu_ps(b.add(16 * l)), _mm256_loadu_ps(b.add(16 * l + 8)));
             for (i, sums) in sums.iter_mut().enumerate() {
-                let x = _mm256_broadcast_ss(&*a.add(6 * l + i));
+                let x = _mm256_broadcast_ss(&*rows[i / 3].add(i % 3 * a.row));
                 sums[0] = _mm256_fmadd_ps(x, b0, sums[0]);
                 sums[1] = _mm256_fmadd_ps(x, b1, sums[1]);
             }
         }
+        rows = rows.map(|row| row.wrapping_add(a.word));
     };
     // Four at a time: the loop's own instructions then cost nothing that can be measured.
     let whole = k / UNROLL * UNROLL;

@@ -1,6 +1,7 @@
 //! The micro-kernels for AVX-512: f32, and pairs of bf16 with `vdpbf16ps`.
 #![allow(unsafe_code)]
 
+use super::Strided;
 use std::arch::x86_64::*;
 
 /// Rows of the rectangle.
@@ -22,7 +23,7 @@ macro_rules! kernel {
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $name(
             k: usize,
-            a: *const f32,
+            a: Strided,
             b: *const f32,
             c: *mut f32,
             stride: usize,
@@ -36,16 +37,19 @@ macro_rules! kernel {
                 _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(i * stride + 31).cast());
             }
             let mut sums = [[_mm512_setzero_ps(); 2]; MR];
+            // Four pointers that move, each with rows at no, one and two strides: what an address can hold by itself.
+            let mut rows = [0, 3, 6, 9].map(|i| a.words.wrapping_add(i * a.row));
             let mut step = |l: usize| {
-                // SAFETY: l < k, so row l of both panels is inside (the caller's promise).
+                // SAFETY: l < k, so word l of the rows of a and row l of b are inside (the caller's promise).
                 unsafe {
                     let (b0, b1) = (_mm512_loadu_ps(b.add(NR * l)), _mm512_loadu_ps(b.add(NR * l + 16)));
                     for (i, sums) in sums.iter_mut().enumerate() {
-                        let x = _mm512_set1_ps(*a.add(MR * l + i));
+                        let x = _mm512_set1_ps(*rows[i / 3].add(i % 3 * a.row));
                         sums[0] = $step(sums[0], x, b0);
                         sums[1] = $step(sums[1], x, b1);
                     }
                 }
+                rows = rows.map(|row| row.wrapping_add(a.word));
             };
             let whole = k / UNROLL * UNROLL;
             for l in (0..whole).step_by(UNROLL) {

@@ -48,15 +48,31 @@ pub(super) enum Words {
     Pairs,
 }
 
-/// `c[i * stride + j] (+)= alpha * sum over l < k of a[l * mr + i] * b[l * nr + j]`, where a product of words that hold
+/// Rows of words: word l of row i lies at `words[i * row + l * word]`.
+#[derive(Clone, Copy)]
+struct Strided {
+    words: *const f32,
+    row: usize,
+    word: usize,
+}
+
+/// `c[i * stride + j] (+)= alpha * sum over l < k of a(i, l) * b[l * nr + j]`, where a product of words that hold
 /// pairs is the sum of two products.
 ///
 /// # Safety
-/// `a` and `b` hold k * mr and k * nr readable words; `c` reaches mr rows of nr writable elements, `stride` apart; the
-/// processor has the instructions that the kernel was compiled for.
-type Run = unsafe fn(k: usize, a: *const f32, b: *const f32, c: *mut f32, stride: usize, alpha: f32, add: bool);
+/// `a` and `b` hold k readable words in each of mr rows and k * nr readable words; `c` reaches mr rows of nr writable elements,
+/// `stride` apart; the processor has the instructions that the kernel was compiled for.
+type Run = unsafe fn(k: usize, a: Strided, b: *const f32, c: *mut f32, stride: usize, alpha: f32, add: bool);
 
-/// A micro-kernel, the size of its rectangle, and the panels that it reads.
+/// The rows of a that a rectangle reads: word l of row i lies at `words[i * row + l * word]`.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub words: &'a [f32],
+    pub row: usize,
+    pub word: usize,
+}
+
+/// A micro-kernel, the size of its rectangle, and the words that it reads.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel {
     /// Rows.
@@ -111,25 +127,28 @@ pub(super) struct Rectangle {
 }
 
 impl Kernel {
-    /// Adds to (or sets) a rectangle from packed panels `a` (k, mr) and `b` (k, nr). What the panels hold beyond the
+    /// Adds to (or sets) a rectangle from mr rows of `a` and a packed panel `b` (k, nr). What they hold beyond the
     /// rectangle is computed and dropped, so that an element's bits do not depend on where a tile ends.
     ///
     /// # Safety
     /// `out.c` reaches `out.rows` rows of `out.cols` writable elements that no other thread touches.
-    pub unsafe fn run(&self, a: &[f32], b: &[f32], out: Rectangle, alpha: f32, add: bool) {
+    pub unsafe fn run(&self, a: Rows, b: &[f32], out: Rectangle, alpha: f32, add: bool) {
         let Kernel { mr, nr, run, .. } = *self;
-        let k = a.len() / mr;
-        assert!(a.len() == k * mr && b.len() == k * nr && out.rows <= mr && out.cols <= nr, "panels do not fit");
+        let k = b.len() / nr;
+        let reach = if k == 0 { 0 } else { (mr - 1) * a.row + (k - 1) * a.word + 1 };
+        assert!(a.words.len() >= reach && b.len() == k * nr, "rows or a panel end before {k} words");
+        assert!(out.rows <= mr && out.cols <= nr, "a rectangle of {} x {} for {mr} x {nr}", out.rows, out.cols);
+        let a = Strided { words: a.words.as_ptr(), row: a.row, word: a.word };
         assert!(mr * nr <= MOST, "a rectangle of {mr} x {nr}");
         if out.rows == mr && out.cols == nr {
-            // SAFETY: the panels' lengths are asserted above, the whole rectangle is the caller's promise, and
+            // SAFETY: the lengths of a and b are asserted above, the whole rectangle is the caller's promise, and
             // `candidates` offers `run` only where the processor has what it takes.
-            unsafe { run(k, a.as_ptr(), b.as_ptr(), out.c, out.stride, alpha, add) };
+            unsafe { run(k, a, b.as_ptr(), out.c, out.stride, alpha, add) };
             return;
         }
         let mut whole = [0.0; MOST];
         // SAFETY: as above; the output is `whole`, which holds mr * nr elements.
-        unsafe { run(k, a.as_ptr(), b.as_ptr(), whole.as_mut_ptr(), nr, alpha, false) };
+        unsafe { run(k, a, b.as_ptr(), whole.as_mut_ptr(), nr, alpha, false) };
         for (i, row) in whole.chunks_exact(nr).take(out.rows).enumerate() {
             // SAFETY: row i of the rectangle holds `cols` writable elements by the caller's promise.
             let c = unsafe { std::slice::from_raw_parts_mut(out.c.add(i * out.stride), out.cols) };
@@ -146,18 +165,20 @@ impl Kernel {
 /// See `Run`.
 unsafe fn run_portable<const MR: usize, const NR: usize>(
     k: usize,
-    a: *const f32,
+    a: Strided,
     b: *const f32,
     c: *mut f32,
     stride: usize,
     alpha: f32,
     add: bool,
 ) {
-    // SAFETY: the caller promises these lengths.
-    let (a, b) = unsafe { (std::slice::from_raw_parts(a, k * MR), std::slice::from_raw_parts(b, k * NR)) };
+    // SAFETY: the caller promises this length.
+    let b = unsafe { std::slice::from_raw_parts(b, k * NR) };
     let mut sums = [[0.0f32; NR]; MR];
-    for (a, b) in a.chunks_exact(MR).zip(b.chunks_exact(NR)) {
-        for (sums, &x) in sums.iter_mut().zip(a) {
+    for (l, b) in b.chunks_exact(NR).enumerate() {
+        for (i, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: the caller promises k words in each of MR rows.
+            let x = unsafe { *a.words.add(i * a.row + l * a.word) };
             for (sum, &y) in sums.iter_mut().zip(b) {
                 *sum = if cfg!(target_arch = "aarch64") { x.mul_add(y, *sum) } else { *sum + x * y };
             }
@@ -202,16 +223,17 @@ mod tests {
     fn kernels_match_loops_inside_the_rectangle_and_touch_nothing_else() {
         for kernel in [Operands::F32, Operands::Bf16].into_iter().flat_map(candidates) {
             let (mr, nr, stride, words) = (kernel.mr, kernel.nr, kernel.nr + 3, kernel.words);
-            for (rows, cols) in [(mr, nr), (1, nr), (mr, 1), (mr - 1, nr - 1)] {
-                for k in [0, 1, 7, 64] {
-                    let a = panel(k * mr, words, |i| (i as f32 * 0.37).sin());
+            let rectangles = [(mr, nr), (1, nr), (mr, 1), (mr - 1, nr - 1)];
+            for ((rows, cols), k) in rectangles.into_iter().flat_map(|r| [0, 1, 7, 64].map(|k| (r, k))) {
+                for (row, word) in [(1, mr), (k + 5, 1)] {
+                    let a = panel((mr * row).max(k * word) + mr, words, |i| (i as f32 * 0.37).sin());
                     let b = panel(k * nr, words, |i| (i as f32 * 0.71).cos());
                     for add in [false, true] {
                         let start: Vec<f32> = (0..mr * stride).map(|i| i as f32 * 1e-2).collect();
                         let mut c = start.clone();
                         let out = Rectangle { c: c.as_mut_ptr(), stride, rows, cols };
                         // SAFETY: `c` holds mr rows of `stride` elements and belongs to this test.
-                        unsafe { kernel.run(&a, &b, out, 0.5, add) };
+                        unsafe { kernel.run(Rows { words: &a, row, word }, &b, out, 0.5, add) };
                         for (at, (&got, &old)) in c.iter().zip(&start).enumerate() {
                             let (i, j) = (at / stride, at % stride);
                             if i >= rows || j >= cols {
@@ -219,7 +241,7 @@ mod tests {
                                 continue;
                             }
                             let terms = (0..k).flat_map(|l| {
-                                let (a, b) = (elements(a[l * mr + i], words), elements(b[l * nr + j], words));
+                                let (a, b) = (elements(a[i * row + l * word], words), elements(b[l * nr + j], words));
                                 a.into_iter().zip(b).map(|(a, b)| a * b).collect::<Vec<_>>()
                             });
                             let terms: Vec<f64> = terms.collect();
@@ -248,7 +270,7 @@ mod tests {
                 let b: Vec<f32> = (0..k * kernel.nr).map(|at| y(at / kernel.nr, col + at % kernel.nr)).collect();
                 let out = Rectangle { c: c[row * n + col..].as_mut_ptr(), stride: n, rows: kernel.mr, cols: kernel.nr };
                 // SAFETY: m and n are multiples of every kernel's rectangle, so each lies inside `c`.
-                unsafe { kernel.run(&a, &b, out, 1.0, false) };
+                unsafe { kernel.run(Rows { words: &a, row: 1, word: kernel.mr }, &b, out, 1.0, false) };
             }
             c.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
         };
