@@ -274,8 +274,10 @@ fn pack_pair_columns(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
 mod tests {
     use super::*;
 
+    type Pack = fn(Mat, usize, Words, By) -> Packed;
+
     /// Both constructors; as a left operand a matrix whose columns are contiguous lies in panels too.
-    const LAYOUTS: [fn(Mat, usize, Words, By) -> Packed; 2] = [Packed::panels, Packed::left];
+    const LAYOUTS: [Pack; 2] = [Packed::panels, Packed::left];
 
     #[test]
     fn rows_that_are_written_lie_as_rows_that_are_packed() {

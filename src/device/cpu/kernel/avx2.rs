@@ -3,9 +3,7 @@
 
 use super::Strided;
 use std::arch::x86_64::*;
-
-/// Steps of the inner loop that are written out.
-const UNROLL: usize = 4;
+use std::hint::black_box;
 
 /// 6 x 16: twelve sums, two vectors of b and one broadcast of a fill fifteen of the sixteen registers.
 ///
@@ -19,8 +17,9 @@ pub(super) unsafe fn run(k: usize, a: Strided, b: *const f32, c: *mut f32, strid
         _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(i * stride + 15).cast());
     }
     let mut sums = [[_mm256_setzero_ps(); 2]; 6];
-    let mut rows = [0, 3].map(|i| a.words.wrapping_add(i * a.row));
-    let mut step = |l: usize| {
+    // See `super::avx512`: hidden from the compiler, and not unrolled, or sums would leave the registers.
+    let mut rows = [0, 3].map(|i| black_box(a.words.wrapping_add(i * a.row)));
+    for l in 0..k {
         // SAFETY: l < k, so word l of the rows of a and row l of b are inside (the caller's promise).
         unsafe {
             let (b0, b1) = (_mm256_loadu_ps(b.add(16 * l)), _mm256_loadu_ps(b.add(16 * l + 8)));
@@ -31,13 +30,7 @@ pub(super) unsafe fn run(k: usize, a: Strided, b: *const f32, c: *mut f32, strid
             }
         }
         rows = rows.map(|row| row.wrapping_add(a.word));
-    };
-    // Four at a time: the loop's own instructions then cost nothing that can be measured.
-    let whole = k / UNROLL * UNROLL;
-    for l in (0..whole).step_by(UNROLL) {
-        (l..l + UNROLL).for_each(&mut step);
     }
-    (whole..k).for_each(&mut step);
     let alpha = _mm256_set1_ps(alpha);
     for (i, sums) in sums.iter().enumerate() {
         for (half, &sum) in sums.iter().enumerate() {
