@@ -129,9 +129,7 @@ pub fn emit<B: Backward + 'static>(
     saved: impl FnOnce(&Tensor) -> B,
 ) -> Result<Var> {
     let Some(tape) = tape else {
-        if inputs.iter().chain(params).any(|x| matches!(x.slot, Slot::Node(_))) {
-            return Err(Error::shape(op, "an activation of a live tape came without that tape"));
-        }
+        without_tape(op, inputs.iter().chain(params).copied())?;
         return Ok(Var::constant(y));
     };
     if params.iter().any(|x| !matches!(x.slot, Slot::Param { .. })) {
@@ -139,6 +137,15 @@ pub fn emit<B: Backward + 'static>(
     }
     let saved = saved(&y);
     Ok(tape.record(y, saved))
+}
+
+/// An error when an input of an op that runs without a tape is an activation of a live one. Ops that end in no `Var` ask
+/// this in the place of [`emit`].
+pub fn without_tape<'a>(op: &'static str, inputs: impl IntoIterator<Item = &'a Var>) -> Result<()> {
+    if inputs.into_iter().any(|x| matches!(x.slot, Slot::Node(_))) {
+        return Err(Error::shape(op, "an activation of a live tape came without that tape"));
+    }
+    Ok(())
 }
 
 /// What ran, in order of execution. One record makes one activation; its index is the activation's node.

@@ -1,6 +1,6 @@
 //! Matrix products with sums in f32 over strided views, by one thread or by all.
 //!
-//! Both operands are packed, then tiles of micro-kernels run over the panels. The order in which an element is summed
+//! Both operands are laid out as the micro-kernels read them, then tiles of those run over both. The order in which an element is summed
 //! depends on the inner size alone, so results do not depend on tiles or on the number of threads.
 #![allow(unsafe_code)]
 
@@ -151,7 +151,7 @@ unsafe fn tile(
                 // SAFETY: the rectangle begins inside the output and ends at its borders at the latest.
                 unsafe {
                     let out = Rectangle { c: out.c.add(down * out.stride + right), stride: out.stride, rows, cols };
-                    kernel.run(a.rows(i, run.start), b, out, alpha, add);
+                    kernel.run(a.strip(i, run.start), b, out, alpha, add);
                 }
             }
         }
@@ -201,8 +201,13 @@ impl Rows {
         Rows { packed: Packed::left(a, mr, words, By::All), operands, m: a.rows, k: a.cols }
     }
 
-    /// A left operand (m, k) whose rows `fill` writes, each once, on all threads: it is never in memory as f32, where
-    /// products read bf16.
+    /// Whether these are (m, k), for products that read both operands so.
+    pub fn holds(&self, [m, k]: [usize; 2], operands: Operands) -> bool {
+        (self.m, self.k, self.operands) == (m, k, operands)
+    }
+
+    /// A left operand (m, k) whose rows `fill` writes, each once, on all threads: where words hold pairs, a row is in f32 in
+    /// the cache alone.
     pub fn filled([m, k]: [usize; 2], operands: Operands, fill: impl Fn(usize, &mut [f32]) + Sync + Send) -> Self {
         let Kernel { mr, words, .. } = *kernel(operands);
         Rows { packed: Packed::filled([m, k], mr, words, fill), operands, m, k }
@@ -308,27 +313,26 @@ pub fn par_gemm_rows(
 }
 
 /// a b in parallel, each row of a tile as `finish` leaves it, packed as the left operand of another product while the tile
-/// is in cache: the output itself is never in memory.
+/// is in cache: there is no other copy of the output.
 pub fn par_gemm_to_rows(a: &Rows, b: &Panels, finish: &(dyn Fn(Segment) + Sync)) -> Rows {
     let (m, n) = (a.m, b.n);
-    assert!(
-        (a.k, a.operands) == (b.k, b.operands) && b.k > 0,
-        "the operands of a product differ in inner size or type"
-    );
+    assert_eq!((a.k, a.operands), (b.k, b.operands), "the operands of a product differ in inner size or type");
+    assert!(a.k > 0, "a product over nothing");
     let tiles = Tiles::new(b.operands, m, n);
     let Kernel { mr, nr, words, .. } = *tiles.kernel;
     let mut packed = Packed::row_room(m, n, mr, words);
     let row_words = packed.row();
     let words_out = &Output { c: packed.all_mut().as_mut_ptr(), stride: row_words, m, n, origin: (0, 0) };
-    // A tile begins at a whole word of the output.
     let per_word = if words == Words::Pairs { 2 } else { 1 };
+    assert!(nr.is_multiple_of(per_word), "a tile begins inside a word of the output");
     tiles.for_each(|_, rows, cols| {
         let (first, column) = (rows.start * mr, cols.start * nr);
         let (height, width) = ((rows.end * mr).min(m) - first, (cols.end * nr).min(n) - column);
         // Words that hold elements are computed where they are to lie.
         let mut beside = Buffer::scratch(if per_word == 1 { 0 } else { height * width });
         let values = beside.as_mut_slice();
-        // SAFETY: row `first` has words for n elements, of which the tile's are of no other tile, since `column` is even.
+        // SAFETY: row `first` has words for n elements, of which the tile's are of no other tile: `column` is a multiple of nr,
+        // where a word begins.
         let start = unsafe { words_out.c.add(first * row_words + column / per_word) };
         let (c, stride) = if per_word == 1 { (start, row_words) } else { (values.as_mut_ptr(), width) };
         // SAFETY: the tile's rectangle, which begins at `origin`, lies in the rows or in `values`.
@@ -337,14 +341,14 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, finish: &(dyn Fn(Segment) + Sync))
             tile(tiles.kernel, output, &a.packed, &b.packed, rows, cols, 1.0, Write::Set);
         }
         for i in 0..height {
-            // SAFETY: as above; row i of the rectangle, and the row's words, which are apart unless they are the same.
+            // SAFETY: as above; row i of the rectangle.
             let values = unsafe { std::slice::from_raw_parts_mut(c.add(i * stride), width) };
             finish(Segment { row: first + i, column, values, beside: &mut [] });
             match words {
                 Words::F32 => {}
                 Words::Rounded => vector::round_bf16(values),
                 Words::Pairs => {
-                    // SAFETY: as above.
+                    // SAFETY: as above; `values` lies in a buffer of its own.
                     let out = unsafe { std::slice::from_raw_parts_mut(start.add(i * row_words), width.div_ceil(2)) };
                     pairs::neighbours(values, out);
                 }
@@ -410,9 +414,15 @@ mod tests {
 
     #[test]
     fn a_product_of_a_product_never_in_memory_has_the_bits_of_two() {
-        for (m, n, k, last) in
-            [(1, 1, 1, 1), (13, 33, 7, 5), (197, 131, 64, 40), (450, 700, 130, 33), (20, 1700, 1601, 8)]
-        {
+        for (m, n, k, last) in [
+            (1, 1, 1, 1),
+            (0, 5, 3, 2),
+            (3, 0, 2, 2),
+            (13, 33, 7, 5),
+            (197, 131, 64, 40),
+            (450, 700, 130, 33),
+            (20, 1700, 1601, 8),
+        ] {
             let (a, b, c) = (values(m * k, 5), values(k * n, 6), values(n * last, 7));
             let halve = |s: Segment| {
                 for (j, value) in s.values.iter_mut().enumerate() {

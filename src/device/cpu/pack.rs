@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::gemm::Mat;
-use super::kernel::{Rows, Words};
+use super::kernel::{Strip, Words};
 use super::transpose::transpose;
 use super::vector::fetch;
 use super::{Buffer, pairs, vector};
@@ -38,7 +38,7 @@ pub(super) enum By {
 
 /// A matrix in words, in one of two layouts: row after row, which is what most left operands have anyway; or cut into
 /// panels of as many rows as a kernel takes, each stored word by word along the rows. Zeros fill up the last panel, and the
-/// last pair of an odd row.
+/// last pair of an odd row. Words beyond `depth` of a row hold anything, and are not to be read.
 pub(super) struct Packed {
     buffer: Buffer,
     /// Where the words begin in the buffer, and how many there are.
@@ -107,7 +107,7 @@ impl Packed {
         let mut packed = Self::row_room(rows, cols, height, words);
         let row = packed.row;
         each(&mut packed.all_mut()[..rows * row], ROWS_TOGETHER * row, By::All, |(index, out)| {
-            let mut values = vec![0.0; cols];
+            let mut values = vec![0.0; if words == Words::F32 { 0 } else { cols }];
             for (i, out) in (index * ROWS_TOGETHER..).zip(out.chunks_exact_mut(row)) {
                 if words == Words::F32 {
                     fill(i, &mut out[..cols]);
@@ -125,7 +125,7 @@ impl Packed {
     pub fn row_room(rows: usize, cols: usize, height: usize, words: Words) -> Self {
         let depth = depth(cols, words);
         // An odd number of cache lines, so that the rows of a panel do not compete for the same ones.
-        let row = (depth.div_ceil(LINE) | 1) * LINE;
+        let row = if depth == 0 { 0 } else { (depth.div_ceil(LINE) | 1) * LINE };
         let mut packed = Self::room(rows.div_ceil(height), depth, [row, 1, height * row]);
         packed.all_mut()[rows * row..].fill(0.0);
         packed
@@ -154,9 +154,9 @@ impl Packed {
     }
 
     /// The rows of panel `index` from word `first` on.
-    pub fn rows(&self, index: usize, first: usize) -> Rows<'_> {
+    pub fn strip(&self, index: usize, first: usize) -> Strip<'_> {
         let words = &self.buffer.as_slice()[self.start + index * self.panel + first * self.word..self.start + self.len];
-        Rows { words, row: self.row, word: self.word }
+        Strip { words, row: self.row, word: self.word }
     }
 
     /// Words `range` of panel `index` of a matrix in panels.
@@ -177,7 +177,7 @@ fn each(words: &mut [f32], len: usize, by: By, fill: impl Fn((usize, &mut [f32])
     match by {
         _ if words.is_empty() => {}
         By::Caller => words.chunks_mut(len).enumerate().for_each(fill),
-        By::All => words.par_chunks_mut(len).enumerate().for_each(fill),
+        By::All => words.par_chunks_mut(len).enumerate().with_max_len(1).for_each(fill),
     }
 }
 
@@ -307,7 +307,7 @@ mod tests {
                     let packed = pack(m, width, Words::Pairs, By::Caller);
                     assert_eq!(packed.depth(), cols.div_ceil(2));
                     for i in 0..rows.div_ceil(width) * width {
-                        let panel = packed.rows(i / width, 0);
+                        let panel = packed.strip(i / width, 0);
                         for l in 0..cols.div_ceil(2) * 2 {
                             let word = panel.words[l / 2 * panel.word + i % width * panel.row].to_bits();
                             let got = if l % 2 == 0 { word as u16 } else { (word >> 16) as u16 };
@@ -331,7 +331,7 @@ mod tests {
                 for ((words, by), pack) in ways.into_iter().flat_map(|way| LAYOUTS.map(|pack| (way, pack))) {
                     let packed = pack(m, width, words, by);
                     for (i, l) in (0..rows.div_ceil(width) * width).flat_map(|i| (0..cols).map(move |l| (i, l))) {
-                        let panel = packed.rows(i / width, l);
+                        let panel = packed.strip(i / width, l);
                         let got = panel.words[i % width * panel.row];
                         let want = if i < rows { m.data[i * m.row_stride + l * m.col_stride] } else { 0.0 };
                         let want = if words == Words::F32 { want } else { half::bf16::from_f32(want).to_f32() };

@@ -16,7 +16,7 @@ use super::matmul::Left;
 use crate::device::Device;
 use crate::device::cpu::gemm::Operands as Read;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit, without_tape};
 use crate::tensor::{Spans, Tensor};
 use cpu::Operands;
 use reference::Sizes;
@@ -104,6 +104,7 @@ pub fn packed_left(tape: Option<&mut Tape>, qkv: &Var, spans: &Spans, heads: usi
         return Ok(Left::Values(packed_within(tape, qkv, spans, heads, read)?));
     }
     let layout = packed_layout(qkv, spans, heads, read)?;
+    without_tape("attention", [qkv])?;
     let source = Source::Packed(qkv.value.clone(), qkv.slot);
     let rows = cpu::forward_rows(source.operands(layout.width()), &layout);
     Ok(Left::Rows(rows, spans.shape(layout.width())))

@@ -17,7 +17,7 @@ use crate::device::Device;
 use crate::device::cpu::gemm::{Operands, Write};
 use crate::device::cpu::vector;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit, without_tape};
 use crate::tensor::Tensor;
 
 struct LayerNormBackward {
@@ -53,6 +53,7 @@ pub fn forward_left(
         return Ok(Left::Values(forward(tape, x, weight, bias, eps)?));
     }
     width(x, weight, bias)?;
+    without_tape("layer_norm", [x, weight, bias])?;
     let rows = cpu::forward_rows(x.value.data(), weight.value.data(), bias.value.data(), eps, read);
     Ok(Left::Rows(rows, x.shape().to_vec()))
 }

@@ -14,7 +14,7 @@ pub mod reference;
 use crate::device::Device;
 use crate::device::cpu::gemm::{Operands, Panels, Rows};
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit, without_tape};
 use crate::tensor::Tensor;
 use cpu::Finish;
 use cuda::{Fused, GeluBackward, Sizes};
@@ -85,9 +85,22 @@ pub fn forward_left(tape: Option<&mut Tape>, x: &Left, weight: &Var, bias: &Var,
     };
     let residual = match epilogue {
         Epilogue::Bias => None,
-        Epilogue::BiasResidual(r) => Some(&r.value),
+        Epilogue::BiasResidual(r) => Some(r),
     };
-    Ok(Var::constant(product_of_rows(rows, shape, weight, bias, residual)?))
+    leads_nowhere("matmul", tape, [weight, bias].into_iter().chain(residual))?;
+    Ok(Var::constant(product_of_rows(rows, shape, weight, bias, residual.map(|r| &r.value))?))
+}
+
+/// An error when packed rows, from which no way leads back, come with a tape or with an activation of one.
+pub(super) fn leads_nowhere<'a>(
+    op: &'static str,
+    tape: Option<&mut Tape>,
+    inputs: impl IntoIterator<Item = &'a Var>,
+) -> Result<()> {
+    match tape {
+        Some(_) => Err(Error::shape(op, "packed rows, which have no way back, came with a tape")),
+        None => without_tape(op, inputs),
+    }
 }
 
 /// What is done to a product and its bias before they are stored.
@@ -122,9 +135,18 @@ fn fits_output(residual: &Tensor, shape: &[usize]) -> Result<()> {
     }
 }
 
+/// [`fits`] for packed rows that hold values of shape `x`. An error also when they do not, or not as the weight is read.
+fn fits_rows(rows: &Rows, x: &[usize], weight: &Var, bias: &Var) -> Result<Sizes> {
+    let sizes = fits(x, weight, bias)?;
+    match rows.holds([sizes.m, sizes.k], weight.operands()) {
+        true => Ok(sizes),
+        false => Err(Error::shape("matmul", format!("packed rows of another shape or type for x {x:?}"))),
+    }
+}
+
 /// x W^T + b of packed rows that hold values of shape `x`, and the residual where there is one.
 fn product_of_rows(rows: &Rows, x: &[usize], weight: &Var, bias: &Var, residual: Option<&Tensor>) -> Result<Tensor> {
-    let sizes = fits(x, weight, bias)?;
+    let sizes = fits_rows(rows, x, weight, bias)?;
     let mut y = Tensor::scratch(&output(x, sizes.n));
     residual.map_or(Ok(()), |r| fits_output(r, y.shape()))?;
     let panels = panels(weight, sizes, false);
@@ -141,9 +163,12 @@ pub(super) fn product_of_gelu(
     [bias1, bias2]: [&Var; 2],
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let sizes = fits(x, weight1, bias1)?;
+    let sizes = fits_rows(rows, x, weight1, bias1)?;
+    let middle = output(x, sizes.n);
+    let last = fits(&middle, weight2, bias2)?;
+    residual.map_or(Ok(()), |r| fits_output(r, &output(x, last.n)))?;
     let hidden = cpu::gelu_rows(rows, &panels(weight1, sizes, false), bias1.value.data());
-    product_of_rows(&hidden, &output(x, sizes.n), weight2, bias2, residual)
+    product_of_rows(&hidden, &middle, weight2, bias2, residual)
 }
 
 /// The weight as the right operand of products.
@@ -290,6 +315,71 @@ mod tests {
     use super::*;
     use crate::ops::real::Real;
     use crate::ops::testing::{AWKWARD, Definition, Input, check, values};
+    use crate::ops::{attention, layer_norm};
+    use crate::tape::{ParamArena, ParamId};
+    use crate::tensor::Spans;
+
+    /// A layer (7, k) of an arena whose products read their operands so, with a norm of k and a bias of 7.
+    fn layer(k: usize, read: Operands) -> ParamArena {
+        let shapes = [vec![7, k], vec![7], vec![k], vec![k]];
+        let specs: Vec<_> = shapes.into_iter().enumerate().map(|(i, shape)| (format!("p{i}"), shape)).collect();
+        let mut params = ParamArena::new(&specs);
+        for id in params.ids() {
+            let len = params.values(id).len();
+            params.values_mut(id).copy_from_slice(&values(len, id.0 as u32, 1.0));
+        }
+        params.set_operands(read);
+        params
+    }
+
+    fn bits(x: &Var) -> Vec<u32> {
+        x.value.data().iter().map(|v| v.to_bits()).collect()
+    }
+
+    #[test]
+    fn rows_that_an_op_packs_multiply_to_the_bits_of_its_values() {
+        for (k, read) in AWKWARD.into_iter().flat_map(|k| [Operands::F32, Operands::Bf16].map(|read| (k, read))) {
+            let params = layer(k, read);
+            let [weight, bias, scale, shift] = [0, 1, 2, 3].map(|i| params.var(ParamId(i)));
+            let product = |x: &Left| bits(&forward_left(None, x, &weight, &bias, Epilogue::Bias).unwrap());
+            let x = Var::constant(Tensor::from_vec(values(13 * k, 5, 1.0), &[13, k]));
+            let values_of = layer_norm::forward(None, &x, &scale, &shift, 1e-6).unwrap();
+            let rows = layer_norm::forward_left(None, &x, [&scale, &shift], 1e-6, read).unwrap();
+            assert!(matches!(rows, Left::Rows(..)));
+            assert_eq!(product(&rows), product(&Left::Values(values_of)), "layer norm of {k}, {read:?}");
+
+            let (spans, heads) = (Spans::of([5, 1, 7]), if k % 2 == 0 { 2 } else { 1 });
+            let qkv = Var::constant(Tensor::from_vec(values(13 * 3 * k, 6, 1.0), &[13, 3 * k]));
+            let values_of = attention::packed_within(None, &qkv, &spans, heads, read).unwrap();
+            let rows = attention::packed_left(None, &qkv, &spans, heads, read).unwrap();
+            assert!(matches!(rows, Left::Rows(..)));
+            assert_eq!(product(&rows), product(&Left::Values(values_of)), "attention of {k}, {read:?}");
+        }
+    }
+
+    #[test]
+    fn packed_rows_and_a_tape_refuse_each_other() {
+        let params = layer(4, Operands::F32);
+        let [weight, bias, scale, shift] = [0, 1, 2, 3].map(|i| params.var(ParamId(i)));
+        let x = Var::constant(Tensor::from_vec(values(12, 5, 1.0), &[3, 4]));
+        let mut tape = Tape::new();
+        let live = layer_norm::forward(Some(&mut tape), &x, &scale, &shift, 1e-6).unwrap();
+        let why = |result: Result<Left>| result.map(|_| ()).unwrap_err().to_string();
+        assert!(
+            why(layer_norm::forward_left(None, &live, [&scale, &shift], 1e-6, Operands::F32)).contains("live tape")
+        );
+        let rows = layer_norm::forward_left(None, &x, [&scale, &shift], 1e-6, Operands::F32).unwrap();
+        let run = |tape: Option<&mut Tape>, after| forward_left(tape, &rows, &weight, &bias, after);
+        let error = run(Some(&mut tape), Epilogue::Bias).unwrap_err().to_string();
+        assert!(error.contains("no way back"), "{error}");
+        let residual = forward(Some(&mut tape), &live, &weight, &bias, Epilogue::Bias).unwrap();
+        let error = run(None, Epilogue::BiasResidual(&residual)).unwrap_err().to_string();
+        assert!(error.contains("live tape"), "{error}");
+        run(None, Epilogue::Bias).unwrap();
+        let other = layer_norm::forward_left(None, &x, [&scale, &shift], 1e-6, Operands::Bf16).unwrap();
+        let error = forward_left(None, &other, &weight, &bias, Epilogue::Bias).unwrap_err().to_string();
+        assert!(error.contains("another shape or type"), "{error}");
+    }
 
     #[derive(Clone, Copy)]
     enum Kind {

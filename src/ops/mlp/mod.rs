@@ -13,7 +13,8 @@
 pub mod reference;
 
 use super::matmul::{
-    After, Left, Weight, bias_gradient, gelu_gradient, input_gradient, product, product_of_gelu, weight_gradient,
+    After, Left, Weight, bias_gradient, gelu_gradient, input_gradient, leads_nowhere, product, product_of_gelu,
+    weight_gradient,
 };
 use crate::error::Result;
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
@@ -46,6 +47,7 @@ pub fn forward(tape: Option<&mut Tape>, x: &Left, layers: Layers, residual: Opti
         Left::Values(x) => x,
         Left::Rows(rows, shape) => {
             let (weights, biases) = ([weight1, weight2], [bias1, bias2]);
+            leads_nowhere("mlp", tape, weights.into_iter().chain(biases).chain(residual))?;
             let y = product_of_gelu(rows, shape, weights, biases, residual.map(|r| &r.value))?;
             return Ok(Var::constant(y));
         }
@@ -130,11 +132,14 @@ mod tests {
                 }
                 let op = |tape: Option<&mut Tape>, v: &[Var]| {
                     let layers = Layers { weight1: &v[1], bias1: &v[2], weight2: &v[3], bias2: &v[4] };
-                    let x = match tape {
-                        Some(_) => Left::Values(v[0].clone()),
-                        None => Left::Rows(Rows::new(Mat::new(v[0].value.data(), m, k), Operands::F32), vec![m, k]),
-                    };
-                    forward(tape, &x, layers, v.get(5))
+                    let alone = tape.is_none();
+                    let y = forward(tape, &Left::Values(v[0].clone()), layers, v.get(5))?;
+                    if alone {
+                        let rows = Rows::new(Mat::new(v[0].value.data(), m, k), Operands::F32);
+                        let packed = forward(None, &Left::Rows(rows, vec![m, k]), layers, v.get(5))?;
+                        assert_eq!(packed.value.data(), y.value.data(), "{m} x {k}, {f}, {n}, packed");
+                    }
+                    Ok(y)
                 };
                 check(&format!("mlp {m} x {k}, {f}, {n}"), &inputs, &Mlp { n, residual }, op);
             }

@@ -9,6 +9,7 @@ use std::hint::black_box;
 pub(super) const MR: usize = 12;
 /// Columns of the rectangle.
 pub(super) const NR: usize = 32;
+
 /// A kernel whose step multiplies a broadcast word of a by a vector of b and adds to a vector of sums.
 ///
 /// 12 x 32: twenty-four sums, two vectors of b and one broadcast of a fill twenty-seven of the thirty-two registers.
@@ -36,6 +37,7 @@ macro_rules! kernel {
             }
             let mut sums = [[_mm512_setzero_ps(); 2]; MR];
             // Hidden from the compiler, which would make a chain of sums of them; each serves three rows by an address.
+            const { assert!(MR == 12) };
             let mut rows = [0, 3, 6, 9].map(|i| black_box(a.words.wrapping_add(i * a.row)));
             // Not unrolled: what the loop itself does fits beside the products, and the registers are enough.
             for l in 0..k {

@@ -37,7 +37,7 @@ impl Operands {
     }
 }
 
-/// What a word (32 bits) of a panel holds.
+/// What a word (32 bits) of a packed operand holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Words {
     /// An element.
@@ -48,7 +48,7 @@ pub(super) enum Words {
     Pairs,
 }
 
-/// Rows of words: word l of row i lies at `words[i * row + l * word]`.
+/// A [`Strip`] whose length `Kernel::run` has checked.
 #[derive(Clone, Copy)]
 struct Strided {
     words: *const f32,
@@ -66,7 +66,7 @@ type Run = unsafe fn(k: usize, a: Strided, b: *const f32, c: *mut f32, stride: u
 
 /// The rows of a that a rectangle reads: word l of row i lies at `words[i * row + l * word]`.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
+pub(super) struct Strip<'a> {
     pub words: &'a [f32],
     pub row: usize,
     pub word: usize,
@@ -101,7 +101,7 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
-        // With AVX2 large tiles were the fastest (Zen 3); with AVX-512 those whose panels of a stay in a second cache of 1 MiB.
+        // With AVX2 large tiles were the fastest (Zen 3); with AVX-512 those whose rows of a stay in a second cache of 1 MiB.
         let wide = Kernel { mr: avx512::MR, nr: avx512::NR, tile_rows: 192, words, run: avx512::run };
         if operands == Operands::Bf16 && has!("avx512f") && has!("avx512bf16") {
             found.push(Kernel { words: Words::Pairs, run: avx512::run_pairs, ..wide });
@@ -132,7 +132,7 @@ impl Kernel {
     ///
     /// # Safety
     /// `out.c` reaches `out.rows` rows of `out.cols` writable elements that no other thread touches.
-    pub unsafe fn run(&self, a: Rows, b: &[f32], out: Rectangle, alpha: f32, add: bool) {
+    pub unsafe fn run(&self, a: Strip, b: &[f32], out: Rectangle, alpha: f32, add: bool) {
         let Kernel { mr, nr, run, .. } = *self;
         let k = b.len() / nr;
         let reach = if k == 0 { 0 } else { (mr - 1) * a.row + (k - 1) * a.word + 1 };
@@ -226,14 +226,19 @@ mod tests {
             let rectangles = [(mr, nr), (1, nr), (mr, 1), (mr - 1, nr - 1)];
             for ((rows, cols), k) in rectangles.into_iter().flat_map(|r| [0, 1, 7, 64].map(|k| (r, k))) {
                 for (row, word) in [(1, mr), (k + 5, 1)] {
-                    let a = panel((mr * row).max(k * word) + mr, words, |i| (i as f32 * 0.37).sin());
+                    let reach = if k == 0 { 0 } else { (mr - 1) * row + (k - 1) * word + 1 };
+                    let mut a = panel(reach, words, |i| (i as f32 * 0.37).sin());
+                    // What lies between the rows is not to be read.
+                    if word == 1 {
+                        a.chunks_mut(row).for_each(|row| row.iter_mut().skip(k).for_each(|gap| *gap = f32::NAN));
+                    }
                     let b = panel(k * nr, words, |i| (i as f32 * 0.71).cos());
                     for add in [false, true] {
                         let start: Vec<f32> = (0..mr * stride).map(|i| i as f32 * 1e-2).collect();
                         let mut c = start.clone();
                         let out = Rectangle { c: c.as_mut_ptr(), stride, rows, cols };
                         // SAFETY: `c` holds mr rows of `stride` elements and belongs to this test.
-                        unsafe { kernel.run(Rows { words: &a, row, word }, &b, out, 0.5, add) };
+                        unsafe { kernel.run(Strip { words: &a, row, word }, &b, out, 0.5, add) };
                         for (at, (&got, &old)) in c.iter().zip(&start).enumerate() {
                             let (i, j) = (at / stride, at % stride);
                             if i >= rows || j >= cols {
@@ -257,6 +262,16 @@ mod tests {
     }
 
     #[test]
+    #[should_panic = "end before 3 words"]
+    fn rows_that_end_too_early_are_refused() {
+        let kernel = kernel(Operands::F32);
+        let (a, b, mut c) = (vec![0.0; (kernel.mr - 1) * 4 + 2], vec![0.0; 3 * kernel.nr], vec![0.0; MOST]);
+        let out = Rectangle { c: c.as_mut_ptr(), stride: kernel.nr, rows: kernel.mr, cols: kernel.nr };
+        // SAFETY: `c` holds a rectangle of any kernel.
+        unsafe { kernel.run(Strip { words: &a, row: 4, word: 1 }, &b, out, 1.0, false) };
+    }
+
+    #[test]
     fn kernels_that_fuse_give_the_bits_of_fused_loops() {
         let (m, n, k) = (12, 32, 50);
         let (x, y) =
@@ -270,7 +285,7 @@ mod tests {
                 let b: Vec<f32> = (0..k * kernel.nr).map(|at| y(at / kernel.nr, col + at % kernel.nr)).collect();
                 let out = Rectangle { c: c[row * n + col..].as_mut_ptr(), stride: n, rows: kernel.mr, cols: kernel.nr };
                 // SAFETY: m and n are multiples of every kernel's rectangle, so each lies inside `c`.
-                unsafe { kernel.run(Rows { words: &a, row: 1, word: kernel.mr }, &b, out, 1.0, false) };
+                unsafe { kernel.run(Strip { words: &a, row: 1, word: kernel.mr }, &b, out, 1.0, false) };
             }
             c.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
         };
