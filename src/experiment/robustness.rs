@@ -237,12 +237,21 @@ impl<'a> Robustness<'a> {
     /// The tolls as a table.
     pub fn losses(&self) -> Table {
         let split = self.split.name();
-        let head =
-            ["compared with K = 100 %", "images", "seeds", "clean, points", "corrupted, points", "added, points"];
+        let head = [
+            "compared with K = 100 %",
+            "images",
+            "seeds",
+            "K = 100 % corrupted, %",
+            "clean, points",
+            "corrupted, points",
+            "added, points",
+            "95 % interval",
+            "p",
+            "p, Holm",
+            "shown",
+        ];
         let title = format!("What pruning costs on corrupted images, {split}");
         let mut table = Table::new(&format!("corruption-cost-{split}"), title, &head);
-        let rest = ["corrupted, points", "added, points", "95 % interval", "p", "p, Holm", "shown"];
-        table.head.extend(rest.map(String::from));
         let points = |value: f64| format!("{:+.2}", 100.0 * value);
         for toll in self.tolls() {
             let interval = toll.added.interval;
