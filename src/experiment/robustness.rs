@@ -457,6 +457,11 @@ mod tests {
         assert_eq!(table.rows.len(), 2);
         assert!(table.rows[1][2].starts_with("100.00 ± 0.00"), "{:?}", table.rows);
         assert!(table.note.contains("noise, jpeg at severity 3"));
+        let losses = robustness.losses();
+        let told = |name: &str| losses.rows[0][losses.head.iter().position(|head| head == name).unwrap()].as_str();
+        assert_eq!((told("K = 100 % corrupted, %"), told("clean, points")), ("87.50", "-25.00"));
+        assert_eq!((told("corrupted, points"), told("added, points"), told("shown")), ("-37.50", "-12.50", "no"));
+        assert_eq!(losses.rows[0].len(), losses.head.len());
         let findings = robustness.findings();
         assert!(
             findings[0].contains("-25.00 points clean, -37.50 corrupted") && findings[0].contains("nothing follows")

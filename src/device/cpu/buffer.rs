@@ -64,8 +64,8 @@ impl Pool {
         len.next_multiple_of(step.max(1 << len.ilog2().saturating_sub(4)))
     }
 
-    /// Memory of at least `len` values and at most a quarter more, or what is made for so many, the shortest there is. Where there is none, memory that
-    /// is up to a fifth shorter is given up.
+    /// Memory of at least `len` values and at most a quarter more, or what is made for so many, the shortest there is. Where
+    /// there is none, memory that is up to a fifth shorter is given up.
     fn take(&mut self, len: usize) -> Option<Memory> {
         let fits = self.0.range_mut(len..=Self::rounded(len).max(len + len / 4)).find_map(|(_, free)| free.pop());
         if fits.is_none() {

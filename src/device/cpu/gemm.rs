@@ -1,7 +1,7 @@
 //! Matrix products with sums in f32 over strided views, by one thread or by all.
 //!
-//! Both operands are laid out as the micro-kernels read them, then tiles of those run over both. The order in which an element is summed
-//! depends on the inner size alone, so results do not depend on tiles or on the number of threads.
+//! Both operands are laid out as the micro-kernels read them, then tiles of those run over both. The order in which an
+//! element is summed depends on the inner size alone, so results do not depend on tiles or on the number of threads.
 #![allow(unsafe_code)]
 
 use super::Buffer;

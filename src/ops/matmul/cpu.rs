@@ -27,13 +27,17 @@ pub fn panels(weight: &[f32], n: usize, k: usize, operands: Operands) -> Panels 
     Panels::new(Mat::new(weight, n, k).t(), operands)
 }
 
-/// y (rows, n_out) = x (rows, n_in) W^T + b, then what `finish` says.
-pub fn forward(x: &[f32], weight: &Panels, bias: &[f32], finish: Finish, y: &mut [f32], k: usize) {
-    let x = Mat::new(x, x.len() / k, k);
+/// x (rows, n_in) as the left operand of `forward`.
+pub fn rows(x: &[f32], k: usize, operands: Operands) -> Rows {
+    Rows::new(Mat::new(x, x.len() / k, k), operands)
+}
+
+/// y (rows, n_out) = x W^T + b of a packed x, then what `finish` says.
+pub fn forward(x: &Rows, weight: &Panels, bias: &[f32], finish: Finish, y: &mut [f32]) {
     match finish {
-        Finish::Nothing => par_gemm(y, &mut [], x, weight, Write::Set, &|s| add_bias(s.values, bias, s.column)),
-        Finish::Residual(r) => par_gemm(y, &mut [], x, weight, Write::Set, &|s| add_bias_and(r, s, bias)),
-        Finish::GeluBeside(beside) => par_gemm(y, beside, x, weight, Write::Set, &|s| {
+        Finish::Nothing => par_gemm_rows(y, &mut [], x, weight, Write::Set, &|s| add_bias(s.values, bias, s.column)),
+        Finish::Residual(r) => par_gemm_rows(y, &mut [], x, weight, Write::Set, &|s| add_bias_and(r, s, bias)),
+        Finish::GeluBeside(beside) => par_gemm_rows(y, beside, x, weight, Write::Set, &|s| {
             vector::add_gelu(s.values, &bias[s.column..s.column + s.values.len()], s.beside);
         }),
     }
@@ -44,14 +48,6 @@ pub fn gelu_rows(x: &Rows, weight: &Panels, bias: &[f32]) -> Rows {
     par_gemm_to_rows(x, weight, &|s| {
         vector::gelu_of_sum(s.values, &bias[s.column..s.column + s.values.len()]);
     })
-}
-
-/// y (rows, n_out) = x W^T + b of a packed x, and a residual (rows, n_out) where there is one.
-pub fn forward_rows(x: &Rows, weight: &Panels, bias: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
-    par_gemm_rows(y, &mut [], x, weight, Write::Set, &|s| match residual {
-        Some(residual) => add_bias_and(residual, s, bias),
-        None => add_bias(s.values, bias, s.column),
-    });
 }
 
 fn add_bias(values: &mut [f32], bias: &[f32], column: usize) {

@@ -150,7 +150,8 @@ fn product_of_rows(rows: &Rows, x: &[usize], weight: &Var, bias: &Var, residual:
     let mut y = Tensor::scratch(&output(x, sizes.n));
     residual.map_or(Ok(()), |r| fits_output(r, y.shape()))?;
     let panels = panels(weight, sizes, false);
-    cpu::forward_rows(rows, &panels, bias.value.data(), residual.map(|r| r.data()), y.data_mut());
+    let finish = residual.map_or(Finish::Nothing, |r| Finish::Residual(r.data()));
+    cpu::forward(rows, &panels, bias.value.data(), finish, y.data_mut());
     Ok(y)
 }
 
@@ -200,7 +201,8 @@ pub(super) fn product(
                 (_, Some(pre)) => (pre.data_mut(), Finish::GeluBeside(y.data_mut())),
                 _ => (y.data_mut(), Finish::Nothing),
             };
-            cpu::forward(x.data(), &panels, bias.value.data(), finish, first, sizes.k);
+            let rows = cpu::rows(x.data(), sizes.k, weight.operands());
+            cpu::forward(&rows, &panels, bias.value.data(), finish, first);
             Ok((y, pre))
         }
         Device::Cuda => {
