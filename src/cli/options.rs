@@ -161,6 +161,7 @@ impl EngineFlags {
         let threads = self.threads.unwrap_or(0);
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
+            .use_current_thread()
             .build_global()
             .map_err(|error| Error::usage("--threads", error.to_string(), "give a smaller number"))?;
         let operands = match self.precision {

@@ -1,6 +1,7 @@
 //! How the rows of a batch are shared out among its images, which may have different numbers of them.
 #![forbid(unsafe_code)]
 
+use crate::device::cpu::pieces;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -85,18 +86,6 @@ impl Spans {
     pub fn split_mut<'a, T>(&self, values: &'a mut [T], width: usize) -> Vec<&'a mut [T]> {
         pieces(values, self.lengths().map(|rows| rows * width))
     }
-}
-
-/// The front of `values` cut into pieces of such lengths.
-pub fn pieces<T>(values: &mut [T], lengths: impl Iterator<Item = usize>) -> Vec<&mut [T]> {
-    let mut rest = values;
-    lengths
-        .map(|len| {
-            let (piece, tail) = std::mem::take(&mut rest).split_at_mut(len);
-            rest = tail;
-            piece
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use super::Buffer;
 pub use super::kernel::Operands;
 use super::kernel::{Kernel, Rectangle, Words, kernel};
-use super::pack::{By, Packed};
+use super::pack::{By, Packed, pack_row};
 use super::{pairs, vector};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -183,6 +183,72 @@ impl Panels {
         let Kernel { nr, words, .. } = *kernel(operands);
         Panels { packed: Packed::panels(b.t(), nr, words, By::All), operands, k: b.rows, n: b.cols }
     }
+
+    /// [`Panels::new`] on the calling thread.
+    pub fn by_caller(b: Mat, operands: Operands) -> Self {
+        let Kernel { nr, words, .. } = *kernel(operands);
+        Panels { packed: Packed::panels(b.t(), nr, words, By::Caller), operands, k: b.rows, n: b.cols }
+    }
+
+    /// Columns with those that fill up the last panel.
+    pub fn width(&self) -> usize {
+        self.n.next_multiple_of(kernel(self.operands).nr)
+    }
+}
+
+/// Rows of a left operand, as many as a kernel takes at once, for products whose results stay in cache.
+pub struct Strip {
+    packed: Packed,
+    operands: Operands,
+    /// A row before it is packed, where words are not elements.
+    row: Vec<f32>,
+    cols: usize,
+}
+
+impl Strip {
+    /// Rows of `cols` zeros.
+    pub fn new(cols: usize, operands: Operands) -> Self {
+        let Kernel { mr, words, .. } = *kernel(operands);
+        let row = if words == Words::F32 { Vec::new() } else { vec![0.0; cols] };
+        let mut packed = Packed::row_room(mr, cols, mr, words);
+        packed.all_mut().fill(0.0);
+        Strip { packed, operands, row, cols }
+    }
+
+    /// Rows of a strip.
+    pub fn rows(operands: Operands) -> usize {
+        kernel(operands).mr
+    }
+
+    /// Row `i` is what `write` writes, all of it.
+    pub fn put<T>(&mut self, i: usize, write: impl FnOnce(&mut [f32]) -> T) -> T {
+        let (cols, words, stride) = (self.cols, kernel(self.operands).words, self.packed.row());
+        let out = &mut self.packed.all_mut()[i * stride..(i + 1) * stride];
+        if words == Words::F32 {
+            return write(&mut out[..cols]);
+        }
+        let result = write(&mut self.row);
+        pack_row(&self.row, words, out);
+        result
+    }
+}
+
+/// `out = a b` on the calling thread, for all rows of a strip and all columns of the panels, those that fill them up too; rows
+/// begin `row_stride` apart. Of the strip's columns those count that `b` has rows for, in pairs where operands are read as
+/// pairs. Panics when `out` has no room for so much.
+pub fn gemm_strip(out: &mut [f32], row_stride: usize, a: &Strip, b: &Panels) {
+    let (kernel, width) = (kernel(b.operands), b.width());
+    let Kernel { mr, nr, .. } = *kernel;
+    assert!(a.operands == b.operands && a.packed.depth() >= b.packed.depth(), "a strip does not fit a product");
+    assert!(row_stride >= width && out.len() >= reach(mr, width, row_stride), "a strip leaves its output");
+    for run in runs(b.packed.depth()) {
+        for (j, column) in (0..width).step_by(nr).enumerate() {
+            let c = out[column..].as_mut_ptr();
+            let to = Rectangle { c, stride: row_stride, rows: mr, cols: nr };
+            // SAFETY: `out` holds mr rows of `width` elements at `row_stride` (asserted above) and is borrowed mutably.
+            unsafe { kernel.run(a.packed.strip(0, run.start), b.packed.panel(j, run.clone()), to, 1.0, run.start > 0) };
+        }
+    }
 }
 
 /// The left operand of a product, packed already.
@@ -204,6 +270,18 @@ impl Rows {
     /// Whether these are (m, k), for products that read both operands so.
     pub fn holds(&self, [m, k]: [usize; 2], operands: Operands) -> bool {
         (self.m, self.k, self.operands) == (m, k, operands)
+    }
+
+    /// A left operand (m, k) whose rows are written on all threads: `lengths` rows at a time by `fill`, which gets the number
+    /// of the part, room for its rows, and how far apart they begin.
+    pub fn filled_in_parts(
+        [m, k]: [usize; 2],
+        operands: Operands,
+        lengths: &[usize],
+        fill: impl Fn(usize, &mut [f32], usize) + Sync + Send,
+    ) -> Self {
+        let Kernel { mr, words, .. } = *kernel(operands);
+        Rows { packed: Packed::filled_in_parts([m, k], mr, words, lengths, fill), operands, m, k }
     }
 
     /// A left operand (m, k) whose rows `fill` writes, each once, on all threads: where words hold pairs, a row is in f32 in

@@ -13,3 +13,15 @@ pub mod vector;
 
 pub use buffer::Buffer;
 pub use panel_cache::PanelCache;
+
+/// The front of `values` cut into pieces of such lengths.
+pub fn pieces<T>(values: &mut [T], lengths: impl Iterator<Item = usize>) -> Vec<&mut [T]> {
+    let mut rest = values;
+    lengths
+        .map(|len| {
+            let (piece, tail) = std::mem::take(&mut rest).split_at_mut(len);
+            rest = tail;
+            piece
+        })
+        .collect()
+}

@@ -5,7 +5,7 @@ use super::gemm::Mat;
 use super::kernel::{Strip, Words};
 use super::transpose::transpose;
 use super::vector::fetch;
-use super::{Buffer, pairs, vector};
+use super::{Buffer, pairs, pieces, vector};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -120,6 +120,32 @@ impl Packed {
         packed
     }
 
+    /// A left operand of `rows` x `cols`, `lengths` rows at a time by `fill`, which gets the number of the part, room for its
+    /// rows, and how far apart they begin: on all threads.
+    pub fn filled_in_parts(
+        [rows, cols]: [usize; 2],
+        height: usize,
+        words: Words,
+        lengths: &[usize],
+        fill: impl Fn(usize, &mut [f32], usize) + Sync + Send,
+    ) -> Self {
+        assert_eq!(lengths.iter().sum::<usize>(), rows, "the parts are not all rows");
+        let mut packed = Self::row_room(rows, cols, height, words);
+        let row = packed.row;
+        let parts = pieces(packed.all_mut(), lengths.iter().map(|rows| rows * row));
+        parts.into_par_iter().zip(lengths).enumerate().with_max_len(1).for_each(|(part, (out, rows))| {
+            if words == Words::F32 {
+                return fill(part, out, row);
+            }
+            let mut values = Buffer::scratch(rows * cols);
+            fill(part, values.as_mut_slice(), cols);
+            for (values, out) in values.as_slice().chunks_exact(cols).zip(out.chunks_exact_mut(row)) {
+                pack_row(values, words, out);
+            }
+        });
+        packed
+    }
+
     /// Room for a matrix of `rows` x `cols` row after row, for a kernel of `height` rows. It holds anything but for the rows
     /// that fill up the last panel.
     pub fn row_room(rows: usize, cols: usize, height: usize, words: Words) -> Self {
@@ -182,7 +208,7 @@ fn each(words: &mut [f32], len: usize, by: By, fill: impl Fn((usize, &mut [f32])
 }
 
 /// The words of a row's elements, at the beginning of `out`.
-fn pack_row(elements: &[f32], words: Words, out: &mut [f32]) {
+pub(super) fn pack_row(elements: &[f32], words: Words, out: &mut [f32]) {
     let out = &mut out[..depth(elements.len(), words)];
     match words {
         Words::F32 => out.copy_from_slice(elements),

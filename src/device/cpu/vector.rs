@@ -34,7 +34,7 @@ pub struct Coefficients {
 }
 
 /// Lanes of an ordered reduction: element i goes to lane i mod LANES, lanes are added pairwise at the end.
-const LANES: usize = 16;
+pub const LANES: usize = 16;
 
 /// Declares functions whose body is compiled for AVX-512, for AVX2 and for the baseline, chosen at run time. Bodies loop
 /// with `for`, not with `for_each`, which may stay a function of its own and is then compiled for the baseline alone. In a body
@@ -252,6 +252,27 @@ vectorised! {
             *v = exp::<FUSED>(*v * scale - shift);
         }
         reduce(x, |v| v)
+    }
+
+    /// y = e^(x * scale - shift), and the sum of y, for whole numbers of lanes.
+    pub fn exp_scaled_sum_to(x: &[f32], scale: f32, shift: f32, y: &mut [f32]) -> f32 {
+        let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
+        assert!(x.len() == y.len() && x_rest.is_empty() && y_rest.is_empty(), "rows of exponents of broken lanes");
+        let mut lanes = [0.0; LANES];
+        for (x, y) in x.iter().zip(y) {
+            for ((lane, &x), y) in lanes.iter_mut().zip(x).zip(y) {
+                *y = exp::<FUSED>(x * scale - shift);
+                *lane += *y;
+            }
+        }
+        add_lanes(lanes)
+    }
+
+    /// y = x * factor.
+    pub fn scaled(x: &[f32], factor: f32, y: &mut [f32]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = x * factor;
+        }
     }
 
     /// x *= factor.

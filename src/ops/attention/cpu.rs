@@ -1,13 +1,18 @@
-//! Attention on the CPU: one task per image and head, its scores in a scratch buffer that stays in cache.
+//! Attention on the CPU. Forward, a task takes some queries of an image through all heads, a strip of scores at a time;
+//! backward, a task takes a head of an image, whose scores stay in the second cache.
 #![forbid(unsafe_code)]
 
 use super::Layout;
-use crate::device::cpu::gemm::{Mat, Rows, Write, gemm};
-use crate::device::cpu::{Buffer, vector};
+use crate::device::cpu::gemm::{Mat, Panels, Rows, Strip, Write, gemm, gemm_strip};
+use crate::device::cpu::{Buffer, pieces, vector};
 use crate::tensor::Spans;
-use crate::tensor::spans::pieces;
 use rayon::prelude::*;
 use std::ops::Range;
+
+/// Strips of queries that one task takes at most.
+const STRIPS: usize = 4;
+/// Tasks that a batch makes at least, when it has so many strips, to share it among threads.
+const PARTS: usize = 16;
 
 /// Where q, k and v lie: slices that begin at their first element, and the distance between rows.
 #[derive(Clone, Copy)]
@@ -47,56 +52,89 @@ fn heads<'a>(values: &'a mut [f32], z: &Layout, len: impl Fn(usize, usize) -> us
     pieces(values, rows(z).flat_map(|(queries, keys)| std::iter::repeat_n(len(queries, keys), z.heads)))
 }
 
-/// y (queries of all images, D) and the log-sum-exp of the scaled scores, (H, queries) image after image.
+/// y (queries of all images, D) and the log-sum-exp of the scaled scores, (queries of all images, H).
 pub fn forward(x: Operands, z: &Layout, y: &mut [f32], lse: &mut [f32]) {
-    let d = z.width();
-    let by_head = heads_of(x, z, lse);
-    let by_image = z.queries.split(by_head.as_slice(), d);
-    z.queries.split_mut(y, d).into_par_iter().zip(by_image).with_max_len(1).for_each(|(y, heads)| {
-        for (row, y) in y.chunks_exact_mut(d).enumerate() {
-            merge(heads, row, z, y);
-        }
+    let (d, panels, parts) = (z.width(), panels(x, z), parts(z));
+    let ys = pieces(y, parts.iter().map(|part| part.queries.len() * d));
+    let lses = pieces(lse, parts.iter().map(|part| part.queries.len() * z.heads));
+    parts.par_iter().zip(ys).zip(lses).with_max_len(1).for_each(|((part, y), lse)| {
+        attend(x, z, &panels, part, y, d, lse);
     });
 }
 
 /// y as the left operand of a product that reads its operands as attention's own do.
 pub fn forward_rows(x: Operands, z: &Layout) -> Rows {
-    let d = z.width();
-    let mut lse = Buffer::scratch(z.queries.rows() * z.heads);
-    let by_head = heads_of(x, z, lse.as_mut_slice());
-    let by_image = z.queries.split(by_head.as_slice(), d);
-    let places: Vec<(&[f32], usize)> =
-        by_image.into_iter().flat_map(|heads| (0..heads.len() / d).map(move |row| (heads, row))).collect();
-    Rows::filled([places.len(), d], z.read, |i, y| merge(places[i].0, places[i].1, z, y))
+    let (d, panels, parts) = (z.width(), panels(x, z), parts(z));
+    let lengths: Vec<usize> = parts.iter().map(|part| part.queries.len()).collect();
+    Rows::filled_in_parts([z.queries.rows(), d], z.read, &lengths, |i, y, stride| {
+        let mut lse = Buffer::scratch(parts[i].queries.len() * z.heads);
+        attend(x, z, &panels, &parts[i], y, stride, lse.as_mut_slice());
+    })
 }
 
-/// y by image as (H, queries, Dh), and the log-sum-exp.
-fn heads_of(x: Operands, z: &Layout, lse: &mut [f32]) -> Buffer {
-    let mut by_head = Buffer::scratch(z.queries.rows() * z.width());
-    let outs = heads(by_head.as_mut_slice(), z, |queries, _| queries * z.head_width);
-    let tasks = outs.into_par_iter().zip(heads(lse, z, |queries, _| queries));
-    tasks.enumerate().with_max_len(1).for_each(|(task, (out, lse))| {
-        let [q, k, v] = x.head(z, task / z.heads, task % z.heads);
-        let (queries, keys) = z.rows_of(task / z.heads);
-        let mut scores = Buffer::scratch(queries * keys);
-        let scores = scores.as_mut_slice();
-        gemm(scores, keys, q, k.t(), 1.0, Write::Set, z.read);
-        for (row, lse) in scores.chunks_exact_mut(keys).zip(lse) {
-            let shift = vector::max(row) * scale(z);
-            let sum = vector::exp_scaled_sum(row, scale(z), shift);
-            vector::scale(row, 1.0 / sum);
-            *lse = shift + sum.ln();
+/// Some queries of an image.
+struct Part {
+    image: usize,
+    queries: Range<usize>,
+}
+
+/// What one task takes: whole strips of an image's queries, so many that keys and values are not fetched for each strip.
+fn parts(z: &Layout) -> Vec<Part> {
+    let rows = Strip::rows(z.read);
+    let of_image = |image: usize| {
+        let queries = z.queries.range(image).len();
+        let strips = queries.div_ceil(rows);
+        let count = PARTS.div_ceil(z.queries.images()).max(strips.div_ceil(STRIPS)).min(strips);
+        let step = strips.div_ceil(count) * rows;
+        (0..queries).step_by(step).map(move |start| Part { image, queries: start..(start + step).min(queries) })
+    };
+    (0..z.queries.images()).flat_map(of_image).collect()
+}
+
+/// k^T and v of each head, image after image, as right operands.
+fn panels(x: Operands, z: &Layout) -> Vec<[Panels; 2]> {
+    let tasks = (0..z.queries.images() * z.heads).into_par_iter().with_max_len(1);
+    let one = |task: usize| {
+        let [_, k, v] = x.head(z, task / z.heads, task % z.heads);
+        [k.t(), v].map(|operand| Panels::by_caller(operand, z.read))
+    };
+    tasks.map(one).collect()
+}
+
+/// A part's rows of y, which begin `stride` apart, and their log-sum-exps (rows, H). The scores of a strip of queries stay in
+/// the first cache, where the sums of e^score are divided by once the values are mixed.
+fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut [f32], stride: usize, lse: &mut [f32]) {
+    let (keys, first) = (z.keys.range(part.image).len(), z.queries.range(part.image).start + part.queries.start);
+    let padded = keys.next_multiple_of(vector::LANES);
+    let (mut q, mut p) = (Strip::new(z.head_width, z.read), Strip::new(padded, z.read));
+    let rows = Strip::rows(z.read);
+    let heads = &panels[part.image * z.heads..][..z.heads];
+    let (width, mixed_width) = (heads[0][0].width().max(padded), heads[0][1].width());
+    let (mut scores, mut mixed) = (Buffer::scratch(rows * width), Buffer::scratch(rows * mixed_width));
+    let (scores, mixed) = (scores.as_mut_slice(), mixed.as_mut_slice());
+    let mut sums = vec![0.0; rows];
+    for (head, [k, v]) in heads.iter().enumerate() {
+        let column = head * z.head_width;
+        for start in (0..part.queries.len()).step_by(rows) {
+            let rows = rows.min(part.queries.len() - start);
+            for i in 0..rows {
+                let query = &x.q[(first + start + i) * x.q_stride + column..][..z.head_width];
+                q.put(i, |row| row.copy_from_slice(query));
+            }
+            gemm_strip(scores, width, &q, k);
+            for i in 0..rows {
+                let row = &mut scores[i * width..][..padded];
+                row[keys..].fill(f32::NEG_INFINITY);
+                let shift = vector::max(row) * scale(z);
+                sums[i] = p.put(i, |p| vector::exp_scaled_sum_to(row, scale(z), shift, p));
+                lse[(start + i) * z.heads + head] = shift + sums[i].ln();
+            }
+            gemm_strip(mixed, mixed_width, &p, v);
+            for i in 0..rows {
+                let out = &mut y[(start + i) * stride + column..][..z.head_width];
+                vector::scaled(&mixed[i * mixed_width..], 1.0 / sums[i], out);
+            }
         }
-        gemm(out, z.head_width, Mat::new(scores, queries, keys), v, 1.0, Write::Set, z.read);
-    });
-    by_head
-}
-
-/// Row `row` of an image's heads (H, queries, Dh), side by side.
-fn merge(heads: &[f32], row: usize, z: &Layout, out: &mut [f32]) {
-    let blocks = heads.chunks_exact(heads.len() / z.heads);
-    for (values, out) in blocks.zip(out.chunks_exact_mut(z.head_width)) {
-        out.copy_from_slice(&values[row * z.head_width..][..z.head_width]);
     }
 }
 
@@ -118,8 +156,8 @@ pub fn backward(x: Operands, z: &Layout, y: &[f32], lse: &[f32], dy: &[f32]) -> 
         let (mut p, mut ds) = (Buffer::scratch(queries * keys), Buffer::scratch(queries * keys));
         let (p, ds) = (p.as_mut_slice(), ds.as_mut_slice());
         gemm(p, keys, q, k.t(), 1.0, Write::Set, z.read);
-        for (row, &lse) in p.chunks_exact_mut(keys).zip(&lse[first * z.heads + head * queries..][..queries]) {
-            vector::exp_scaled_sum(row, scale(z), lse);
+        for (row, lse) in p.chunks_exact_mut(keys).zip(lse[first * z.heads..].chunks_exact(z.heads)) {
+            vector::exp_scaled_sum(row, scale(z), lse[head]);
         }
         gemm(dv, z.head_width, Mat::new(p, queries, keys).t(), dy_view, 1.0, Write::Set, z.read);
         gemm(ds, keys, dy_view, v.t(), 1.0, Write::Set, z.read);
