@@ -2,9 +2,9 @@
 
     python benches/peers/run.py --binary target/release/dynavit --cases infer:70,infer:100,train:70 --output RESULTS
 
-Rivals are workers that stay alive: at each newline on their stdin they do one step and answer with its seconds. The
-machine must be otherwise idle. What the rivals need is in requirements.txt beside this file; candle is built with
-`cargo build --release` in candle_vit.
+Each program is a worker that stays alive: at each newline on its stdin it does one step and answers with its seconds
+(`dynavit bench --turns`). The machine must be otherwise idle. What the rivals need is in requirements.txt beside this
+file; candle is built with `cargo build --release` in candle_vit.
 """
 import argparse
 import json
@@ -28,12 +28,17 @@ WORKERS = {
 
 
 class Worker:
-    """A rival that does a step when asked."""
+    """A program that does a step when asked."""
 
-    def __init__(self, command, case, args):
+    def __init__(self, engine, case, args):
         mode, keep = case
         environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "RAYON_NUM_THREADS": str(args.threads)}
-        command = command + [mode, args.model, keep, str(args.batch_size), str(args.threads)]
+        sizes = [str(args.batch_size), str(args.threads)]
+        if engine.startswith("dynavit-"):
+            command = [args.binary, "bench", mode, "--model", args.model, "--keep", keep, "--turns"]
+            command += ["--batch-size", sizes[0], "--threads", sizes[1], "--precision", engine.removeprefix("dynavit-")]
+        else:
+            command = WORKERS[engine] + [mode, args.model, keep, *sizes]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -54,24 +59,6 @@ class Worker:
         self.process.wait()
 
 
-class Ours:
-    """dynavit, by its own bench: a process a turn, one step to warm up and one timed."""
-
-    def __init__(self, precision, case, args):
-        mode, keep = case
-        self.command = [args.binary, "bench", mode, "--model", args.model, "--keep", keep, "--steps", "1", "--json"]
-        self.command += ["--batch-size", str(args.batch_size), "--threads", str(args.threads)]
-        self.command += ["--precision", precision]
-        self.version = subprocess.run([args.binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-
-    def step(self):
-        done = subprocess.run(self.command, capture_output=True, text=True, check=True)
-        return json.loads(done.stdout)["milliseconds"]["median"] / 1e3
-
-    def close(self):
-        pass
-
-
 def processor():
     """The name that the system gives the processor."""
     try:
@@ -85,17 +72,15 @@ def processor():
 
 def measure(case, engines, args):
     """Seconds of every engine's timed steps, and its version."""
-    ours = "dynavit-"
-    start = lambda e: Ours(e.removeprefix(ours), case, args) if e.startswith(ours) else Worker(WORKERS[e], case, args)
-    running = {engine: start(engine) for engine in engines}
+    running = {engine: Worker(engine, case, args) for engine in engines}
     for engine in running.values():
         engine.step()
     seconds = {engine: [] for engine in engines}
     for _ in range(args.rounds):
         for name, engine in running.items():
-            # A rival's threads may spin for a while after their step.
+            # A program's threads may spin for a while after their step.
             time.sleep(args.pause)
-            seconds[name].append(engine.step())
+            seconds[name].append(sum(engine.step() for _ in range(args.steps)) / args.steps)
     for engine in running.values():
         engine.close()
     return seconds, {name: engine.version for name, engine in running.items()}
@@ -111,6 +96,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4, help="steps of a turn; its time is their mean")
     parser.add_argument("--pause", type=float, default=0.5, help="seconds between turns")
     parser.add_argument("--output", type=Path, help="folder for results.json and results.md")
     args = parser.parse_args()

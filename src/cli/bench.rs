@@ -63,6 +63,10 @@ pub struct BenchArgs {
     /// Timed steps; one more warms up
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one)]
     steps: usize,
+    /// Do a step at each line of standard input and print its seconds, for a
+    /// program that times others in turn; names itself first
+    #[arg(long, conflicts_with_all = ["json", "kernels", "steps"])]
+    turns: bool,
     /// Training: blocks keep only their input and run again on the way back
     #[arg(long)]
     grad_checkpointing: bool,
@@ -132,6 +136,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let mut vit = Vit::init(config.clone(), options, 0);
     vit.recompute = args.grad_checkpointing;
     let Measured { mut times, kernels, looked } = measure(args, &prune, vit, &recipe, &engine)?;
+    if args.turns {
+        return Ok(());
+    }
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
     // A backward pass computes two products for each of the forward's: attention's a little more, the embedding's less.
@@ -266,6 +273,14 @@ impl<'a> Batches<'a> {
 /// Times `step`, which tells its seconds and at what it looked.
 fn steps(args: &BenchArgs, engine: &Engine, step: &mut dyn FnMut() -> Result<(f64, Looked)>) -> Result<Measured> {
     let (mut times, mut looked, mut kernels) = (Vec::new(), Looked::default(), Vec::new());
+    if args.turns {
+        print::line(&format!("dynavit {} {}", env!("CARGO_PKG_VERSION"), engine.words()))?;
+        // A line that cannot be read ends the turns as the end of the input does.
+        for _ in std::io::stdin().lines().map_while(|line| line.ok()) {
+            print::line(&step()?.0.to_string())?;
+        }
+        return Ok(Measured { times, kernels, looked });
+    }
     for _ in 0..args.steps {
         let (seconds, images) = step()?;
         times.push(seconds);
