@@ -3,7 +3,7 @@
 
     torch_finetune.py voc|cifar100|tiny-imagenet K --data DIR --weights FILE [--model NAME] [--epochs N]
         [--batch-size N] [--lr F] [--warmup-epochs F] [--schedule step|cosine] [--precision f32|bf16] [--seed N]
-        [--output FILE]
+        [--crop-scale LEAST,MOST] [--output FILE]
 
 The data sets are read as dynavit reads them: VOC's train.txt and val.txt with the images that show exactly one of the
 five classes; the training and test records of cifar-100-binary; train and val of tiny-imagenet-200. A line an epoch,
@@ -96,6 +96,7 @@ def main():
     flags.add_argument("--lr", type=float, default=1e-5)
     flags.add_argument("--warmup-epochs", type=float, default=0)
     flags.add_argument("--schedule", choices=["step", "cosine"], default="step")
+    flags.add_argument("--crop-scale", default="0.08,1", help="share of the image that training crops cover")
     flags.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="bf16: under autocast")
     flags.add_argument("--seed", type=int, default=42)
     flags.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -105,7 +106,8 @@ def main():
 
     train, val, classes = {"voc": voc, "cifar100": cifar100, "tiny-imagenet": tiny_imagenet}[args.dataset](args.data)
     norm = transforms.Normalize(*(CIFAR if args.dataset == "cifar100" else IMAGENET))
-    crop = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.ToTensor(), norm]
+    scale = tuple(float(share) for share in args.crop_scale.split(","))
+    crop = [transforms.RandomResizedCrop(224, scale), transforms.RandomHorizontalFlip(), transforms.ToTensor(), norm]
     whole = [transforms.Resize((224, 224)), transforms.ToTensor(), norm]
     crop, whole = transforms.Compose(crop), transforms.Compose(whole)
     print(f"{len(train)} training and {len(val)} validation images, {classes} classes", flush=True)
