@@ -82,13 +82,17 @@ impl Record {
         self.evaluations.iter().find(|evaluation| evaluation.condition() == *condition)
     }
 
-    /// Training seconds of an epoch, mean over its epochs; validation is not in it.
+    /// Training seconds of an epoch, the median of its epochs, which one that was held up does not move; validation is not
+    /// in it.
     pub fn seconds_per_epoch(&self) -> Option<f64> {
-        let seconds = self.rows.iter().map(|row| self.manifest.train as f64 / row.images_per_second);
-        (!self.rows.is_empty()).then(|| seconds.sum::<f64>() / self.rows.len() as f64)
+        let mut seconds: Vec<f64> =
+            self.rows.iter().map(|row| self.manifest.train as f64 / row.images_per_second).collect();
+        seconds.sort_by(f64::total_cmp);
+        let (low, high) = (seconds.len().checked_sub(1)? / 2, seconds.len() / 2);
+        Some((seconds[low] + seconds[high]) / 2.0)
     }
 
-    /// Training images a second, over all its epochs.
+    /// Training images a second of such an epoch.
     pub fn images_per_second(&self) -> Option<f64> {
         self.seconds_per_epoch().map(|seconds| self.manifest.train as f64 / seconds)
     }
