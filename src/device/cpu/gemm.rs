@@ -89,9 +89,9 @@ unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}
 
-/// Inner sizes are cut into runs of at most this many words, so that a panel of b stays in the second cache. The cut depends
-/// on the inner size alone: it decides the order of a sum.
-const DEPTH: usize = 768;
+/// Inner sizes are cut into runs of at most this many words, so that what a tile reads of b stays in the second cache. The cut
+/// depends on the inner size alone: it decides the order of a sum.
+const DEPTH: usize = 1536;
 
 /// Columns of a tile at most, so that the tile of the output stays in the second cache.
 const TILE_COLS: usize = 128;
@@ -142,16 +142,17 @@ unsafe fn tile(
     let Kernel { mr, nr, .. } = *kernel;
     for run in runs(a.depth()) {
         let add = write == Write::Add || run.start > 0;
-        for j in cols.clone() {
-            let b = b.panel(j, run.clone());
-            for i in rows.clone() {
+        // Along the rows of the output, whose columns are pages apart.
+        for i in rows.clone() {
+            for j in cols.clone() {
+                let b = b.panel(j, run.clone());
                 let (row, col) = (i * mr, j * nr);
                 let (rows, cols) = (mr.min(out.m - row), nr.min(out.n - col));
                 let (down, right) = (row - out.origin.0, col - out.origin.1);
                 // SAFETY: the rectangle begins inside the output and ends at its borders at the latest.
                 unsafe {
                     let out = Rectangle { c: out.c.add(down * out.stride + right), stride: out.stride, rows, cols };
-                    kernel.run(a.strip(i, run.start), b, out, alpha, add);
+                    kernel.run(run.len(), a.strip(i, run.start), b, out, alpha, add);
                 }
             }
         }
@@ -220,6 +221,13 @@ impl Strip {
         kernel(operands).mr
     }
 
+    /// Row `i` holds these elements, as many as the strip has columns.
+    pub fn pack(&mut self, i: usize, elements: &[f32]) {
+        assert_eq!(elements.len(), self.cols, "a row of a strip");
+        let (words, stride) = (kernel(self.operands).words, self.packed.row());
+        pack_row(elements, words, &mut self.packed.all_mut()[i * stride..(i + 1) * stride]);
+    }
+
     /// Row `i` is what `write` writes, all of it.
     pub fn put<T>(&mut self, i: usize, write: impl FnOnce(&mut [f32]) -> T) -> T {
         let (cols, words, stride) = (self.cols, kernel(self.operands).words, self.packed.row());
@@ -246,7 +254,10 @@ pub fn gemm_strip(out: &mut [f32], row_stride: usize, a: &Strip, b: &Panels) {
             let c = out[column..].as_mut_ptr();
             let to = Rectangle { c, stride: row_stride, rows: mr, cols: nr };
             // SAFETY: `out` holds mr rows of `width` elements at `row_stride` (asserted above) and is borrowed mutably.
-            unsafe { kernel.run(a.packed.strip(0, run.start), b.packed.panel(j, run.clone()), to, 1.0, run.start > 0) };
+            unsafe {
+                let (rows, panel) = (a.packed.strip(0, run.start), b.packed.panel(j, run.clone()));
+                kernel.run(run.len(), rows, panel, to, 1.0, run.start > 0);
+            }
         }
     }
 }
@@ -517,6 +528,44 @@ mod tests {
                 assert_eq!(got, want, "{m} {n} {k} {last} {operands:?}");
             }
         }
+    }
+
+    #[test]
+    fn strips_give_the_bits_of_whole_products() {
+        for (m, n, k) in [(1, 1, 1), (5, 33, 7), (13, 64, 197), (29, 40, 3203)] {
+            let (a, b) = (values(m * k, 8), values(k * n, 9));
+            for operands in [Operands::F32, Operands::Bf16] {
+                let b = Panels::new(Mat::new(&b, k, n), operands);
+                let mut whole = vec![0.0; m * n];
+                par_gemm(&mut whole, &mut [], Mat::new(&a, m, k), &b, Write::Set, &|_| {});
+                let b = Panels::by_caller(Mat::new(&values(k * n, 9), k, n), operands);
+                // Columns of the strip that b has no rows for do not count.
+                let (mut strip, stride) = (Strip::new(k + 3, operands), b.width() + 5);
+                for (rows, want) in a.chunks(Strip::rows(operands) * k).zip(whole.chunks(Strip::rows(operands) * n)) {
+                    for (i, row) in rows.chunks_exact(k).enumerate() {
+                        let longer: Vec<f32> = row.iter().copied().chain([7.0; 3]).collect();
+                        match i % 2 {
+                            0 => strip.pack(i, &longer),
+                            _ => strip.put(i, |out| out.copy_from_slice(&longer)),
+                        }
+                    }
+                    let mut got = vec![0.5; Strip::rows(operands) * stride];
+                    gemm_strip(&mut got, stride, &strip, &b);
+                    for (got, want) in got.chunks_exact(stride).zip(want.chunks_exact(n)) {
+                        assert_eq!(&got[..n], want, "{m} {n} {k} {operands:?}");
+                        assert!(got[b.width()..].iter().all(|&v| v == 0.5), "{m} {n} {k} {operands:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic = "leaves its output"]
+    fn a_strip_that_finds_no_room_is_refused() {
+        let (strip, b) = (Strip::new(4, Operands::F32), Panels::new(Mat::new(&[1.0; 4], 4, 1), Operands::F32));
+        let mut out = vec![0.0; Strip::rows(Operands::F32) * b.width() - 1];
+        gemm_strip(&mut out, b.width(), &strip, &b);
     }
 
     #[test]

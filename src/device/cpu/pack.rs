@@ -18,6 +18,8 @@ const BLOCK: usize = 512;
 const BLOCK_STRIDE: usize = BLOCK + LINE;
 /// How many rows of a block the processor is told ahead which it will read.
 const ROWS_AHEAD: usize = 2;
+/// As [`ROWS_AHEAD`], of short rows, at most.
+const MOST_AHEAD: usize = 16;
 /// As [`ROWS_AHEAD`], of columns.
 pub(super) const COLUMNS_AHEAD: usize = 8;
 /// Rows of the matrix that one task packs, about: as many lines of a column are read in one go where columns are contiguous.
@@ -224,6 +226,8 @@ pub(super) fn pack_row(elements: &[f32], words: Words, out: &mut [f32]) {
 /// `block` is room to work in.
 fn pack_rows(m: Mat, width: usize, words: Words, block: &mut [f32], out: &mut [f32]) {
     assert_eq!(m.col_stride, 1, "rows or columns of a matrix are contiguous");
+    // Short rows are packed sooner than memory answers.
+    let rows_ahead = (BLOCK / m.cols.max(1)).clamp(ROWS_AHEAD, MOST_AHEAD);
     if m.rows < width {
         out.fill(0.0);
     }
@@ -231,9 +235,11 @@ fn pack_rows(m: Mat, width: usize, words: Words, block: &mut [f32], out: &mut [f
     for (index, out) in out.chunks_mut(width * BLOCK / per_word).enumerate() {
         let (first, len) = (index * BLOCK, (m.cols - index * BLOCK).min(BLOCK));
         for (i, row) in block.chunks_exact_mut(BLOCK_STRIDE).take(m.rows).enumerate() {
-            let (ahead, column, some) = match i + ROWS_AHEAD {
+            let (ahead, column, some) = match i + rows_ahead {
                 ahead if ahead < m.rows => (ahead, first, len),
-                ahead => (ahead - m.rows, first + len, (m.cols - first - len).min(BLOCK)),
+                ahead if first + len < m.cols => (ahead - m.rows, first + len, (m.cols - first - len).min(BLOCK)),
+                // Of the next panel, if there is one.
+                ahead => (ahead, 0, m.cols.min(BLOCK)),
             };
             fetch(m.data, ahead * m.row_stride + column, some);
             pack_row(&m.data[i * m.row_stride + first..][..len], words, row);
@@ -312,6 +318,13 @@ mod tests {
         for words in [Words::F32, Words::Rounded, Words::Pairs] {
             let mut written =
                 Packed::filled([rows, cols], 12, words, |i, row| row.copy_from_slice(&values[i * cols..][..cols]));
+            let lengths = [1, 40, 0, 29];
+            let mut in_parts = Packed::filled_in_parts([rows, cols], 12, words, &lengths, |part, out, stride| {
+                let first: usize = lengths[..part].iter().sum();
+                for i in 0..lengths[part] {
+                    out[i * stride..][..cols].copy_from_slice(&values[(first + i) * cols..][..cols]);
+                }
+            });
             let mut packed = Packed::left(Mat::new(&values, rows, cols), 12, words, By::Caller);
             let (depth, row) = (packed.depth(), packed.row());
             let rows = |p: &mut Packed| -> Vec<u32> {
@@ -320,7 +333,8 @@ mod tests {
                     .flat_map(|row| row[..depth].iter().map(|w| w.to_bits()).collect::<Vec<_>>())
                     .collect()
             };
-            assert_eq!(rows(&mut written), rows(&mut packed));
+            let packed = rows(&mut packed);
+            assert_eq!((rows(&mut written), rows(&mut in_parts)), (packed.clone(), packed));
         }
     }
 

@@ -107,19 +107,20 @@ fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut 
     let (keys, first) = (z.keys.range(part.image).len(), z.queries.range(part.image).start + part.queries.start);
     let padded = keys.next_multiple_of(vector::LANES);
     let (mut q, mut p) = (Strip::new(z.head_width, z.read), Strip::new(padded, z.read));
-    let rows = Strip::rows(z.read);
+    let strip_rows = Strip::rows(z.read);
     let heads = &panels[part.image * z.heads..][..z.heads];
     let (width, mixed_width) = (heads[0][0].width().max(padded), heads[0][1].width());
-    let (mut scores, mut mixed) = (Buffer::scratch(rows * width), Buffer::scratch(rows * mixed_width));
+    let (mut scores, mut mixed) = (Buffer::scratch(strip_rows * width), Buffer::scratch(strip_rows * mixed_width));
     let (scores, mixed) = (scores.as_mut_slice(), mixed.as_mut_slice());
-    let mut sums = vec![0.0; rows];
+    let mut sums = vec![0.0; strip_rows];
     for (head, [k, v]) in heads.iter().enumerate() {
         let column = head * z.head_width;
-        for start in (0..part.queries.len()).step_by(rows) {
-            let rows = rows.min(part.queries.len() - start);
+        for start in (0..part.queries.len()).step_by(strip_rows) {
+            let rows = strip_rows.min(part.queries.len() - start);
             for i in 0..rows {
-                let query = &x.q[(first + start + i) * x.q_stride + column..][..z.head_width];
-                q.put(i, |row| row.copy_from_slice(query));
+                let query = (first + start + i) * x.q_stride + column;
+                vector::fetch(x.q, query + strip_rows * x.q_stride, z.head_width);
+                q.pack(i, &x.q[query..][..z.head_width]);
             }
             gemm_strip(scores, width, &q, k);
             for i in 0..rows {

@@ -101,8 +101,8 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
-        // With AVX2 large tiles were the fastest (Zen 3); with AVX-512 those whose rows of a stay in a second cache of 1 MiB.
-        let wide = Kernel { mr: avx512::MR, nr: avx512::NR, tile_rows: 192, words, run: avx512::run };
+        // The fastest: large tiles with AVX2 (Zen 3), low ones with AVX-512 (Zen 5).
+        let wide = Kernel { mr: avx512::MR, nr: avx512::NR, tile_rows: 48, words, run: avx512::run };
         if operands == Operands::Bf16 && has!("avx512f") && has!("avx512bf16") {
             found.push(Kernel { words: Words::Pairs, run: avx512::run_pairs, ..wide });
         }
@@ -127,14 +127,14 @@ pub(super) struct Rectangle {
 }
 
 impl Kernel {
-    /// Adds to (or sets) a rectangle from mr rows of `a` and a packed panel `b` (k, nr). What they hold beyond the
+    /// Adds to (or sets) a rectangle from mr rows of `k` words of `a` and a packed panel `b` (k, nr). What they hold beyond the
     /// rectangle is computed and dropped, so that an element's bits do not depend on where a tile ends.
     ///
     /// # Safety
     /// `out.c` reaches `out.rows` rows of `out.cols` writable elements that no other thread touches.
-    pub unsafe fn run(&self, a: Strip, b: &[f32], out: Rectangle, alpha: f32, add: bool) {
+    #[inline]
+    pub unsafe fn run(&self, k: usize, a: Strip, b: &[f32], out: Rectangle, alpha: f32, add: bool) {
         let Kernel { mr, nr, run, .. } = *self;
-        let k = b.len() / nr;
         let reach = if k == 0 { 0 } else { (mr - 1) * a.row + (k - 1) * a.word + 1 };
         assert!(a.words.len() >= reach && b.len() == k * nr, "rows or a panel end before {k} words");
         assert!(out.rows <= mr && out.cols <= nr, "a rectangle of {} x {} for {mr} x {nr}", out.rows, out.cols);
@@ -238,7 +238,7 @@ mod tests {
                         let mut c = start.clone();
                         let out = Rectangle { c: c.as_mut_ptr(), stride, rows, cols };
                         // SAFETY: `c` holds mr rows of `stride` elements and belongs to this test.
-                        unsafe { kernel.run(Strip { words: &a, row, word }, &b, out, 0.5, add) };
+                        unsafe { kernel.run(k, Strip { words: &a, row, word }, &b, out, 0.5, add) };
                         for (at, (&got, &old)) in c.iter().zip(&start).enumerate() {
                             let (i, j) = (at / stride, at % stride);
                             if i >= rows || j >= cols {
@@ -268,7 +268,7 @@ mod tests {
         let (a, b, mut c) = (vec![0.0; (kernel.mr - 1) * 4 + 2], vec![0.0; 3 * kernel.nr], vec![0.0; MOST]);
         let out = Rectangle { c: c.as_mut_ptr(), stride: kernel.nr, rows: kernel.mr, cols: kernel.nr };
         // SAFETY: `c` holds a rectangle of any kernel.
-        unsafe { kernel.run(Strip { words: &a, row: 4, word: 1 }, &b, out, 1.0, false) };
+        unsafe { kernel.run(3, Strip { words: &a, row: 4, word: 1 }, &b, out, 1.0, false) };
     }
 
     #[test]
@@ -285,7 +285,7 @@ mod tests {
                 let b: Vec<f32> = (0..k * kernel.nr).map(|at| y(at / kernel.nr, col + at % kernel.nr)).collect();
                 let out = Rectangle { c: c[row * n + col..].as_mut_ptr(), stride: n, rows: kernel.mr, cols: kernel.nr };
                 // SAFETY: m and n are multiples of every kernel's rectangle, so each lies inside `c`.
-                unsafe { kernel.run(Strip { words: &a, row: 1, word: kernel.mr }, &b, out, 1.0, false) };
+                unsafe { kernel.run(k, Strip { words: &a, row: 1, word: kernel.mr }, &b, out, 1.0, false) };
             }
             c.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
         };
