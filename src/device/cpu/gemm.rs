@@ -6,7 +6,7 @@
 
 use super::Buffer;
 pub use super::kernel::Operands;
-use super::kernel::{Kernel, Rectangle, Words, kernel};
+use super::kernel::{Form, Kernel, Rectangle, Words, kernel};
 use super::pack::{By, Packed, pack_row};
 use super::{pairs, vector};
 use rayon::prelude::*;
@@ -89,32 +89,28 @@ unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}
 
-/// Inner sizes are cut into runs of at most this many words, so that what a tile reads of b stays in the second cache. The cut
-/// depends on the inner size alone: it decides the order of a sum.
-const DEPTH: usize = 1536;
-
 /// Columns of a tile at most, so that the tile of the output stays in the second cache.
 const TILE_COLS: usize = 128;
 
 /// Tiles that a product is cut into at least, when it has so many panels, to share it among threads.
 const TILES: usize = 16;
 
-/// The ends of the runs of an inner size.
-fn runs(k: usize) -> impl Iterator<Item = Range<usize>> {
-    let run = k.div_ceil(k.div_ceil(DEPTH).max(1));
+/// The runs that an inner size is cut into, which depend on nothing else.
+fn runs(k: usize, kernel: &Kernel) -> impl Iterator<Item = Range<usize>> + use<> {
+    let run = k.div_ceil(k.div_ceil(kernel.depth).max(1)).next_multiple_of(kernel.form.step);
     (0..k).step_by(run.max(1)).map(move |start| start..(start + run).min(k))
 }
 
 /// `out (+)= alpha * a b` on the calling thread, `out` of a.rows rows that begin `row_stride` apart.
 pub fn gemm(out: &mut [f32], row_stride: usize, a: Mat, b: Mat, alpha: f32, write: Write, operands: Operands) {
     let (m, n, kernel) = (a.rows, b.cols, kernel(operands));
-    let Kernel { mr, nr, words, .. } = *kernel;
+    let Kernel { mr, nr, form, .. } = *kernel;
     if m == 0 || n == 0 {
         return;
     }
     assert_eq!(a.cols, b.rows, "inner sizes of a product differ");
     assert!(row_stride >= n && out.len() >= reach(m, n, row_stride), "a product leaves its output");
-    let (a_packed, b_packed) = (Packed::left(a, mr, words, By::Caller), Packed::panels(b.t(), nr, words, By::Caller));
+    let (a_packed, b_packed) = (Packed::left(a, mr, form, By::Caller), Packed::panels(b.t(), nr, form, By::Caller));
     if a.cols == 0 && write == Write::Set {
         out.chunks_mut(row_stride).take(m).for_each(|row| row[..n].fill(0.0));
     }
@@ -140,7 +136,8 @@ unsafe fn tile(
     write: Write,
 ) {
     let Kernel { mr, nr, .. } = *kernel;
-    for run in runs(a.depth()) {
+    let _ready = kernel.ready();
+    for run in runs(a.depth(), kernel) {
         let add = write == Write::Add || run.start > 0;
         // Along the rows of the output, whose columns are pages apart.
         for i in rows.clone() {
@@ -181,14 +178,14 @@ pub struct Panels {
 impl Panels {
     /// Packs `b` (k, n) on all threads, for products that read both operands so.
     pub fn new(b: Mat, operands: Operands) -> Self {
-        let Kernel { nr, words, .. } = *kernel(operands);
-        Panels { packed: Packed::panels(b.t(), nr, words, By::All), operands, k: b.rows, n: b.cols }
+        let Kernel { nr, form, .. } = *kernel(operands);
+        Panels { packed: Packed::panels(b.t(), nr, form, By::All), operands, k: b.rows, n: b.cols }
     }
 
     /// [`Panels::new`] on the calling thread.
     pub fn by_caller(b: Mat, operands: Operands) -> Self {
-        let Kernel { nr, words, .. } = *kernel(operands);
-        Panels { packed: Packed::panels(b.t(), nr, words, By::Caller), operands, k: b.rows, n: b.cols }
+        let Kernel { nr, form, .. } = *kernel(operands);
+        Panels { packed: Packed::panels(b.t(), nr, form, By::Caller), operands, k: b.rows, n: b.cols }
     }
 
     /// Columns with those that fill up the last panel.
@@ -209,9 +206,9 @@ pub struct Strip {
 impl Strip {
     /// Rows of `cols` zeros.
     pub fn new(cols: usize, operands: Operands) -> Self {
-        let Kernel { mr, words, .. } = *kernel(operands);
-        let row = if words == Words::F32 { Vec::new() } else { vec![0.0; cols] };
-        let mut packed = Packed::row_room(mr, cols, mr, words);
+        let Kernel { mr, form, .. } = *kernel(operands);
+        let row = if form.words == Words::F32 { Vec::new() } else { vec![0.0; cols] };
+        let mut packed = Packed::row_room(mr, cols, mr, form);
         packed.all_mut().fill(0.0);
         Strip { packed, operands, row, cols }
     }
@@ -224,19 +221,19 @@ impl Strip {
     /// Row `i` holds these elements, as many as the strip has columns.
     pub fn pack(&mut self, i: usize, elements: &[f32]) {
         assert_eq!(elements.len(), self.cols, "a row of a strip");
-        let (words, stride) = (kernel(self.operands).words, self.packed.row());
-        pack_row(elements, words, &mut self.packed.all_mut()[i * stride..(i + 1) * stride]);
+        let (form, stride) = (kernel(self.operands).form, self.packed.row());
+        pack_row(elements, form, &mut self.packed.all_mut()[i * stride..(i + 1) * stride]);
     }
 
     /// Row `i` is what `write` writes, all of it.
     pub fn put<T>(&mut self, i: usize, write: impl FnOnce(&mut [f32]) -> T) -> T {
-        let (cols, words, stride) = (self.cols, kernel(self.operands).words, self.packed.row());
+        let (cols, form, stride) = (self.cols, kernel(self.operands).form, self.packed.row());
         let out = &mut self.packed.all_mut()[i * stride..(i + 1) * stride];
-        if words == Words::F32 {
+        if form.words == Words::F32 {
             return write(&mut out[..cols]);
         }
         let result = write(&mut self.row);
-        pack_row(&self.row, words, out);
+        pack_row(&self.row, form, out);
         result
     }
 }
@@ -249,7 +246,8 @@ pub fn gemm_strip(out: &mut [f32], row_stride: usize, a: &Strip, b: &Panels) {
     let Kernel { mr, nr, .. } = *kernel;
     assert!(a.operands == b.operands && a.packed.depth() >= b.packed.depth(), "a strip does not fit a product");
     assert!(row_stride >= width && out.len() >= reach(mr, width, row_stride), "a strip leaves its output");
-    for run in runs(b.packed.depth()) {
+    let _ready = kernel.ready();
+    for run in runs(b.packed.depth(), kernel) {
         for (j, column) in (0..width).step_by(nr).enumerate() {
             let c = out[column..].as_mut_ptr();
             let to = Rectangle { c, stride: row_stride, rows: mr, cols: nr };
@@ -274,8 +272,8 @@ pub struct Rows {
 impl Rows {
     /// Packs `a` (m, k) on all threads, for products that read both operands so.
     pub fn new(a: Mat, operands: Operands) -> Self {
-        let Kernel { mr, words, .. } = *kernel(operands);
-        Rows { packed: Packed::left(a, mr, words, By::All), operands, m: a.rows, k: a.cols }
+        let Kernel { mr, form, .. } = *kernel(operands);
+        Rows { packed: Packed::left(a, mr, form, By::All), operands, m: a.rows, k: a.cols }
     }
 
     /// Whether these are (m, k), for products that read both operands so.
@@ -291,15 +289,15 @@ impl Rows {
         lengths: &[usize],
         fill: impl Fn(usize, &mut [f32], usize) + Sync + Send,
     ) -> Self {
-        let Kernel { mr, words, .. } = *kernel(operands);
-        Rows { packed: Packed::filled_in_parts([m, k], mr, words, lengths, fill), operands, m, k }
+        let Kernel { mr, form, .. } = *kernel(operands);
+        Rows { packed: Packed::filled_in_parts([m, k], mr, form, lengths, fill), operands, m, k }
     }
 
     /// A left operand (m, k) whose rows `fill` writes, each once, on all threads: where words hold pairs, a row is in f32 in
     /// the cache alone.
     pub fn filled([m, k]: [usize; 2], operands: Operands, fill: impl Fn(usize, &mut [f32]) + Sync + Send) -> Self {
-        let Kernel { mr, words, .. } = *kernel(operands);
-        Rows { packed: Packed::filled([m, k], mr, words, fill), operands, m, k }
+        let Kernel { mr, form, .. } = *kernel(operands);
+        Rows { packed: Packed::filled([m, k], mr, form, fill), operands, m, k }
     }
 }
 
@@ -408,8 +406,9 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, finish: &(dyn Fn(Segment) + Sync))
     assert_eq!((a.k, a.operands), (b.k, b.operands), "the operands of a product differ in inner size or type");
     assert!(a.k > 0, "a product over nothing");
     let tiles = Tiles::new(b.operands, m, n);
-    let Kernel { mr, nr, words, .. } = *tiles.kernel;
-    let mut packed = Packed::row_room(m, n, mr, words);
+    let Kernel { mr, nr, form, .. } = *tiles.kernel;
+    let Form { words, .. } = form;
+    let mut packed = Packed::row_room(m, n, mr, form);
     let row_words = packed.row();
     let words_out = &Output { c: packed.all_mut().as_mut_ptr(), stride: row_words, m, n, origin: (0, 0) };
     let per_word = if words == Words::Pairs { 2 } else { 1 };

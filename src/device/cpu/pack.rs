@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::gemm::Mat;
-use super::kernel::{Strip, Words};
+use super::kernel::{Form, Strip, Words};
 use super::transpose::transpose;
 use super::vector::fetch;
 use super::{Buffer, pairs, pieces, vector};
@@ -24,8 +24,6 @@ const MOST_AHEAD: usize = 16;
 pub(super) const COLUMNS_AHEAD: usize = 8;
 /// Rows of the matrix that one task packs, about: as many lines of a column are read in one go where columns are contiguous.
 pub(super) const TOGETHER: usize = 128;
-/// The widest panel.
-const WIDEST: usize = 32;
 /// Rows of a left operand that one task packs.
 const ROWS_TOGETHER: usize = 32;
 
@@ -39,14 +37,14 @@ pub(super) enum By {
 }
 
 /// A matrix in words, in one of two layouts: row after row, which is what most left operands have anyway; or cut into
-/// panels of as many rows as a kernel takes, each stored word by word along the rows. Zeros fill up the last panel, and the
-/// last pair of an odd row. Words beyond `depth` of a row hold anything, and are not to be read.
+/// panels of as many rows as a kernel takes, each stored word by word along the rows. Zeros fill up the last panel, the
+/// last pair of an odd row, and a row's last step. Words beyond `depth` of a row hold anything, and are not to be read.
 pub(super) struct Packed {
     buffer: Buffer,
     /// Where the words begin in the buffer, and how many there are.
     start: usize,
     len: usize,
-    /// Words of a row.
+    /// Words of a row, to the end of its last step.
     depth: usize,
     /// Words from row to row, from word to word of a row, and from panel to panel.
     row: usize,
@@ -56,15 +54,16 @@ pub(super) struct Packed {
 
 impl Packed {
     /// The panels of `m`, of `width` rows.
-    pub fn panels(m: Mat, width: usize, words: Words, by: By) -> Self {
-        let depth = depth(m.cols, words);
+    pub fn panels(m: Mat, width: usize, form: Form, by: By) -> Self {
+        let (len, depth) = (form.len(m.cols), form.depth(m.cols));
         let mut packed = Self::room(m.rows.div_ceil(width), depth, [1, width, width * depth]);
         let together = (TOGETHER / width).max(1);
         let fill = |(index, out): (usize, &mut [f32])| {
             let first = index * together * width;
             let m = m.row_range(first, (together * width).min(m.rows - first));
+            out.chunks_exact_mut(width * depth).for_each(|panel| panel[width * len..].fill(0.0));
             if m.row_stride == 1 {
-                return match words {
+                return match form.words {
                     Words::F32 => pack_columns(m, width, depth, out),
                     Words::Rounded => {
                         pack_columns(m, width, depth, out);
@@ -76,24 +75,30 @@ impl Packed {
             let mut block = Buffer::scratch(width * BLOCK_STRIDE);
             for (panel, out) in out.chunks_exact_mut(width * depth).enumerate() {
                 let m = m.row_range(panel * width, width.min(m.rows - panel * width));
-                pack_rows(m, width, words, block.as_mut_slice(), out);
+                pack_rows(m, width, form, block.as_mut_slice(), &mut out[..width * len]);
             }
         };
         each(packed.all_mut(), together * width * depth, by, fill);
         packed
     }
 
-    /// `m` as the left operand of a kernel of `height` rows: in panels where its columns are contiguous, else row after row.
-    pub fn left(m: Mat, height: usize, words: Words, by: By) -> Self {
-        if m.col_stride != 1 {
-            return Self::panels(m, height, words, by);
+    /// `m` as the left operand of a kernel of `height` rows: row after row, but in panels where its columns are contiguous
+    /// and the kernel does not mind.
+    pub fn left(m: Mat, height: usize, form: Form, by: By) -> Self {
+        if m.col_stride != 1 && form.step == 1 {
+            return Self::panels(m, height, form, by);
         }
-        let mut packed = Self::row_room(m.rows, m.cols, height, words);
+        let mut packed = Self::row_room(m.rows, m.cols, height, form);
         let row = packed.row;
-        each(&mut packed.all_mut()[..m.rows * row], ROWS_TOGETHER * row, by, |(index, out)| {
-            for (i, out) in (index * ROWS_TOGETHER..).zip(out.chunks_exact_mut(row)) {
+        let together = if m.col_stride == 1 { ROWS_TOGETHER } else { TOGETHER };
+        each(&mut packed.all_mut()[..m.rows * row], together * row, by, |(index, out)| {
+            let first = index * together;
+            if m.col_stride != 1 {
+                return pack_across(m.row_range(first, together.min(m.rows - first)), form, out, row);
+            }
+            for (i, out) in (first..).zip(out.chunks_exact_mut(row)) {
                 fetch(m.data, (i + ROWS_AHEAD) * m.row_stride, m.cols);
-                pack_row(&m.data[i * m.row_stride..][..m.cols], words, out);
+                pack_row(&m.data[i * m.row_stride..][..m.cols], form, out);
             }
         });
         packed
@@ -103,19 +108,19 @@ impl Packed {
     pub fn filled(
         [rows, cols]: [usize; 2],
         height: usize,
-        words: Words,
+        form: Form,
         fill: impl Fn(usize, &mut [f32]) + Sync + Send,
     ) -> Self {
-        let mut packed = Self::row_room(rows, cols, height, words);
+        let mut packed = Self::row_room(rows, cols, height, form);
         let row = packed.row;
         each(&mut packed.all_mut()[..rows * row], ROWS_TOGETHER * row, By::All, |(index, out)| {
-            let mut values = vec![0.0; if words == Words::F32 { 0 } else { cols }];
+            let mut values = vec![0.0; if form.words == Words::F32 { 0 } else { cols }];
             for (i, out) in (index * ROWS_TOGETHER..).zip(out.chunks_exact_mut(row)) {
-                if words == Words::F32 {
+                if form.words == Words::F32 {
                     fill(i, &mut out[..cols]);
                 } else {
                     fill(i, &mut values);
-                    pack_row(&values, words, out);
+                    pack_row(&values, form, out);
                 }
             }
         });
@@ -127,35 +132,39 @@ impl Packed {
     pub fn filled_in_parts(
         [rows, cols]: [usize; 2],
         height: usize,
-        words: Words,
+        form: Form,
         lengths: &[usize],
         fill: impl Fn(usize, &mut [f32], usize) + Sync + Send,
     ) -> Self {
         assert_eq!(lengths.iter().sum::<usize>(), rows, "the parts are not all rows");
-        let mut packed = Self::row_room(rows, cols, height, words);
+        let mut packed = Self::row_room(rows, cols, height, form);
         let row = packed.row;
         let parts = pieces(packed.all_mut(), lengths.iter().map(|rows| rows * row));
         parts.into_par_iter().zip(lengths).enumerate().with_max_len(1).for_each(|(part, (out, rows))| {
-            if words == Words::F32 {
+            if form.words == Words::F32 {
                 return fill(part, out, row);
             }
             let mut values = Buffer::scratch(rows * cols);
             fill(part, values.as_mut_slice(), cols);
             for (values, out) in values.as_slice().chunks_exact(cols).zip(out.chunks_exact_mut(row)) {
-                pack_row(values, words, out);
+                pack_row(values, form, out);
             }
         });
         packed
     }
 
-    /// Room for a matrix of `rows` x `cols` row after row, for a kernel of `height` rows. It holds anything but for the rows
-    /// that fill up the last panel.
-    pub fn row_room(rows: usize, cols: usize, height: usize, words: Words) -> Self {
-        let depth = depth(cols, words);
+    /// Room for a matrix of `rows` x `cols` row after row, for a kernel of `height` rows. It holds anything but for zeros
+    /// that fill up the last panel and the rows' last step.
+    pub fn row_room(rows: usize, cols: usize, height: usize, form: Form) -> Self {
+        let (len, depth) = (form.len(cols), form.depth(cols));
         // An odd number of cache lines, so that the rows of a panel do not compete for the same ones.
         let row = if depth == 0 { 0 } else { (depth.div_ceil(LINE) | 1) * LINE };
         let mut packed = Self::room(rows.div_ceil(height), depth, [row, 1, height * row]);
-        packed.all_mut()[rows * row..].fill(0.0);
+        let (rows, rest) = packed.all_mut().split_at_mut(rows * row);
+        rest.fill(0.0);
+        if depth > len {
+            rows.chunks_exact_mut(row).for_each(|row| row[len..depth].fill(0.0));
+        }
         packed
     }
 
@@ -195,11 +204,6 @@ impl Packed {
     }
 }
 
-/// Words of a row of `cols` elements.
-fn depth(cols: usize, words: Words) -> usize {
-    if words == Words::Pairs { cols.div_ceil(2) } else { cols }
-}
-
 /// Calls `fill` with each run of `len` words and its number.
 fn each(words: &mut [f32], len: usize, by: By, fill: impl Fn((usize, &mut [f32])) + Sync + Send) {
     match by {
@@ -210,9 +214,9 @@ fn each(words: &mut [f32], len: usize, by: By, fill: impl Fn((usize, &mut [f32])
 }
 
 /// The words of a row's elements, at the beginning of `out`.
-pub(super) fn pack_row(elements: &[f32], words: Words, out: &mut [f32]) {
-    let out = &mut out[..depth(elements.len(), words)];
-    match words {
+pub(super) fn pack_row(elements: &[f32], form: Form, out: &mut [f32]) {
+    let out = &mut out[..form.len(elements.len())];
+    match form.words {
         Words::F32 => out.copy_from_slice(elements),
         Words::Rounded => {
             out.copy_from_slice(elements);
@@ -224,14 +228,14 @@ pub(super) fn pack_row(elements: &[f32], words: Words, out: &mut [f32]) {
 
 /// A panel of a matrix whose rows are contiguous: `out[l * width + i]` is word l of row i, zero for rows that `m` lacks.
 /// `block` is room to work in.
-fn pack_rows(m: Mat, width: usize, words: Words, block: &mut [f32], out: &mut [f32]) {
+fn pack_rows(m: Mat, width: usize, form: Form, block: &mut [f32], out: &mut [f32]) {
     assert_eq!(m.col_stride, 1, "rows or columns of a matrix are contiguous");
     // Short rows are packed sooner than memory answers.
     let rows_ahead = (BLOCK / m.cols.max(1)).clamp(ROWS_AHEAD, MOST_AHEAD);
     if m.rows < width {
         out.fill(0.0);
     }
-    let per_word = if words == Words::Pairs { 2 } else { 1 };
+    let per_word = if form.words == Words::Pairs { 2 } else { 1 };
     for (index, out) in out.chunks_mut(width * BLOCK / per_word).enumerate() {
         let (first, len) = (index * BLOCK, (m.cols - index * BLOCK).min(BLOCK));
         for (i, row) in block.chunks_exact_mut(BLOCK_STRIDE).take(m.rows).enumerate() {
@@ -242,10 +246,33 @@ fn pack_rows(m: Mat, width: usize, words: Words, block: &mut [f32], out: &mut [f
                 ahead => (ahead, 0, m.cols.min(BLOCK)),
             };
             fetch(m.data, ahead * m.row_stride + column, some);
-            pack_row(&m.data[i * m.row_stride + first..][..len], words, row);
+            pack_row(&m.data[i * m.row_stride + first..][..len], form, row);
         }
-        transpose(block, BLOCK_STRIDE, m.rows, width, out);
+        transpose(block, BLOCK_STRIDE, [m.rows, out.len() / width], out, width);
     }
+}
+
+/// Rows of a matrix whose columns are contiguous, `stride` apart, as pairs.
+fn pack_across(m: Mat, form: Form, out: &mut [f32], stride: usize) {
+    assert!(m.row_stride == 1 && form.words == Words::Pairs, "columns of a matrix are contiguous and read as pairs");
+    let mut block = [[0.0; TOGETHER]; LINE];
+    for first in (0..form.len(m.cols)).step_by(LINE) {
+        let words = LINE.min(form.len(m.cols) - first);
+        for (l, word) in (first..).zip(&mut block[..words]) {
+            for column in [2 * l, 2 * l + 1] {
+                fetch(m.data, (column + COLUMNS_AHEAD) * m.col_stride, m.rows);
+            }
+            pair_columns(m, l, 0, &mut word[..m.rows]);
+        }
+        transpose(block.as_flattened(), TOGETHER, [words, m.rows], &mut out[first..], stride);
+    }
+}
+
+/// Word l of as many rows from `first` on as `out` has places for; an odd last column is paired with zeros.
+fn pair_columns(m: Mat, l: usize, first: usize, out: &mut [f32]) {
+    let column = |l: usize| &m.data[l * m.col_stride + first..][..out.len()];
+    let high = if 2 * l + 1 < m.cols { column(2 * l + 1) } else { &[0.0; TOGETHER][..out.len()] };
+    pairs::side_by_side(column(2 * l), high, out);
 }
 
 /// The panels of a matrix whose columns are contiguous, filled side by side, so that a column is read in one go.
@@ -262,7 +289,7 @@ fn pack_columns(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
 /// See [`pack_columns`]: whole panels by copies whose length the compiler knows, which cost no call.
 fn columns<const WIDTH: usize>(m: Mat, depth: usize, out: &mut [f32]) {
     let whole = m.rows / WIDTH;
-    for l in 0..depth {
+    for l in 0..m.cols {
         fetch(m.data, (l + COLUMNS_AHEAD) * m.col_stride, m.rows);
         let column = &m.data[l * m.col_stride..][..m.rows];
         for (panel, values) in column.as_chunks::<WIDTH>().0.iter().enumerate() {
@@ -276,7 +303,7 @@ fn columns<const WIDTH: usize>(m: Mat, depth: usize, out: &mut [f32]) {
 fn short_columns(m: Mat, width: usize, depth: usize, first: usize, out: &mut [f32]) {
     for (panel, out) in out.chunks_exact_mut(width * depth).enumerate().skip(first) {
         let rows = width.min(m.rows - panel * width);
-        for (l, out) in out.chunks_exact_mut(width).enumerate() {
+        for (l, out) in out.chunks_exact_mut(width).enumerate().take(m.cols) {
             out[..rows].copy_from_slice(&m.data[l * m.col_stride + panel * width..][..rows]);
             out[rows..].fill(0.0);
         }
@@ -294,10 +321,9 @@ fn pack_pair_columns(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
     if rows == 0 {
         return;
     }
-    for (l, out) in out[m.rows / width * width * depth..].chunks_exact_mut(width).enumerate() {
-        let column = |l: usize| &m.data[l * m.col_stride + first..][..rows];
-        let high = if 2 * l + 1 < m.cols { column(2 * l + 1) } else { &[0.0; WIDEST][..rows] };
-        pairs::side_by_side(column(2 * l), high, &mut out[..rows]);
+    let short = out[first * depth..].chunks_exact_mut(width);
+    for (l, out) in short.enumerate().take(m.cols.div_ceil(2)) {
+        pair_columns(m, l, first, &mut out[..rows]);
         out[rows..].fill(0.0);
     }
 }
@@ -306,26 +332,30 @@ fn pack_pair_columns(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
 mod tests {
     use super::*;
 
-    type Pack = fn(Mat, usize, Words, By) -> Packed;
+    type Pack = fn(Mat, usize, Form, By) -> Packed;
 
     /// Both constructors; as a left operand a matrix whose columns are contiguous lies in panels too.
     const LAYOUTS: [Pack; 2] = [Packed::panels, Packed::left];
+
+    fn form((words, step): (Words, usize)) -> Form {
+        Form { words, step }
+    }
 
     #[test]
     fn rows_that_are_written_lie_as_rows_that_are_packed() {
         let (rows, cols) = (70, 37);
         let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.3).sin()).collect();
-        for words in [Words::F32, Words::Rounded, Words::Pairs] {
+        for form in [(Words::F32, 1), (Words::Rounded, 1), (Words::Pairs, 1), (Words::Pairs, 16)].map(form) {
             let mut written =
-                Packed::filled([rows, cols], 12, words, |i, row| row.copy_from_slice(&values[i * cols..][..cols]));
+                Packed::filled([rows, cols], 12, form, |i, row| row.copy_from_slice(&values[i * cols..][..cols]));
             let lengths = [1, 40, 0, 29];
-            let mut in_parts = Packed::filled_in_parts([rows, cols], 12, words, &lengths, |part, out, stride| {
+            let mut in_parts = Packed::filled_in_parts([rows, cols], 12, form, &lengths, |part, out, stride| {
                 let first: usize = lengths[..part].iter().sum();
                 for i in 0..lengths[part] {
                     out[i * stride..][..cols].copy_from_slice(&values[(first + i) * cols..][..cols]);
                 }
             });
-            let mut packed = Packed::left(Mat::new(&values, rows, cols), 12, words, By::Caller);
+            let mut packed = Packed::left(Mat::new(&values, rows, cols), 12, form, By::Caller);
             let (depth, row) = (packed.depth(), packed.row());
             let rows = |p: &mut Packed| -> Vec<u32> {
                 p.all_mut()
@@ -340,15 +370,16 @@ mod tests {
 
     #[test]
     fn pairs_lie_where_elements_would() {
-        for (rows, cols) in [(1, 1), (12, 128), (13, 129), (31, 300), (32, 7)] {
+        let shapes = [(1, 1), (12, 128), (13, 129), (31, 300), (32, 7), (150, 70)];
+        for ((rows, cols), step) in shapes.into_iter().flat_map(|shape| [1, 16].map(|step| (shape, step))) {
             let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.3).sin()).collect();
             for m in [Mat::new(&values, rows, cols), Mat::new(&values, cols, rows).t()] {
                 for (width, pack) in [12, 32].into_iter().flat_map(|w| [(w, LAYOUTS[0]), (w, LAYOUTS[1])]) {
-                    let packed = pack(m, width, Words::Pairs, By::Caller);
-                    assert_eq!(packed.depth(), cols.div_ceil(2));
+                    let packed = pack(m, width, form((Words::Pairs, step)), By::Caller);
+                    assert_eq!(packed.depth(), cols.div_ceil(2).next_multiple_of(step));
                     for i in 0..rows.div_ceil(width) * width {
                         let panel = packed.strip(i / width, 0);
-                        for l in 0..cols.div_ceil(2) * 2 {
+                        for l in 0..packed.depth() * 2 {
                             let word = panel.words[l / 2 * panel.word + i % width * panel.row].to_bits();
                             let got = if l % 2 == 0 { word as u16 } else { (word >> 16) as u16 };
                             let inside = i < rows && l < cols;
@@ -369,7 +400,7 @@ mod tests {
             for m in [Mat::new(&values, rows, cols), Mat::new(&values, cols, rows).t()] {
                 let ways = [(Words::F32, By::All), (Words::F32, By::Caller), (Words::Rounded, By::All)];
                 for ((words, by), pack) in ways.into_iter().flat_map(|way| LAYOUTS.map(|pack| (way, pack))) {
-                    let packed = pack(m, width, words, by);
+                    let packed = pack(m, width, form((words, 1)), by);
                     for (i, l) in (0..rows.div_ceil(width) * width).flat_map(|i| (0..cols).map(move |l| (i, l))) {
                         let panel = packed.strip(i / width, l);
                         let got = panel.words[i % width * panel.row];

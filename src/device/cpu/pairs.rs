@@ -28,7 +28,7 @@ pub(super) fn neighbours(x: &[f32], out: &mut [f32]) {
 
 /// Panels from columns that lie one after the other: `out[(panel * depth + l) * WIDTH + i]` holds elements
 /// `panel * WIDTH + i` of columns 2 l and 2 l + 1. Column l begins at `data[l * stride]`. Of `rows` elements those that
-/// fill no panel are left alone; an odd last column is paired with zeros.
+/// fill no panel are left alone; an odd last column is paired with zeros, words beyond it are left alone.
 pub(super) fn columns<const WIDTH: usize>(
     data: &[f32],
     stride: usize,
@@ -38,11 +38,11 @@ pub(super) fn columns<const WIDTH: usize>(
     out: &mut [f32],
 ) {
     let whole = rows / WIDTH;
-    assert!(depth == cols.div_ceil(2) && out.len() >= whole * depth * WIDTH, "panels of {rows} rows do not fit");
+    assert!(depth >= cols.div_ceil(2) && out.len() >= whole * depth * WIDTH, "panels of {rows} rows do not fit");
     assert!(cols == 0 || (cols - 1) * stride + rows <= data.len(), "the columns of a panel leave their matrix");
     let zeros = [0.0; TOGETHER];
     assert!(rows <= zeros.len() || cols.is_multiple_of(2), "{rows} rows are more than a task packs");
-    for l in 0..depth {
+    for l in 0..cols.div_ceil(2) {
         for column in [2 * l, 2 * l + 1] {
             fetch(data, (column + COLUMNS_AHEAD) * stride, rows);
         }

@@ -4,41 +4,42 @@
 /// Columns that the plain loops transpose at a time, so that what is written stays in the first cache.
 const BLOCK: usize = 16;
 
-/// `out[l * width + i] = rows[i * stride + l]` for the rows i below `count` and every l below `out.len() / width`;
-/// other elements of `out` are left alone.
-pub(super) fn transpose(rows: &[f32], stride: usize, count: usize, width: usize, out: &mut [f32]) {
-    let cols = out.len() / width;
-    assert!(count <= width && out.len() == cols * width, "a panel of {width} rows takes no {count}");
+/// `out[l * to_stride + i] = rows[i * stride + l]` for the rows i below `count` and every l below `cols`; other elements of
+/// `out` are left alone.
+pub(super) fn transpose(rows: &[f32], stride: usize, [count, cols]: [usize; 2], out: &mut [f32], to_stride: usize) {
     if count == 0 || cols == 0 {
         return;
     }
+    assert!(
+        count <= to_stride && (cols - 1) * to_stride + count <= out.len(),
+        "{cols} columns of {count} find no room"
+    );
     assert!((count - 1) * stride + cols <= rows.len(), "the rows of a panel leave their matrix");
-    let done = eights(rows, stride, count, width, out);
+    let done = eights(rows, stride, [count, cols], out, to_stride);
     for start in (done..cols).step_by(BLOCK) {
         let end = (start + BLOCK).min(cols);
         for i in 0..count {
             for (l, &value) in (start..end).zip(&rows[i * stride + start..i * stride + end]) {
-                out[l * width + i] = value;
+                out[l * to_stride + i] = value;
             }
         }
     }
 }
 
-/// Transposes what is a multiple of eight columns, for full panels of a width that is made of eights; returns how many.
+/// Transposes what is a multiple of eight columns, for rows that are one too; returns how many.
 #[cfg(target_arch = "x86_64")]
-fn eights(rows: &[f32], stride: usize, count: usize, width: usize, out: &mut [f32]) -> usize {
-    if count != width || !width.is_multiple_of(8) || !std::arch::is_x86_feature_detected!("avx") {
+fn eights(rows: &[f32], stride: usize, [count, cols]: [usize; 2], out: &mut [f32], to_stride: usize) -> usize {
+    if !count.is_multiple_of(8) || !std::arch::is_x86_feature_detected!("avx") {
         return 0;
     }
-    let whole = out.len() / width / 8 * 8;
+    let whole = cols / 8 * 8;
     for l in (0..whole).step_by(8) {
-        for first in (0..width).step_by(8) {
-            // SAFETY: the processor has AVX. Rows below `width` hold eight elements from column l on, since l + 8 is at most
-            // the number of columns (`transpose` asserts that those are inside); `out` holds eight times `width` from
-            // l * width.
+        for first in (0..count).step_by(8) {
+            // SAFETY: the processor has AVX. Rows below `count` hold eight elements from column l on, since l + 8 is at most
+            // the number of columns, and `out` has places for them: `transpose` asserts that all rows and columns are inside.
             unsafe {
-                let (from, to) = (rows.as_ptr().add(first * stride + l), out.as_mut_ptr().add(l * width + first));
-                avx::eight_rows(from, stride, to, width);
+                let (from, to) = (rows.as_ptr().add(first * stride + l), out.as_mut_ptr().add(l * to_stride + first));
+                avx::eight_rows(from, stride, to, to_stride);
             }
         }
     }
@@ -46,7 +47,7 @@ fn eights(rows: &[f32], stride: usize, count: usize, width: usize, out: &mut [f3
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn eights(_: &[f32], _: usize, _: usize, _: usize, _: &mut [f32]) -> usize {
+fn eights(_: &[f32], _: usize, _: [usize; 2], _: &mut [f32], _: usize) -> usize {
     0
 }
 
@@ -106,7 +107,7 @@ mod tests {
                     let stride = cols + 3;
                     let rows: Vec<f32> = (0..width * stride).map(|i| i as f32).collect();
                     let mut out = vec![-1.0; cols * width];
-                    transpose(&rows, stride, count, width, &mut out);
+                    transpose(&rows, stride, [count, cols], &mut out, width);
                     for (at, &got) in out.iter().enumerate() {
                         let (l, i) = (at / width, at % width);
                         assert_eq!(got, if i < count { rows[i * stride + l] } else { -1.0 }, "{width} {count} {cols}");

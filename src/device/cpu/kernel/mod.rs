@@ -2,6 +2,8 @@
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -9,7 +11,7 @@ mod avx512;
 use std::sync::LazyLock;
 
 /// The most elements of a rectangle.
-const MOST: usize = 384;
+const MOST: usize = 1024;
 
 /// In what type the operands of a product are read. Sums are f32 always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -22,17 +24,20 @@ pub enum Operands {
 }
 
 impl Operands {
-    /// bf16 where this processor multiplies pairs of it, f32 elsewhere.
+    /// bf16 where this processor multiplies pairs of it faster than elements of f32, else f32.
     pub fn fastest() -> Self {
-        if kernel(Operands::Bf16).words == Words::Pairs { Operands::Bf16 } else { Operands::F32 }
+        if kernel(Operands::Bf16).pays { Operands::Bf16 } else { Operands::F32 }
     }
 
     /// The type, and how this processor multiplies it where that is worth a word.
     pub fn words(self) -> &'static str {
-        match (self, kernel(self).words) {
-            (Operands::F32, _) => "f32",
-            (Operands::Bf16, Words::Pairs) => "bf16",
-            (Operands::Bf16, _) => "bf16 (this processor multiplies it as f32: no faster)",
+        let Kernel { form: Form { words, step }, pays, .. } = *kernel(self);
+        match self {
+            Operands::F32 => "f32",
+            Operands::Bf16 if step > 1 => "bf16 (AMX)",
+            Operands::Bf16 if pays => "bf16",
+            Operands::Bf16 if words == Words::Pairs => "bf16 (this processor multiplies it no faster than f32)",
+            Operands::Bf16 => "bf16 (this processor multiplies it as f32: no faster)",
         }
     }
 }
@@ -46,6 +51,27 @@ pub(super) enum Words {
     Rounded,
     /// Two elements in bf16 that are neighbours in the inner dimension, the earlier one in the lower half.
     Pairs,
+}
+
+/// How a kernel reads a row of an operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Form {
+    pub words: Words,
+    /// Words that a step of the inner dimension takes. When it is more than one, the words of a row of a lie side by side,
+    /// and rows and panels end on a whole step, with zeros.
+    pub step: usize,
+}
+
+impl Form {
+    /// Words that hold a row of `cols` elements.
+    pub fn len(self, cols: usize) -> usize {
+        if self.words == Words::Pairs { cols.div_ceil(2) } else { cols }
+    }
+
+    /// As [`Form::len`], to the end of the last step: the inner size as the kernels count it.
+    pub fn depth(self, cols: usize) -> usize {
+        self.len(cols).next_multiple_of(self.step)
+    }
 }
 
 /// A [`Strip`] whose length `Kernel::run` has checked.
@@ -81,8 +107,15 @@ pub(super) struct Kernel {
     pub nr: usize,
     /// Rows of a tile at most: each panel of b is read from afar once for so many.
     pub tile_rows: usize,
-    pub words: Words,
+    /// Inner sizes are cut into runs of at most this many words, a multiple of a step, so that what a tile reads of both
+    /// operands stays near. The cut decides the order of a sum.
+    pub depth: usize,
+    pub form: Form,
+    /// Whether it is faster than products of f32.
+    pays: bool,
     run: Run,
+    /// As `run`, of the upper half of the rows.
+    run_upper: Option<Run>,
 }
 
 /// The best kernel of this processor for operands read so.
@@ -98,23 +131,47 @@ pub(super) fn kernel(operands: Operands) -> &'static Kernel {
 fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
     let words = if operands == Operands::F32 { Words::F32 } else { Words::Rounded };
     let mut found = Vec::new();
+    let plain = Kernel {
+        mr: 4,
+        nr: 8,
+        tile_rows: 384,
+        depth: 1536,
+        form: Form { words, step: 1 },
+        pays: operands == Operands::F32,
+        run: run_portable::<4, 8>,
+        run_upper: None,
+    };
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
         // The fastest: large tiles with AVX2 (Zen 3), low ones with AVX-512 (Zen 5).
-        let wide = Kernel { mr: avx512::MR, nr: avx512::NR, tile_rows: 48, words, run: avx512::run };
+        let wide = Kernel { mr: avx512::MR, nr: avx512::NR, tile_rows: 48, run: avx512::run, ..plain };
+        let pairs = |step| Form { words: Words::Pairs, step };
+        if operands == Operands::Bf16 && amx::there() {
+            let (run, run_upper) = (amx::run as Run, Some(amx::run_upper as Run));
+            let sizes = Kernel { mr: amx::MR, nr: amx::NR, tile_rows: 288, depth: 192, ..plain };
+            found.push(Kernel { form: pairs(amx::STEP), pays: true, run, run_upper, ..sizes });
+        }
         if operands == Operands::Bf16 && has!("avx512f") && has!("avx512bf16") {
-            found.push(Kernel { words: Words::Pairs, run: avx512::run_pairs, ..wide });
+            // Intel's processors take two steps for what AMD's take one for (Emerald Rapids, Zen 5).
+            found.push(Kernel { form: pairs(1), pays: !intel(), run: avx512::run_pairs, ..wide });
         }
         if has!("avx512f") {
             found.push(wide);
         }
         if has!("avx2") && has!("fma") {
-            found.push(Kernel { mr: 6, nr: 16, tile_rows: 384, words, run: avx2::run });
+            found.push(Kernel { mr: 6, nr: 16, run: avx2::run, ..plain });
         }
     }
-    found.push(Kernel { mr: 4, nr: 8, tile_rows: 384, words, run: run_portable::<4, 8> });
+    found.push(plain);
     found.into_iter()
+}
+
+/// Whether Intel made this processor.
+#[cfg(target_arch = "x86_64")]
+fn intel() -> bool {
+    let maker = std::arch::x86_64::__cpuid(0);
+    [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
 }
 
 /// The rectangle of the output that a call covers: where it begins and how much of it is inside the output.
@@ -134,9 +191,14 @@ impl Kernel {
     /// `out.c` reaches `out.rows` rows of `out.cols` writable elements that no other thread touches.
     #[inline]
     pub unsafe fn run(&self, k: usize, a: Strip, b: &[f32], out: Rectangle, alpha: f32, add: bool) {
-        let Kernel { mr, nr, run, .. } = *self;
+        let Kernel { mr, nr, form: Form { step, .. }, .. } = *self;
+        let (run, mr) = match self.run_upper {
+            Some(upper) if out.rows <= mr / 2 => (upper, mr / 2),
+            _ => (self.run, mr),
+        };
         let reach = if k == 0 { 0 } else { (mr - 1) * a.row + (k - 1) * a.word + 1 };
         assert!(a.words.len() >= reach && b.len() == k * nr, "rows or a panel end before {k} words");
+        assert!(step == 1 || k.is_multiple_of(step) && a.word == 1, "{k} words are no steps of {step} side by side");
         assert!(out.rows <= mr && out.cols <= nr, "a rectangle of {} x {} for {mr} x {nr}", out.rows, out.cols);
         let a = Strided { words: a.words.as_ptr(), row: a.row, word: a.word };
         assert!(mr * nr <= MOST, "a rectangle of {mr} x {nr}");
@@ -147,16 +209,33 @@ impl Kernel {
             return;
         }
         let mut whole = [0.0; MOST];
-        // SAFETY: as above; the output is `whole`, which holds mr * nr elements.
-        unsafe { run(k, a, b.as_ptr(), whole.as_mut_ptr(), nr, alpha, false) };
-        for (i, row) in whole.chunks_exact(nr).take(out.rows).enumerate() {
-            // SAFETY: row i of the rectangle holds `cols` writable elements by the caller's promise.
-            let c = unsafe { std::slice::from_raw_parts_mut(out.c.add(i * out.stride), out.cols) };
-            for (c, &value) in c.iter_mut().zip(row) {
-                *c = if add { *c + value } else { value };
-            }
+        // SAFETY: row i of the rectangle holds `cols` elements, writable and of no other thread, by the caller's promise.
+        let row = |i: usize| unsafe { std::slice::from_raw_parts_mut(out.c.add(i * out.stride), out.cols) };
+        if add {
+            (0..out.rows).for_each(|i| whole[i * nr..][..out.cols].copy_from_slice(row(i)));
         }
+        // SAFETY: as above; the output is `whole`, which holds mr * nr elements.
+        unsafe { run(k, a, b.as_ptr(), whole.as_mut_ptr(), nr, alpha, add) };
+        (0..out.rows).for_each(|i| row(i).copy_from_slice(&whole[i * nr..][..out.cols]));
     }
+
+    /// Makes the calling thread ready for this kernel while the result lives. `run` does so itself; who runs it often on
+    /// little spares it the time.
+    #[inline]
+    pub fn ready(&self) -> Ready {
+        #[cfg(target_arch = "x86_64")]
+        if self.form.step > 1 {
+            return Ready { _registers: Some(amx::Configured::new()) };
+        }
+        Ready::default()
+    }
+}
+
+/// See [`Kernel::ready`].
+#[derive(Default)]
+pub struct Ready {
+    #[cfg(target_arch = "x86_64")]
+    _registers: Option<amx::Configured>,
 }
 
 /// Plain loops that the compiler turns into whatever vectors the target has.
@@ -222,10 +301,12 @@ mod tests {
     #[test]
     fn kernels_match_loops_inside_the_rectangle_and_touch_nothing_else() {
         for kernel in [Operands::F32, Operands::Bf16].into_iter().flat_map(candidates) {
-            let (mr, nr, stride, words) = (kernel.mr, kernel.nr, kernel.nr + 3, kernel.words);
-            let rectangles = [(mr, nr), (1, nr), (mr, 1), (mr - 1, nr - 1)];
-            for ((rows, cols), k) in rectangles.into_iter().flat_map(|r| [0, 1, 7, 64].map(|k| (r, k))) {
-                for (row, word) in [(1, mr), (k + 5, 1)] {
+            let (mr, nr, stride, Form { words, step }) = (kernel.mr, kernel.nr, kernel.nr + 3, kernel.form);
+            let rectangles = [(mr, nr), (1, nr), (mr, 1), (mr - 1, nr - 1), (mr / 2, nr), (mr / 2 + 1, nr)];
+            for ((rows, cols), steps) in rectangles.into_iter().flat_map(|r| [0, 1, 7, 64].map(|k| (r, k))) {
+                let k = steps * step;
+                // Rows side by side are for kernels that take a word at a time.
+                for (row, word) in [(k + 5, 1), (1, mr)].into_iter().take(if step == 1 { 2 } else { 1 }) {
                     let reach = if k == 0 { 0 } else { (mr - 1) * row + (k - 1) * word + 1 };
                     let mut a = panel(reach, words, |i| (i as f32 * 0.37).sin());
                     // What lies between the rows is not to be read.
@@ -233,12 +314,12 @@ mod tests {
                         a.chunks_mut(row).for_each(|row| row.iter_mut().skip(k).for_each(|gap| *gap = f32::NAN));
                     }
                     let b = panel(k * nr, words, |i| (i as f32 * 0.71).cos());
-                    for add in [false, true] {
+                    for (add, alpha) in [(false, 0.5), (true, 0.5), (false, 1.0), (true, 1.0)] {
                         let start: Vec<f32> = (0..mr * stride).map(|i| i as f32 * 1e-2).collect();
                         let mut c = start.clone();
                         let out = Rectangle { c: c.as_mut_ptr(), stride, rows, cols };
                         // SAFETY: `c` holds mr rows of `stride` elements and belongs to this test.
-                        unsafe { kernel.run(k, Strip { words: &a, row, word }, &b, out, 0.5, add) };
+                        unsafe { kernel.run(k, Strip { words: &a, row, word }, &b, out, alpha, add) };
                         for (at, (&got, &old)) in c.iter().zip(&start).enumerate() {
                             let (i, j) = (at / stride, at % stride);
                             if i >= rows || j >= cols {
@@ -250,9 +331,10 @@ mod tests {
                                 a.into_iter().zip(b).map(|(a, b)| a * b).collect::<Vec<_>>()
                             });
                             let terms: Vec<f64> = terms.collect();
-                            let exact = 0.5 * terms.iter().sum::<f64>() + if add { f64::from(old) } else { 0.0 };
+                            let exact =
+                                f64::from(alpha) * terms.iter().sum::<f64>() + if add { f64::from(old) } else { 0.0 };
                             let n = terms.len() as f64;
-                            let budget = (n + 2.0) * UNIT_F32 * (0.5 * n + f64::from(old) + 1.0);
+                            let budget = (n + 2.0) * UNIT_F32 * (n + f64::from(old) + 1.0);
                             assert!((f64::from(got) - exact).abs() <= budget, "({i},{j}): {got} not {exact}");
                         }
                     }
@@ -298,7 +380,7 @@ mod tests {
         }
         for operands in [Operands::F32, Operands::Bf16] {
             let sizes: Vec<String> =
-                candidates(operands).map(|k| format!("{} x {} {:?}", k.mr, k.nr, k.words)).collect();
+                candidates(operands).map(|k| format!("{} x {} {:?}", k.mr, k.nr, k.form)).collect();
             eprintln!("{operands:?}: this processor runs {}; others are SKIPPED", sizes.join(", "));
         }
     }

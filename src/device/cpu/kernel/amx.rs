@@ -1,0 +1,269 @@
+//! The micro-kernel for AMX: pairs of bf16, whose sums lie in tile registers of 16 x 16, with `tdpbf16ps`.
+//!
+//! Intel SDM, volume 2, `TDPBF16PS`: an element of the sum takes the products of its pairs one after the other, along the
+//! inner dimension. So the bits of a sum do not depend on where a run of the inner dimension ends.
+#![allow(unsafe_code)]
+
+use super::Strided;
+use std::arch::asm;
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::LazyLock;
+
+/// Rows and columns of a tile register of sums, and words of a row of it: of operands, so many pairs.
+const SIDE: usize = 16;
+/// Rows of the rectangle: two tile registers.
+pub(super) const MR: usize = 2 * SIDE;
+/// Columns of the rectangle: two tile registers.
+pub(super) const NR: usize = 2 * SIDE;
+/// Words of the inner dimension that a step takes, which lie side by side in the rows of a.
+pub(super) const STEP: usize = SIDE;
+
+/// Whether the processor multiplies tiles of bf16 and the system lets this process use their registers.
+pub(super) fn there() -> bool {
+    static THERE: LazyLock<bool> = LazyLock::new(|| offered() && granted());
+    *THERE
+}
+
+/// CPUID's word on AMX-TILE and AMX-BF16, and XCR0's on the system's part: saving the registers.
+fn offered() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+    #[target_feature(enable = "xsave")]
+    fn enabled() -> u64 {
+        // SAFETY: the processor has XGETBV and the system allows it: OSXSAVE, checked by the caller.
+        unsafe { _xgetbv(0) }
+    }
+    /// Bits of CPUID 1, ECX: XSAVE and OSXSAVE.
+    const XSAVE: u32 = 0b11 << 26;
+    /// Bits of CPUID 7, EDX: AMX-BF16 and AMX-TILE.
+    const TILES: u32 = 1 << 22 | 1 << 24;
+    /// Bits of XCR0: XTILECFG and XTILEDATA.
+    const STATE: u64 = 0b11 << 17;
+    if __cpuid(0).eax < 7 || __cpuid(1).ecx & XSAVE != XSAVE || __cpuid_count(7, 0).edx & TILES != TILES {
+        return false;
+    }
+    // SAFETY: the processor has XSAVE, checked above.
+    unsafe { enabled() & STATE == STATE }
+}
+
+/// Asks Linux for the tile registers, which it hands to a process only on request (arch_prctl(2), x86/xstate.rst).
+#[cfg(target_os = "linux")]
+fn granted() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XTILEDATA: libc::c_long = 18;
+    // SAFETY: the call reads no memory of ours; all threads of the process, later ones too, get the permission.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0 }
+}
+
+/// Elsewhere nobody has tried it.
+#[cfg(not(target_os = "linux"))]
+fn granted() -> bool {
+    false
+}
+
+/// What `ldtilecfg` reads: palette 1, and of each register the bytes of a row and the rows.
+#[repr(C, align(64))]
+struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// All eight registers whole.
+static WHOLE: Configuration = {
+    let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
+    let mut register = 0;
+    while register < 8 {
+        (row_bytes[register], rows[register]) = (4 * SIDE as u16, SIDE as u8);
+        register += 1;
+    }
+    Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
+};
+
+thread_local! {
+    /// How many [`Configured`] live on this thread.
+    static LIVING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// While one lives, the tile registers of its thread are configured. To configure them takes as long as a few dozen
+/// products; who calls a kernel often holds one.
+pub(super) struct Configured {
+    /// It belongs to its thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl Configured {
+    /// Panics where there are no tile registers.
+    #[inline]
+    pub fn new() -> Self {
+        LIVING.with(|living| {
+            if living.get() == 0 {
+                assert!(there(), "a processor without tile registers");
+                // SAFETY: the processor has the instruction and the process the permission, asserted above; the memory
+                // is a valid configuration.
+                unsafe { asm!("ldtilecfg [{}]", in(reg) &WHOLE, options(nostack, readonly, preserves_flags)) };
+            }
+            living.set(living.get() + 1);
+        });
+        Configured { thread: PhantomData }
+    }
+}
+
+impl Drop for Configured {
+    #[inline]
+    fn drop(&mut self) {
+        let Configured { thread: PhantomData } = self;
+        LIVING.with(|living| {
+            living.set(living.get() - 1);
+            if living.get() == 0 {
+                // SAFETY: registers that are in use were configured by `new`, so the instruction is there.
+                unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
+            }
+        });
+    }
+}
+
+/// The whole rectangle: four registers of sums, two of a and two of b.
+///
+/// # Safety
+/// See `super::Run`; k is a multiple of [`STEP`], and the words of a row of a lie side by side.
+pub(super) unsafe fn run(k: usize, a: Strided, b: *const f32, c: *mut f32, stride: usize, alpha: f32, add: bool) {
+    let body = |c: *mut f32, stride: usize, add: bool| {
+        let _configured = Configured::new();
+        let (a_low, c_low) = (a.words.wrapping_add(SIDE * a.row), c.wrapping_add(SIDE * stride));
+        // SAFETY: by the caller's promise rows of a hold k words, b holds k rows of NR, c reaches MR rows of NR elements;
+        // each load and each store covers sixteen rows of sixteen of those. The registers are configured.
+        unsafe {
+            asm!(
+                "test {add:e}, {add:e}",
+                "jnz 3f",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "jmp 4f",
+                "3:",
+                "tileloadd tmm0, [{c} + {c_row}]",
+                "tileloadd tmm1, [{c} + {c_row} + 64]",
+                "tileloadd tmm2, [{c_low} + {c_row}]",
+                "tileloadd tmm3, [{c_low} + {c_row} + 64]",
+                "4:",
+                "test {steps}, {steps}",
+                "jz 5f",
+                "2:",
+                "tileloadd tmm4, [{a} + {a_row}]",
+                "tileloadd tmm6, [{b} + {b_row}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {b_row} + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a_low} + {a_row}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {a}, 64",
+                "add {a_low}, 64",
+                "add {b}, 2048",
+                "dec {steps}",
+                "jnz 2b",
+                "5:",
+                "tilestored [{c} + {c_row}], tmm0",
+                "tilestored [{c} + {c_row} + 64], tmm1",
+                "tilestored [{c_low} + {c_row}], tmm2",
+                "tilestored [{c_low} + {c_row} + 64], tmm3",
+                add = in(reg) u32::from(add),
+                steps = inout(reg) k / STEP => _,
+                a = inout(reg) a.words => _,
+                a_low = inout(reg) a_low => _,
+                a_row = in(reg) 4 * a.row,
+                b = inout(reg) b => _,
+                b_row = in(reg) 4 * NR,
+                c = in(reg) c,
+                c_low = in(reg) c_low,
+                c_row = in(reg) 4 * stride,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    };
+    // SAFETY: as above.
+    unsafe { scaled::<MR>(body, c, stride, alpha, add) }
+}
+
+/// The upper sixteen rows of the rectangle alone.
+///
+/// # Safety
+/// As [`run`], of half as many rows of a and of c.
+pub(super) unsafe fn run_upper(k: usize, a: Strided, b: *const f32, c: *mut f32, stride: usize, alpha: f32, add: bool) {
+    let body = |c: *mut f32, stride: usize, add: bool| {
+        let _configured = Configured::new();
+        // SAFETY: as in `run`.
+        unsafe {
+            asm!(
+                "test {add:e}, {add:e}",
+                "jnz 3f",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "jmp 4f",
+                "3:",
+                "tileloadd tmm0, [{c} + {c_row}]",
+                "tileloadd tmm1, [{c} + {c_row} + 64]",
+                "4:",
+                "test {steps}, {steps}",
+                "jz 5f",
+                "2:",
+                "tileloadd tmm4, [{a} + {a_row}]",
+                "tileloadd tmm6, [{b} + {b_row}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {b_row} + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "add {a}, 64",
+                "add {b}, 2048",
+                "dec {steps}",
+                "jnz 2b",
+                "5:",
+                "tilestored [{c} + {c_row}], tmm0",
+                "tilestored [{c} + {c_row} + 64], tmm1",
+                add = in(reg) u32::from(add),
+                steps = inout(reg) k / STEP => _,
+                a = inout(reg) a.words => _,
+                a_row = in(reg) 4 * a.row,
+                b = inout(reg) b => _,
+                b_row = in(reg) 4 * NR,
+                c = in(reg) c,
+                c_row = in(reg) 4 * stride,
+                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    };
+    // SAFETY: as above.
+    unsafe { scaled::<SIDE>(body, c, stride, alpha, add) }
+}
+
+/// `body` on the output itself, or, where its sums are to be multiplied first, on room beside it.
+///
+/// # Safety
+/// `c` reaches ROWS rows of [`NR`] writable elements, `stride` apart.
+#[inline(always)]
+unsafe fn scaled<const ROWS: usize>(
+    body: impl Fn(*mut f32, usize, bool),
+    c: *mut f32,
+    stride: usize,
+    alpha: f32,
+    add: bool,
+) {
+    if alpha == 1.0 {
+        return body(c, stride, add);
+    }
+    let mut sums = [[0.0f32; NR]; ROWS];
+    body(sums.as_flattened_mut().as_mut_ptr(), NR, false);
+    for (i, sums) in sums.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * stride), NR) };
+        for (c, &sum) in c.iter_mut().zip(sums) {
+            *c = if add { *c + alpha * sum } else { alpha * sum };
+        }
+    }
+}
