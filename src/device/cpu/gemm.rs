@@ -6,7 +6,7 @@
 
 use super::Buffer;
 pub use super::kernel::Operands;
-use super::kernel::{Form, Kernel, Rectangle, Words, kernel};
+use super::kernel::{Form, Kernel, Panel, Rectangle, Walk, Words, kernel};
 use super::pack::{By, Packed, pack_row};
 use super::{pairs, vector};
 use rayon::prelude::*;
@@ -89,15 +89,12 @@ unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}
 
-/// Columns of a tile at most, so that the tile of the output stays in the second cache.
-const TILE_COLS: usize = 128;
-
 /// Tiles that a product is cut into at least, when it has so many panels, to share it among threads.
 const TILES: usize = 16;
 
 /// The runs that an inner size is cut into, which depend on nothing else.
 fn runs(k: usize, kernel: &Kernel) -> impl Iterator<Item = Range<usize>> + use<> {
-    let run = k.div_ceil(k.div_ceil(kernel.depth).max(1)).next_multiple_of(kernel.form.step);
+    let run = k.div_ceil(k.div_ceil(kernel.tiles.run).max(1)).next_multiple_of(kernel.form.step);
     (0..k).step_by(run.max(1)).map(move |start| start..(start + run).min(k))
 }
 
@@ -137,19 +134,30 @@ unsafe fn tile(
 ) {
     let Kernel { mr, nr, .. } = *kernel;
     let _ready = kernel.ready();
-    for run in runs(a.depth(), kernel) {
+    let rectangle = |run: &Range<usize>, i: usize, j: usize, next: Option<*const f32>| {
+        let (row, col) = (i * mr, j * nr);
+        let (rows, cols) = (mr.min(out.m - row), nr.min(out.n - col));
+        let (down, right) = (row - out.origin.0, col - out.origin.1);
         let add = write == Write::Add || run.start > 0;
-        // Along the rows of the output, whose columns are pages apart.
-        for i in rows.clone() {
-            for j in cols.clone() {
-                let b = b.panel(j, run.clone());
-                let (row, col) = (i * mr, j * nr);
-                let (rows, cols) = (mr.min(out.m - row), nr.min(out.n - col));
-                let (down, right) = (row - out.origin.0, col - out.origin.1);
-                // SAFETY: the rectangle begins inside the output and ends at its borders at the latest.
-                unsafe {
-                    let out = Rectangle { c: out.c.add(down * out.stride + right), stride: out.stride, rows, cols };
-                    kernel.run(run.len(), a.strip(i, run.start), b, out, alpha, add);
+        let words = b.panel(j, run.clone());
+        let panel = Panel { words, next: next.unwrap_or(words.as_ptr()) };
+        // SAFETY: the rectangle begins inside the output and ends at its borders at the latest.
+        unsafe {
+            let out = Rectangle { c: out.c.add(down * out.stride + right), stride: out.stride, rows, cols };
+            kernel.run(run.len(), a.strip(i, run.start), panel, out, alpha, add);
+        }
+    };
+    for run in runs(a.depth(), kernel) {
+        match kernel.tiles.walk {
+            Walk::Rows => rows.clone().for_each(|i| cols.clone().for_each(|j| rectangle(&run, i, j, None))),
+            Walk::Columns => {
+                for j in cols.clone() {
+                    // The next panel is asked for a part at a time, while this one is worked on.
+                    let next = (j + 1 < cols.end).then(|| b.panel(j + 1, run.clone()));
+                    for (turn, i) in rows.clone().enumerate() {
+                        let part = next.map(|next| next[turn * next.len() / rows.len()..].as_ptr());
+                        rectangle(&run, i, j, part);
+                    }
                 }
             }
         }
@@ -159,10 +167,10 @@ unsafe fn tile(
 /// Panels a tile holds in each direction, as even as may be.
 fn tiling(kernel: &Kernel, row_panels: usize, col_panels: usize) -> (usize, usize) {
     let even = |panels: usize, most: usize| panels.div_ceil(panels.div_ceil(most).max(1)).max(1);
-    let rows = even(row_panels, kernel.tile_rows / kernel.mr);
+    let rows = even(row_panels, kernel.tiles.rows / kernel.mr);
     let tiles_down = row_panels.div_ceil(rows).max(1);
     let wanted = TILES.div_ceil(tiles_down);
-    (rows, even(col_panels, col_panels.div_ceil(wanted).clamp(1, TILE_COLS / kernel.nr)))
+    (rows, even(col_panels, col_panels.div_ceil(wanted).clamp(1, kernel.tiles.cols / kernel.nr)))
 }
 
 /// The right operand of a product, packed once for many products.
@@ -254,7 +262,7 @@ pub fn gemm_strip(out: &mut [f32], row_stride: usize, a: &Strip, b: &Panels) {
             // SAFETY: `out` holds mr rows of `width` elements at `row_stride` (asserted above) and is borrowed mutably.
             unsafe {
                 let (rows, panel) = (a.packed.strip(0, run.start), b.packed.panel(j, run.clone()));
-                kernel.run(run.len(), rows, panel, to, 1.0, run.start > 0);
+                kernel.run(run.len(), rows, panel.into(), to, 1.0, run.start > 0);
             }
         }
     }

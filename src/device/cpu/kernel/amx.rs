@@ -4,7 +4,7 @@
 //! inner dimension. So the bits of a sum do not depend on where a run of the inner dimension ends.
 #![allow(unsafe_code)]
 
-use super::Strided;
+use super::Work;
 use std::arch::asm;
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -125,145 +125,176 @@ impl Drop for Configured {
     }
 }
 
+/// Asks for ROWS rows of the output, `c_row` apart, to be written to while the sums are made.
+#[inline(always)]
+fn own<const ROWS: usize>(c: *mut f32, c_row: usize) {
+    for row in 0..ROWS {
+        let row = c.wrapping_add(row * c_row);
+        // SAFETY: a processor with AMX has the instruction, which faults on no address.
+        unsafe {
+            asm!(
+                "prefetchw [{row}]", "prefetchw [{row} + 64]", "prefetchw [{row} + 127]",
+                row = in(reg) row, options(nostack, readonly, preserves_flags)
+            );
+        }
+    }
+}
+
 /// The whole rectangle: four registers of sums, two of a and two of b.
 ///
 /// # Safety
-/// See `super::Run`; k is a multiple of [`STEP`], and the words of a row of a lie side by side.
-pub(super) unsafe fn run(k: usize, a: Strided, b: *const f32, c: *mut f32, stride: usize, alpha: f32, add: bool) {
-    let body = |c: *mut f32, stride: usize, add: bool| {
-        let _configured = Configured::new();
-        let (a_low, c_low) = (a.words.wrapping_add(SIDE * a.row), c.wrapping_add(SIDE * stride));
-        // SAFETY: by the caller's promise rows of a hold k words, b holds k rows of NR, c reaches MR rows of NR elements;
-        // each load and each store covers sixteen rows of sixteen of those. The registers are configured.
-        unsafe {
-            asm!(
-                "test {add:e}, {add:e}",
-                "jnz 3f",
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "jmp 4f",
-                "3:",
-                "tileloadd tmm0, [{c} + {c_row}]",
-                "tileloadd tmm1, [{c} + {c_row} + 64]",
-                "tileloadd tmm2, [{c_low} + {c_row}]",
-                "tileloadd tmm3, [{c_low} + {c_row} + 64]",
-                "4:",
-                "test {steps}, {steps}",
-                "jz 5f",
-                "2:",
-                "tileloadd tmm4, [{a} + {a_row}]",
-                "tileloadd tmm6, [{b} + {b_row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {b_row} + 64]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a_low} + {a_row}]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a}, 64",
-                "add {a_low}, 64",
-                "add {b}, 2048",
-                "dec {steps}",
-                "jnz 2b",
-                "5:",
-                "tilestored [{c} + {c_row}], tmm0",
-                "tilestored [{c} + {c_row} + 64], tmm1",
-                "tilestored [{c_low} + {c_row}], tmm2",
-                "tilestored [{c_low} + {c_row} + 64], tmm3",
-                add = in(reg) u32::from(add),
-                steps = inout(reg) k / STEP => _,
-                a = inout(reg) a.words => _,
-                a_low = inout(reg) a_low => _,
-                a_row = in(reg) 4 * a.row,
-                b = inout(reg) b => _,
-                b_row = in(reg) 4 * NR,
-                c = in(reg) c,
-                c_low = in(reg) c_low,
-                c_row = in(reg) 4 * stride,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
-        }
-    };
-    // SAFETY: as above.
-    unsafe { scaled::<MR>(body, c, stride, alpha, add) }
+/// See [`super::Run`]; k is a multiple of [`STEP`], and the words of a row of a lie side by side.
+pub(super) unsafe fn run(work: &Work) {
+    // SAFETY: the caller's promise.
+    unsafe { scaled::<MR>(work, whole) }
 }
 
 /// The upper sixteen rows of the rectangle alone.
 ///
 /// # Safety
 /// As [`run`], of half as many rows of a and of c.
-pub(super) unsafe fn run_upper(k: usize, a: Strided, b: *const f32, c: *mut f32, stride: usize, alpha: f32, add: bool) {
-    let body = |c: *mut f32, stride: usize, add: bool| {
-        let _configured = Configured::new();
-        // SAFETY: as in `run`.
-        unsafe {
-            asm!(
-                "test {add:e}, {add:e}",
-                "jnz 3f",
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "jmp 4f",
-                "3:",
-                "tileloadd tmm0, [{c} + {c_row}]",
-                "tileloadd tmm1, [{c} + {c_row} + 64]",
-                "4:",
-                "test {steps}, {steps}",
-                "jz 5f",
-                "2:",
-                "tileloadd tmm4, [{a} + {a_row}]",
-                "tileloadd tmm6, [{b} + {b_row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {b_row} + 64]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "add {a}, 64",
-                "add {b}, 2048",
-                "dec {steps}",
-                "jnz 2b",
-                "5:",
-                "tilestored [{c} + {c_row}], tmm0",
-                "tilestored [{c} + {c_row} + 64], tmm1",
-                add = in(reg) u32::from(add),
-                steps = inout(reg) k / STEP => _,
-                a = inout(reg) a.words => _,
-                a_row = in(reg) 4 * a.row,
-                b = inout(reg) b => _,
-                b_row = in(reg) 4 * NR,
-                c = in(reg) c,
-                c_row = in(reg) 4 * stride,
-                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
-        }
-    };
-    // SAFETY: as above.
-    unsafe { scaled::<SIDE>(body, c, stride, alpha, add) }
+pub(super) unsafe fn run_upper(work: &Work) {
+    // SAFETY: the caller's promise.
+    unsafe { scaled::<SIDE>(work, upper) }
 }
 
-/// `body` on the output itself, or, where its sums are to be multiplied first, on room beside it.
+/// `body` on the output itself, or, where its sums are to be multiplied first, on room beside it: `body` multiplies nothing.
 ///
 /// # Safety
-/// `c` reaches ROWS rows of [`NR`] writable elements, `stride` apart.
+/// As [`run`] or [`run_upper`], whichever has so many ROWS.
 #[inline(always)]
-unsafe fn scaled<const ROWS: usize>(
-    body: impl Fn(*mut f32, usize, bool),
-    c: *mut f32,
-    stride: usize,
-    alpha: f32,
-    add: bool,
-) {
+unsafe fn scaled<const ROWS: usize>(work: &Work, body: unsafe fn(&Work)) {
+    let _configured = Configured::new();
+    let Work { c, c_row, alpha, add, .. } = *work;
+    own::<ROWS>(c, c_row);
     if alpha == 1.0 {
-        return body(c, stride, add);
+        // SAFETY: the caller's promise; the registers are configured.
+        return unsafe { body(work) };
     }
     let mut sums = [[0.0f32; NR]; ROWS];
-    body(sums.as_flattened_mut().as_mut_ptr(), NR, false);
+    // SAFETY: as above; `sums` holds ROWS rows of NR elements.
+    unsafe { body(&Work { c: sums.as_flattened_mut().as_mut_ptr(), c_row: NR, add: false, ..*work }) };
     for (i, sums) in sums.iter().enumerate() {
         // SAFETY: the caller's promise.
-        let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * stride), NR) };
+        let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * c_row), NR) };
         for (c, &sum) in c.iter_mut().zip(sums) {
             *c = if add { *c + alpha * sum } else { alpha * sum };
         }
+    }
+}
+
+/// The sums of [`run`].
+///
+/// # Safety
+/// As [`run`]; the registers are configured.
+#[inline]
+unsafe fn whole(work: &Work) {
+    let Work { k, a, a_row, b, next, c, c_row, add, .. } = *work;
+    // SAFETY: by the caller's promise rows of a hold k words, b holds k rows of NR, c reaches MR rows of NR elements; each load
+    // and each store covers sixteen rows of sixteen of those. What is prefetched may be any address.
+    unsafe {
+        asm!(
+            "test {add:e}, {add:e}",
+            "jnz 3f",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "jmp 4f",
+            "3:",
+            "tileloadd tmm0, [{c} + {c_row}]",
+            "tileloadd tmm1, [{c} + {c_row} + 64]",
+            "tileloadd tmm2, [{c_low} + {c_row}]",
+            "tileloadd tmm3, [{c_low} + {c_row} + 64]",
+            "4:",
+            "test {steps}, {steps}",
+            "jz 5f",
+            "2:",
+            "tileloadd tmm4, [{a} + {a_row}]",
+            "tileloadd tmm6, [{b} + {b_row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "prefetcht1 [{next}]",
+            "prefetcht1 [{next} + 64]",
+            "tileloadd tmm7, [{b} + {b_row} + 64]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "prefetcht1 [{next} + 128]",
+            "prefetcht1 [{next} + 192]",
+            "tileloadd tmm5, [{a_low} + {a_row}]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a}, 64",
+            "add {a_low}, 64",
+            "add {b}, 2048",
+            "add {next}, 256",
+            "dec {steps}",
+            "jnz 2b",
+            "5:",
+            "tilestored [{c} + {c_row}], tmm0",
+            "tilestored [{c} + {c_row} + 64], tmm1",
+            "tilestored [{c_low} + {c_row}], tmm2",
+            "tilestored [{c_low} + {c_row} + 64], tmm3",
+            add = in(reg) u32::from(add),
+            steps = inout(reg) k / STEP => _,
+            a = inout(reg) a => _,
+            a_low = inout(reg) a.wrapping_add(SIDE * a_row) => _,
+            a_row = in(reg) 4 * a_row,
+            b = inout(reg) b => _,
+            b_row = in(reg) 4 * NR,
+            next = inout(reg) next => _,
+            c = in(reg) c,
+            c_low = in(reg) c.wrapping_add(SIDE * c_row),
+            c_row = in(reg) 4 * c_row,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// The sums of [`run_upper`].
+///
+/// # Safety
+/// As [`run_upper`]; the registers are configured.
+#[inline]
+unsafe fn upper(work: &Work) {
+    let Work { k, a, a_row, b, c, c_row, add, .. } = *work;
+    // SAFETY: as in `whole`.
+    unsafe {
+        asm!(
+            "test {add:e}, {add:e}",
+            "jnz 3f",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "jmp 4f",
+            "3:",
+            "tileloadd tmm0, [{c} + {c_row}]",
+            "tileloadd tmm1, [{c} + {c_row} + 64]",
+            "4:",
+            "test {steps}, {steps}",
+            "jz 5f",
+            "2:",
+            "tileloadd tmm4, [{a} + {a_row}]",
+            "tileloadd tmm6, [{b} + {b_row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {b_row} + 64]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "add {a}, 64",
+            "add {b}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            "5:",
+            "tilestored [{c} + {c_row}], tmm0",
+            "tilestored [{c} + {c_row} + 64], tmm1",
+            add = in(reg) u32::from(add),
+            steps = inout(reg) k / STEP => _,
+            a = inout(reg) a => _,
+            a_row = in(reg) 4 * a_row,
+            b = inout(reg) b => _,
+            b_row = in(reg) 4 * NR,
+            c = in(reg) c,
+            c_row = in(reg) 4 * c_row,
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The micro-kernels for AVX-512: f32, and pairs of bf16 with `vdpbf16ps`.
 #![allow(unsafe_code)]
 
-use super::Strided;
+use super::Work;
 use std::arch::x86_64::*;
 use std::hint::black_box;
 
@@ -18,17 +18,10 @@ macro_rules! kernel {
         $(#[$doc])*
         ///
         /// # Safety
-        /// See `super::Run`.
+        /// See [`super::Run`].
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $name(
-            k: usize,
-            a: Strided,
-            b: *const f32,
-            c: *mut f32,
-            stride: usize,
-            alpha: f32,
-            add: bool,
-        ) {
+        pub(super) unsafe fn $name(work: &Work) {
+            let Work { k, a, a_row, a_word, b, c, c_row: stride, alpha, add, .. } = *work;
             for i in 0..MR {
                 // A prefetch reads nothing; the lines arrive while the sums are made.
                 _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(i * stride).cast());
@@ -38,19 +31,19 @@ macro_rules! kernel {
             let mut sums = [[_mm512_setzero_ps(); 2]; MR];
             // Hidden from the compiler, which would make a chain of sums of them; each serves three rows by an address.
             const { assert!(MR == 12) };
-            let mut rows = [0, 3, 6, 9].map(|i| black_box(a.words.wrapping_add(i * a.row)));
+            let mut rows = [0, 3, 6, 9].map(|i| black_box(a.wrapping_add(i * a_row)));
             // Not unrolled: what the loop itself does fits beside the products, and the registers are enough.
             for l in 0..k {
                 // SAFETY: l < k, so word l of the rows of a and row l of b are inside (the caller's promise).
                 unsafe {
                     let (b0, b1) = (_mm512_loadu_ps(b.add(NR * l)), _mm512_loadu_ps(b.add(NR * l + 16)));
                     for (i, sums) in sums.iter_mut().enumerate() {
-                        let x = _mm512_set1_ps(*rows[i / 3].add(i % 3 * a.row));
+                        let x = _mm512_set1_ps(*rows[i / 3].add(i % 3 * a_row));
                         sums[0] = $step(sums[0], x, b0);
                         sums[1] = $step(sums[1], x, b1);
                     }
                 }
-                rows = rows.map(|row| row.wrapping_add(a.word));
+                rows = rows.map(|row| row.wrapping_add(a_word));
             }
             let alpha = _mm512_set1_ps(alpha);
             for (i, sums) in sums.iter().enumerate() {

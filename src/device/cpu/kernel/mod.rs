@@ -74,21 +74,29 @@ impl Form {
     }
 }
 
-/// A [`Strip`] whose length `Kernel::run` has checked.
-#[derive(Clone, Copy)]
-struct Strided {
-    words: *const f32,
-    row: usize,
-    word: usize,
+/// What a micro-kernel is to do: `c[i * c_row + j] (+)= alpha * sum over l < k of a(i, l) * b[l * nr + j]`, where a(i, l) is
+/// `a[i * a_row + l * a_word]` and a product of words that hold pairs is the sum of two products.
+struct Work {
+    /// Words of the inner dimension.
+    k: usize,
+    a: *const f32,
+    a_row: usize,
+    a_word: usize,
+    b: *const f32,
+    /// What is read soon, from here on; any address.
+    next: *const f32,
+    c: *mut f32,
+    c_row: usize,
+    alpha: f32,
+    add: bool,
 }
 
-/// `c[i * stride + j] (+)= alpha * sum over l < k of a(i, l) * b[l * nr + j]`, where a product of words that hold
-/// pairs is the sum of two products.
+/// Does the work.
 ///
 /// # Safety
 /// `a` and `b` hold k readable words in each of mr rows and k * nr readable words; `c` reaches mr rows of nr writable elements,
-/// `stride` apart; the processor has the instructions that the kernel was compiled for.
-type Run = unsafe fn(k: usize, a: Strided, b: *const f32, c: *mut f32, stride: usize, alpha: f32, add: bool);
+/// `c_row` apart; the processor has the instructions that the kernel was compiled for.
+type Run = unsafe fn(&Work);
 
 /// The rows of a that a rectangle reads: word l of row i lies at `words[i * row + l * word]`.
 #[derive(Clone, Copy)]
@@ -98,6 +106,43 @@ pub(super) struct Strip<'a> {
     pub word: usize,
 }
 
+/// How a product is cut into tiles, and in what order a kernel walks through one.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles {
+    /// Rows of a tile at most: each panel of b is read from afar once for so many.
+    pub rows: usize,
+    /// Columns of a tile at most, so that the tile of the output stays in the second cache.
+    pub cols: usize,
+    /// Inner sizes are cut into runs of at most this many words, a multiple of a step, so that what is read again and again
+    /// stays near. The cut decides the order of a sum.
+    pub run: usize,
+    pub walk: Walk,
+}
+
+/// The way through a tile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Walk {
+    /// A run of the inner size at a time, along the rows of the output, whose columns lie pages apart.
+    Rows,
+    /// A run at a time, down each panel of b, which stays in the first cache, as the rows of a do in the second.
+    Columns,
+}
+
+/// The columns of b that a rectangle reads, word by word along the inner dimension.
+#[derive(Clone, Copy)]
+pub(super) struct Panel<'a> {
+    pub words: &'a [f32],
+    /// What will be read soon, from here on; any address.
+    pub next: *const f32,
+}
+
+impl<'a> From<&'a [f32]> for Panel<'a> {
+    /// Nothing else is read soon.
+    fn from(words: &'a [f32]) -> Self {
+        Panel { words, next: words.as_ptr() }
+    }
+}
+
 /// A micro-kernel, the size of its rectangle, and the words that it reads.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel {
@@ -105,11 +150,7 @@ pub(super) struct Kernel {
     pub mr: usize,
     /// Columns.
     pub nr: usize,
-    /// Rows of a tile at most: each panel of b is read from afar once for so many.
-    pub tile_rows: usize,
-    /// Inner sizes are cut into runs of at most this many words, a multiple of a step, so that what a tile reads of both
-    /// operands stays near. The cut decides the order of a sum.
-    pub depth: usize,
+    pub tiles: Tiles,
     pub form: Form,
     /// Whether it is faster than products of f32.
     pays: bool,
@@ -134,8 +175,7 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
     let plain = Kernel {
         mr: 4,
         nr: 8,
-        tile_rows: 384,
-        depth: 1536,
+        tiles: Tiles { rows: 384, cols: 128, run: 1536, walk: Walk::Rows },
         form: Form { words, step: 1 },
         pays: operands == Operands::F32,
         run: run_portable::<4, 8>,
@@ -145,11 +185,13 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
     {
         use std::arch::is_x86_feature_detected as has;
         // The fastest: large tiles with AVX2 (Zen 3), low ones with AVX-512 (Zen 5).
-        let wide = Kernel { mr: avx512::MR, nr: avx512::NR, tile_rows: 48, run: avx512::run, ..plain };
+        let wide = Kernel { mr: avx512::MR, nr: avx512::NR, run: avx512::run, ..plain };
+        let wide = Kernel { tiles: Tiles { rows: 48, ..plain.tiles }, ..wide };
         let pairs = |step| Form { words: Words::Pairs, step };
         if operands == Operands::Bf16 && amx::there() {
             let (run, run_upper) = (amx::run as Run, Some(amx::run_upper as Run));
-            let sizes = Kernel { mr: amx::MR, nr: amx::NR, tile_rows: 288, depth: 192, ..plain };
+            let tiles = Tiles { rows: 288, cols: 256, run: 384, walk: Walk::Columns };
+            let sizes = Kernel { mr: amx::MR, nr: amx::NR, tiles, ..plain };
             found.push(Kernel { form: pairs(amx::STEP), pays: true, run, run_upper, ..sizes });
         }
         if operands == Operands::Bf16 && has!("avx512f") && has!("avx512bf16") {
@@ -189,34 +231,38 @@ impl Kernel {
     ///
     /// # Safety
     /// `out.c` reaches `out.rows` rows of `out.cols` writable elements that no other thread touches.
-    #[inline]
-    pub unsafe fn run(&self, k: usize, a: Strip, b: &[f32], out: Rectangle, alpha: f32, add: bool) {
+    #[inline(always)]
+    pub unsafe fn run(&self, k: usize, a: Strip, b: Panel, out: Rectangle, alpha: f32, add: bool) {
         let Kernel { mr, nr, form: Form { step, .. }, .. } = *self;
         let (run, mr) = match self.run_upper {
             Some(upper) if out.rows <= mr / 2 => (upper, mr / 2),
             _ => (self.run, mr),
         };
         let reach = if k == 0 { 0 } else { (mr - 1) * a.row + (k - 1) * a.word + 1 };
-        assert!(a.words.len() >= reach && b.len() == k * nr, "rows or a panel end before {k} words");
+        assert!(a.words.len() >= reach && b.words.len() == k * nr, "rows or a panel end before {k} words");
         assert!(step == 1 || k.is_multiple_of(step) && a.word == 1, "{k} words are no steps of {step} side by side");
         assert!(out.rows <= mr && out.cols <= nr, "a rectangle of {} x {} for {mr} x {nr}", out.rows, out.cols);
-        let a = Strided { words: a.words.as_ptr(), row: a.row, word: a.word };
-        assert!(mr * nr <= MOST, "a rectangle of {mr} x {nr}");
-        if out.rows == mr && out.cols == nr {
-            // SAFETY: the lengths of a and b are asserted above, the whole rectangle is the caller's promise, and
-            // `candidates` offers `run` only where the processor has what it takes.
-            unsafe { run(k, a, b.as_ptr(), out.c, out.stride, alpha, add) };
-            return;
+        let work = Work {
+            k,
+            a: a.words.as_ptr(),
+            a_row: a.row,
+            a_word: a.word,
+            b: b.words.as_ptr(),
+            next: b.next,
+            c: out.c,
+            c_row: out.stride,
+            alpha,
+            add,
+        };
+        // SAFETY: the lengths of a and b are asserted above, the rectangle is the caller's promise, and `candidates` offers
+        // `run` only where the processor has what it takes.
+        unsafe {
+            if out.rows == mr && out.cols == nr {
+                run(&work)
+            } else {
+                run_part(run, [mr, nr], work, [out.rows, out.cols])
+            }
         }
-        let mut whole = [0.0; MOST];
-        // SAFETY: row i of the rectangle holds `cols` elements, writable and of no other thread, by the caller's promise.
-        let row = |i: usize| unsafe { std::slice::from_raw_parts_mut(out.c.add(i * out.stride), out.cols) };
-        if add {
-            (0..out.rows).for_each(|i| whole[i * nr..][..out.cols].copy_from_slice(row(i)));
-        }
-        // SAFETY: as above; the output is `whole`, which holds mr * nr elements.
-        unsafe { run(k, a, b.as_ptr(), whole.as_mut_ptr(), nr, alpha, add) };
-        (0..out.rows).for_each(|i| row(i).copy_from_slice(&whole[i * nr..][..out.cols]));
     }
 
     /// Makes the calling thread ready for this kernel while the result lives. `run` does so itself; who runs it often on
@@ -238,26 +284,37 @@ pub struct Ready {
     _registers: Option<amx::Configured>,
 }
 
+/// `run` for a rectangle that it does not fill, in room of its own.
+///
+/// # Safety
+/// See [`Run`], but for the output, which reaches `rows` rows of `cols` elements, no more than mr x nr.
+#[inline(never)]
+unsafe fn run_part(run: Run, [mr, nr]: [usize; 2], work: Work, [rows, cols]: [usize; 2]) {
+    let mut whole = [0.0; MOST];
+    assert!(mr * nr <= MOST, "a rectangle of {mr} x {nr}");
+    // SAFETY: row i of the output holds `cols` elements, writable and of no other thread, by the caller's promise.
+    let row = |i: usize| unsafe { std::slice::from_raw_parts_mut(work.c.add(i * work.c_row), cols) };
+    if work.add {
+        (0..rows).for_each(|i| whole[i * nr..][..cols].copy_from_slice(row(i)));
+    }
+    // SAFETY: the caller's promise; the output is `whole`, which holds mr * nr elements.
+    unsafe { run(&Work { c: whole.as_mut_ptr(), c_row: nr, ..work }) };
+    (0..rows).for_each(|i| row(i).copy_from_slice(&whole[i * nr..][..cols]));
+}
+
 /// Plain loops that the compiler turns into whatever vectors the target has.
 ///
 /// # Safety
-/// See `Run`.
-unsafe fn run_portable<const MR: usize, const NR: usize>(
-    k: usize,
-    a: Strided,
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    alpha: f32,
-    add: bool,
-) {
+/// See [`Run`].
+unsafe fn run_portable<const MR: usize, const NR: usize>(work: &Work) {
+    let Work { k, a, a_row, a_word, b, c, c_row, alpha, add, .. } = *work;
     // SAFETY: the caller promises this length.
     let b = unsafe { std::slice::from_raw_parts(b, k * NR) };
     let mut sums = [[0.0f32; NR]; MR];
     for (l, b) in b.chunks_exact(NR).enumerate() {
         for (i, sums) in sums.iter_mut().enumerate() {
             // SAFETY: the caller promises k words in each of MR rows.
-            let x = unsafe { *a.words.add(i * a.row + l * a.word) };
+            let x = unsafe { *a.add(i * a_row + l * a_word) };
             for (sum, &y) in sums.iter_mut().zip(b) {
                 *sum = if cfg!(target_arch = "aarch64") { x.mul_add(y, *sum) } else { *sum + x * y };
             }
@@ -265,7 +322,7 @@ unsafe fn run_portable<const MR: usize, const NR: usize>(
     }
     for (i, sums) in sums.iter().enumerate() {
         // SAFETY: the caller promises MR rows of NR elements.
-        let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * stride), NR) };
+        let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * c_row), NR) };
         for (c, &sum) in c.iter_mut().zip(sums) {
             *c = if add { *c + alpha * sum } else { alpha * sum };
         }
@@ -319,7 +376,7 @@ mod tests {
                         let mut c = start.clone();
                         let out = Rectangle { c: c.as_mut_ptr(), stride, rows, cols };
                         // SAFETY: `c` holds mr rows of `stride` elements and belongs to this test.
-                        unsafe { kernel.run(k, Strip { words: &a, row, word }, &b, out, alpha, add) };
+                        unsafe { kernel.run(k, Strip { words: &a, row, word }, b[..].into(), out, alpha, add) };
                         for (at, (&got, &old)) in c.iter().zip(&start).enumerate() {
                             let (i, j) = (at / stride, at % stride);
                             if i >= rows || j >= cols {
@@ -350,7 +407,7 @@ mod tests {
         let (a, b, mut c) = (vec![0.0; (kernel.mr - 1) * 4 + 2], vec![0.0; 3 * kernel.nr], vec![0.0; MOST]);
         let out = Rectangle { c: c.as_mut_ptr(), stride: kernel.nr, rows: kernel.mr, cols: kernel.nr };
         // SAFETY: `c` holds a rectangle of any kernel.
-        unsafe { kernel.run(3, Strip { words: &a, row: 4, word: 1 }, &b, out, 1.0, false) };
+        unsafe { kernel.run(3, Strip { words: &a, row: 4, word: 1 }, b[..].into(), out, 1.0, false) };
     }
 
     #[test]
@@ -367,7 +424,7 @@ mod tests {
                 let b: Vec<f32> = (0..k * kernel.nr).map(|at| y(at / kernel.nr, col + at % kernel.nr)).collect();
                 let out = Rectangle { c: c[row * n + col..].as_mut_ptr(), stride: n, rows: kernel.mr, cols: kernel.nr };
                 // SAFETY: m and n are multiples of every kernel's rectangle, so each lies inside `c`.
-                unsafe { kernel.run(k, Strip { words: &a, row: 1, word: kernel.mr }, &b, out, 1.0, false) };
+                unsafe { kernel.run(k, Strip { words: &a, row: 1, word: kernel.mr }, b[..].into(), out, 1.0, false) };
             }
             c.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
         };
