@@ -11,6 +11,14 @@ const CHAINS: usize = 12;
 /// Steps of a thread's loop: a few tens of milliseconds.
 const STEPS: usize = 10_000_000;
 
+/// Products that an instruction of AMX adds up: 16 x 16 sums of 32 each.
+#[cfg(target_arch = "x86_64")]
+const TILE_PRODUCTS: usize = 16 * 16 * 32;
+
+/// It takes about so long as so many of the other instructions.
+#[cfg(target_arch = "x86_64")]
+const TILE_STEPS: usize = 32;
+
 /// GFLOP/s of `threads` threads that only multiply and add in registers, operands and sums as in a product that reads
 /// its operands so.
 pub fn gflops(operands: Operands, threads: usize) -> f64 {
@@ -29,6 +37,10 @@ fn kernel(operands: Operands) -> (fn(usize) -> f32, usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
+        if operands.in_tiles() {
+            // SAFETY: the engine multiplies with AMX, so the processor has it and the process may use it.
+            return (|steps| unsafe { x86::tiles(steps / TILE_STEPS) }, TILE_PRODUCTS / TILE_STEPS);
+        }
         if operands == Operands::Bf16 && has!("avx512f") && has!("avx512bf16") {
             // SAFETY: the processor has both features, checked on the line above.
             return (|steps| unsafe { x86::pairs(steps) }, 32);
@@ -87,6 +99,45 @@ mod x86 {
             }
         }
         sums.into_iter().map(|v| _mm512_reduce_add_ps(v)).sum()
+    }
+
+    /// Products of tile registers with nothing loaded between them, `CHAINS` a step as in the other loops.
+    ///
+    /// # Safety
+    /// The processor has AMX, and the system lets the process use it.
+    pub unsafe fn tiles(steps: usize) -> f32 {
+        const { assert!(CHAINS == 12) };
+        /// Intel SDM, `LDTILECFG`: palette 1, 64 bytes a row, 16 rows, of eight registers.
+        #[repr(C, align(64))]
+        struct Configuration([u8; 64]);
+        let mut configuration = Configuration([0; 64]);
+        configuration.0[0] = 1;
+        for register in 0..8 {
+            configuration.0[16 + 2 * register] = 64;
+            configuration.0[48 + register] = 16;
+        }
+        // SAFETY: the caller's promise; `configuration` is valid, and the loop reads no memory.
+        unsafe {
+            std::arch::asm!(
+                "ldtilecfg [{configuration}]",
+                "2:",
+                ".rept 3",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                ".endr",
+                "dec {steps}",
+                "jnz 2b",
+                "tilerelease",
+                configuration = in(reg) &configuration,
+                steps = inout(reg) steps.max(1) => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+        0.0
     }
 
     #[target_feature(enable = "avx512f,avx512bf16")]

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::print;
+use crate::device::cpu::gemm::Operands;
 use crate::device::cuda::{self, Gpu, Target};
 use crate::error::{Error, Result};
 use crate::ops::ptx;
@@ -166,6 +167,8 @@ fn features() -> Vec<(&'static str, bool)> {
         ("avx512dq", std::is_x86_feature_detected!("avx512dq")),
         ("avx512vl", std::is_x86_feature_detected!("avx512vl")),
         ("avx512bf16", std::is_x86_feature_detected!("avx512bf16")),
+        // As far as the system lets this process use it.
+        ("amx-bf16", Operands::Bf16.in_tiles()),
     ]
 }
 

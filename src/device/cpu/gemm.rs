@@ -5,8 +5,8 @@
 #![allow(unsafe_code)]
 
 use super::Buffer;
-pub use super::kernel::Operands;
 use super::kernel::{Form, Kernel, Panel, Rectangle, Walk, Words, kernel};
+pub use super::kernel::{Operands, Ready};
 use super::pack::{By, Packed, pack_row};
 use super::{pairs, vector};
 use rayon::prelude::*;
@@ -244,6 +244,11 @@ impl Strip {
         pack_row(&self.row, form, out);
         result
     }
+}
+
+/// Makes the calling thread ready for products of operands read so while the result lives: many small ones take less time.
+pub fn ready(operands: Operands) -> Ready {
+    kernel(operands).ready()
 }
 
 /// `out = a b` on the calling thread, for all rows of a strip and all columns of the panels, those that fill them up too; rows

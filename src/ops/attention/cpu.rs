@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::Layout;
-use crate::device::cpu::gemm::{Mat, Panels, Rows, Strip, Write, gemm, gemm_strip};
+use crate::device::cpu::gemm::{Mat, Panels, Rows, Strip, Write, gemm, gemm_strip, ready};
 use crate::device::cpu::{Buffer, pieces, vector};
 use crate::tensor::Spans;
 use rayon::prelude::*;
@@ -113,6 +113,7 @@ fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut 
     let (mut scores, mut mixed) = (Buffer::scratch(strip_rows * width), Buffer::scratch(strip_rows * mixed_width));
     let (scores, mixed) = (scores.as_mut_slice(), mixed.as_mut_slice());
     let mut sums = vec![0.0; strip_rows];
+    let _ready = ready(z.read);
     for (head, [k, v]) in heads.iter().enumerate() {
         let column = head * z.head_width;
         for start in (0..part.queries.len()).step_by(strip_rows) {
@@ -156,6 +157,7 @@ pub fn backward(x: Operands, z: &Layout, y: &[f32], lse: &[f32], dy: &[f32]) -> 
 
         let (mut p, mut ds) = (Buffer::scratch(queries * keys), Buffer::scratch(queries * keys));
         let (p, ds) = (p.as_mut_slice(), ds.as_mut_slice());
+        let _ready = ready(z.read);
         gemm(p, keys, q, k.t(), 1.0, Write::Set, z.read);
         for (row, lse) in p.chunks_exact_mut(keys).zip(lse[first * z.heads..].chunks_exact(z.heads)) {
             vector::exp_scaled_sum(row, scale(z), lse[head]);

@@ -29,12 +29,17 @@ impl Operands {
         if kernel(Operands::Bf16).pays { Operands::Bf16 } else { Operands::F32 }
     }
 
+    /// Whether this processor multiplies them in tile registers: AMX.
+    pub fn in_tiles(self) -> bool {
+        kernel(self).form.step > 1
+    }
+
     /// The type, and how this processor multiplies it where that is worth a word.
     pub fn words(self) -> &'static str {
-        let Kernel { form: Form { words, step }, pays, .. } = *kernel(self);
+        let Kernel { form: Form { words, .. }, pays, .. } = *kernel(self);
         match self {
             Operands::F32 => "f32",
-            Operands::Bf16 if step > 1 => "bf16 (AMX)",
+            Operands::Bf16 if self.in_tiles() => "bf16 (AMX)",
             Operands::Bf16 if pays => "bf16",
             Operands::Bf16 if words == Words::Pairs => "bf16 (this processor multiplies it no faster than f32)",
             Operands::Bf16 => "bf16 (this processor multiplies it as f32: no faster)",
@@ -184,9 +189,9 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
-        // The fastest: large tiles with AVX2 (Zen 3), low ones with AVX-512 (Zen 5).
+        // The fastest: large tiles with AVX2 (Zen 3), low ones with AVX-512 (Zen 5; not so low on Emerald Rapids).
         let wide = Kernel { mr: avx512::MR, nr: avx512::NR, run: avx512::run, ..plain };
-        let wide = Kernel { tiles: Tiles { rows: 48, ..plain.tiles }, ..wide };
+        let wide = Kernel { tiles: Tiles { rows: if intel() { 192 } else { 48 }, ..plain.tiles }, ..wide };
         let pairs = |step| Form { words: Words::Pairs, step };
         if operands == Operands::Bf16 && amx::there() {
             let (run, run_upper) = (amx::run as Run, Some(amx::run_upper as Run));
