@@ -10,6 +10,9 @@ pub(super) const MR: usize = 12;
 /// Columns of the rectangle.
 pub(super) const NR: usize = 32;
 
+/// Words of the inner dimension after which a word of b that is asked for is there.
+const AHEAD: usize = 16;
+
 /// A kernel whose step multiplies a broadcast word of a by a vector of b and adds to a vector of sums.
 ///
 /// 12 x 32: twenty-four sums, two vectors of b and one broadcast of a fill twenty-seven of the thirty-two registers.
@@ -34,6 +37,8 @@ macro_rules! kernel {
             let mut rows = [0, 3, 6, 9].map(|i| black_box(a.wrapping_add(i * a_row)));
             // Not unrolled: what the loop itself does fits beside the products, and the registers are enough.
             for l in 0..k {
+                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(NR * (l + AHEAD)).cast());
+                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(NR * (l + AHEAD) + 16).cast());
                 // SAFETY: l < k, so word l of the rows of a and row l of b are inside (the caller's promise).
                 unsafe {
                     let (b0, b1) = (_mm512_loadu_ps(b.add(NR * l)), _mm512_loadu_ps(b.add(NR * l + 16)));
