@@ -15,7 +15,7 @@ const STEPS: usize = 10_000_000;
 #[cfg(target_arch = "x86_64")]
 const TILE_PRODUCTS: usize = 16 * 16 * 32;
 
-/// It takes about so long as so many of the other instructions.
+/// Steps of the other loops that take about as long as one of tile products.
 #[cfg(target_arch = "x86_64")]
 const TILE_STEPS: usize = 32;
 
@@ -37,7 +37,7 @@ fn kernel(operands: Operands) -> (fn(usize) -> f32, usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
-        if operands.in_tiles() {
+        if operands.in_tile_registers() {
             // SAFETY: the engine multiplies with AMX, so the processor has it and the process may use it.
             return (|steps| unsafe { x86::tiles(steps / TILE_STEPS) }, TILE_PRODUCTS / TILE_STEPS);
         }

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use super::print;
-use crate::device::cpu::gemm::Operands;
 use crate::device::cuda::{self, Gpu, Target};
 use crate::error::{Error, Result};
 use crate::ops::ptx;
@@ -168,7 +167,7 @@ fn features() -> Vec<(&'static str, bool)> {
         ("avx512vl", std::is_x86_feature_detected!("avx512vl")),
         ("avx512bf16", std::is_x86_feature_detected!("avx512bf16")),
         // As far as the system lets this process use it.
-        ("amx-bf16", Operands::Bf16.in_tiles()),
+        ("amx-bf16", crate::device::cpu::gemm::Operands::Bf16.in_tile_registers()),
     ]
 }
 

@@ -61,7 +61,7 @@ pub enum DeviceName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// f16 on a card; on the CPU bf16 where it has AVX-512 BF16, else f32
+    /// f16 on a card; on the CPU bf16 where that is faster than f32, else f32
     Auto,
     F32,
     /// On the CPU the operands of products; on cards of compute capability 8.0 and later

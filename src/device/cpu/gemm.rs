@@ -1,11 +1,12 @@
 //! Matrix products with sums in f32 over strided views, by one thread or by all.
 //!
 //! Both operands are laid out as the micro-kernels read them, then tiles of those run over both. The order in which an
-//! element is summed depends on the inner size alone, so results do not depend on tiles or on the number of threads.
+//! element is summed depends on the kernel and the inner size alone, so results do not depend on tiles or on the number of
+//! threads.
 #![allow(unsafe_code)]
 
 use super::Buffer;
-use super::kernel::{Form, Kernel, Panel, Rectangle, Walk, Words, kernel};
+use super::kernel::{Kernel, Panel, Rectangle, Walk, Words, kernel};
 pub use super::kernel::{Operands, Ready};
 use super::pack::{By, Packed, pack_row};
 use super::{pairs, vector};
@@ -92,9 +93,9 @@ unsafe impl Sync for Output {}
 /// Tiles that a product is cut into at least, when it has so many panels, to share it among threads.
 const TILES: usize = 16;
 
-/// The runs that an inner size is cut into, which depend on nothing else.
+/// The runs that an inner size is cut into for a kernel, which depend on nothing else.
 fn runs(k: usize, kernel: &Kernel) -> impl Iterator<Item = Range<usize>> + use<> {
-    let run = k.div_ceil(k.div_ceil(kernel.tiles.run).max(1)).next_multiple_of(kernel.form.step);
+    let run = k.div_ceil(k.div_ceil(kernel.cut.run).max(1)).next_multiple_of(kernel.form.step);
     (0..k).step_by(run.max(1)).map(move |start| start..(start + run).min(k))
 }
 
@@ -148,7 +149,7 @@ unsafe fn tile(
         }
     };
     for run in runs(a.depth(), kernel) {
-        match kernel.tiles.walk {
+        match kernel.cut.walk {
             Walk::Rows => rows.clone().for_each(|i| cols.clone().for_each(|j| rectangle(&run, i, j, None))),
             Walk::Columns => {
                 for j in cols.clone() {
@@ -167,10 +168,10 @@ unsafe fn tile(
 /// Panels a tile holds in each direction, as even as may be.
 fn tiling(kernel: &Kernel, row_panels: usize, col_panels: usize) -> (usize, usize) {
     let even = |panels: usize, most: usize| panels.div_ceil(panels.div_ceil(most).max(1)).max(1);
-    let rows = even(row_panels, kernel.tiles.rows / kernel.mr);
+    let rows = even(row_panels, kernel.cut.rows / kernel.mr);
     let tiles_down = row_panels.div_ceil(rows).max(1);
     let wanted = TILES.div_ceil(tiles_down);
-    (rows, even(col_panels, col_panels.div_ceil(wanted).clamp(1, kernel.tiles.cols / kernel.nr)))
+    (rows, even(col_panels, col_panels.div_ceil(wanted).clamp(1, kernel.cut.cols / kernel.nr)))
 }
 
 /// The right operand of a product, packed once for many products.
@@ -252,8 +253,8 @@ pub fn ready(operands: Operands) -> Ready {
 }
 
 /// `out = a b` on the calling thread, for all rows of a strip and all columns of the panels, those that fill them up too; rows
-/// begin `row_stride` apart. Of the strip's columns those count that `b` has rows for, in pairs where operands are read as
-/// pairs. Panics when `out` has no room for so much.
+/// begin `row_stride` apart. Of the strip's columns those count that `b` has rows for; those beyond must be finite
+/// as they are read, for some of them are multiplied by zeros. Panics when `out` has no room for so much.
 pub fn gemm_strip(out: &mut [f32], row_stride: usize, a: &Strip, b: &Panels) {
     let (kernel, width) = (kernel(b.operands), b.width());
     let Kernel { mr, nr, .. } = *kernel;
@@ -420,7 +421,7 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, finish: &(dyn Fn(Segment) + Sync))
     assert!(a.k > 0, "a product over nothing");
     let tiles = Tiles::new(b.operands, m, n);
     let Kernel { mr, nr, form, .. } = *tiles.kernel;
-    let Form { words, .. } = form;
+    let words = form.words;
     let mut packed = Packed::row_room(m, n, mr, form);
     let row_words = packed.row();
     let words_out = &Output { c: packed.all_mut().as_mut_ptr(), stride: row_words, m, n, origin: (0, 0) };
@@ -460,141 +461,4 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, finish: &(dyn Fn(Segment) + Sync))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::cpu::vector::{UNIT_F32, bf16_bits};
-    use crate::rng::{Purpose, Stream};
-
-    fn values(len: usize, a: u32) -> Vec<f32> {
-        let mut stream = Stream::new(1, Purpose::Fixture, a, 0);
-        (0..len).map(|_| stream.uniform24() * 2.0 - 1.0).collect()
-    }
-
-    #[test]
-    fn products_of_awkward_shapes_match_loops() {
-        for (m, n, k) in
-            [(0, 3, 2), (1, 1, 1), (2, 3, 0), (7, 5, 3), (3, 4, 0), (33, 197, 31), (197, 33, 64), (300, 1100, 65)]
-        {
-            for operands in [Operands::F32, Operands::Bf16] {
-                check(m, n, k, operands);
-            }
-        }
-    }
-
-    fn check(m: usize, n: usize, k: usize, operands: Operands) {
-        let (a, b) = (values(m * k, 0), values(k * n, 1));
-        let read = |x: f32| match operands {
-            Operands::F32 => f64::from(x),
-            Operands::Bf16 => f64::from(f32::from_bits(u32::from(bf16_bits(x)) << 16)),
-        };
-        let start = values(m * n, 2);
-        for write in [Write::Set, Write::Add] {
-            let mut out = start.clone();
-            let mut twice = vec![0.0; m * n];
-            let panels = Panels::new(Mat::new(&b, k, n), operands);
-            par_gemm(&mut out, &mut twice, Mat::new(&a, m, k), &panels, write, &|segment| {
-                for (j, (value, twice)) in segment.values.iter_mut().zip(segment.beside).enumerate() {
-                    *value += (segment.row * 1000 + segment.column + j) as f32 * 1e-3;
-                    *twice = 2.0 * *value;
-                }
-            });
-            assert!(out.iter().zip(&twice).all(|(&x, &y)| 2.0 * x == y), "the second output of ({m},{n},{k})");
-            for i in 0..m {
-                for j in 0..n {
-                    let mut exact = if write == Write::Add { f64::from(start[i * n + j]) } else { 0.0 };
-                    exact += (0..k).map(|l| read(a[i * k + l]) * read(b[l * n + j])).sum::<f64>();
-                    exact += f64::from((i * 1000 + j) as f32 * 1e-3);
-                    // k products of at most 1, a sum, and the epilogue's rounding.
-                    let budget = (k as f64 + 2.0) * UNIT_F32 * (1.0 + k as f64 + exact.abs());
-                    let got = f64::from(out[i * n + j]);
-                    assert!((got - exact).abs() <= budget, "({m},{n},{k}) at ({i},{j}): {got} not {exact}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_product_of_a_product_never_in_memory_has_the_bits_of_two() {
-        for (m, n, k, last) in [
-            (1, 1, 1, 1),
-            (0, 5, 3, 2),
-            (3, 0, 2, 2),
-            (13, 33, 7, 5),
-            (197, 131, 64, 40),
-            (450, 700, 130, 33),
-            (20, 1700, 1601, 8),
-        ] {
-            let (a, b, c) = (values(m * k, 5), values(k * n, 6), values(n * last, 7));
-            let halve = |s: Segment| {
-                for (j, value) in s.values.iter_mut().enumerate() {
-                    *value = *value * 0.5 + (s.row + s.column + j) as f32 * 1e-3;
-                }
-            };
-            for operands in [Operands::F32, Operands::Bf16] {
-                let [b, c] = [(&b, k, n), (&c, n, last)].map(|(x, k, n)| Panels::new(Mat::new(x, k, n), operands));
-                let (mut middle, mut want, mut got) = (vec![0.0; m * n], vec![0.0; m * last], vec![0.0; m * last]);
-                par_gemm(&mut middle, &mut [], Mat::new(&a, m, k), &b, Write::Set, &halve);
-                par_gemm(&mut want, &mut [], Mat::new(&middle, m, n), &c, Write::Set, &|_| {});
-                let rows = par_gemm_to_rows(&Rows::new(Mat::new(&a, m, k), operands), &b, &halve);
-                par_gemm_rows(&mut got, &mut [], &rows, &c, Write::Set, &|_| {});
-                assert_eq!(got, want, "{m} {n} {k} {last} {operands:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn strips_give_the_bits_of_whole_products() {
-        for (m, n, k) in [(1, 1, 1), (5, 33, 7), (13, 64, 197), (29, 40, 3203)] {
-            let (a, b) = (values(m * k, 8), values(k * n, 9));
-            for operands in [Operands::F32, Operands::Bf16] {
-                let b = Panels::new(Mat::new(&b, k, n), operands);
-                let mut whole = vec![0.0; m * n];
-                par_gemm(&mut whole, &mut [], Mat::new(&a, m, k), &b, Write::Set, &|_| {});
-                let b = Panels::by_caller(Mat::new(&values(k * n, 9), k, n), operands);
-                // Columns of the strip that b has no rows for do not count.
-                let (mut strip, stride) = (Strip::new(k + 3, operands), b.width() + 5);
-                for (rows, want) in a.chunks(Strip::rows(operands) * k).zip(whole.chunks(Strip::rows(operands) * n)) {
-                    for (i, row) in rows.chunks_exact(k).enumerate() {
-                        let longer: Vec<f32> = row.iter().copied().chain([7.0; 3]).collect();
-                        match i % 2 {
-                            0 => strip.pack(i, &longer),
-                            _ => strip.put(i, |out| out.copy_from_slice(&longer)),
-                        }
-                    }
-                    let mut got = vec![0.5; Strip::rows(operands) * stride];
-                    gemm_strip(&mut got, stride, &strip, &b);
-                    for (got, want) in got.chunks_exact(stride).zip(want.chunks_exact(n)) {
-                        assert_eq!(&got[..n], want, "{m} {n} {k} {operands:?}");
-                        assert!(got[b.width()..].iter().all(|&v| v == 0.5), "{m} {n} {k} {operands:?}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    #[should_panic = "leaves its output"]
-    fn a_strip_that_finds_no_room_is_refused() {
-        let (strip, b) = (Strip::new(4, Operands::F32), Panels::new(Mat::new(&[1.0; 4], 4, 1), Operands::F32));
-        let mut out = vec![0.0; Strip::rows(Operands::F32) * b.width() - 1];
-        gemm_strip(&mut out, b.width(), &strip, &b);
-    }
-
-    #[test]
-    fn bits_do_not_depend_on_the_number_of_threads() {
-        let (m, n, k) = (700, 450, 130);
-        let (a, b) = (values(m * k, 3), values(k * n, 4));
-        let run = |threads, operands| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let mut out = vec![0.0; m * n];
-            pool.install(|| {
-                let panels = Panels::new(Mat::new(&b, k, n), operands);
-                par_gemm(&mut out, &mut [], Mat::new(&a, m, k), &panels, Write::Set, &|_| {});
-            });
-            out.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
-        };
-        for operands in [Operands::F32, Operands::Bf16] {
-            assert_eq!(run(1, operands), run(3, operands));
-        }
-    }
-}
+mod tests;

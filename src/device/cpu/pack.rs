@@ -83,7 +83,7 @@ impl Packed {
     }
 
     /// `m` as the left operand of a kernel of `height` rows: row after row, but in panels where its columns are contiguous
-    /// and the kernel does not mind.
+    /// and the kernel takes a word at a time.
     pub fn left(m: Mat, height: usize, form: Form, by: By) -> Self {
         if m.col_stride != 1 && form.step == 1 {
             return Self::panels(m, height, form, by);
@@ -334,7 +334,8 @@ mod tests {
 
     type Pack = fn(Mat, usize, Form, By) -> Packed;
 
-    /// Both constructors; as a left operand a matrix whose columns are contiguous lies in panels too.
+    /// Both constructors; as the left operand of a kernel that takes a word at a time a matrix whose columns are
+    /// contiguous lies in panels too.
     const LAYOUTS: [Pack; 2] = [Packed::panels, Packed::left];
 
     fn form((words, step): (Words, usize)) -> Form {
@@ -343,18 +344,23 @@ mod tests {
 
     #[test]
     fn rows_that_are_written_lie_as_rows_that_are_packed() {
-        let (rows, cols) = (70, 37);
+        let (rows, cols) = (70, 137);
         let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.3).sin()).collect();
         for form in [(Words::F32, 1), (Words::Rounded, 1), (Words::Pairs, 1), (Words::Pairs, 16)].map(form) {
+            // What lies in recycled memory must not matter; large enough to be recycled.
+            let soil = || Packed::row_room(rows, cols, 12, form).all_mut().fill(f32::NAN);
+            soil();
             let mut written =
                 Packed::filled([rows, cols], 12, form, |i, row| row.copy_from_slice(&values[i * cols..][..cols]));
             let lengths = [1, 40, 0, 29];
+            soil();
             let mut in_parts = Packed::filled_in_parts([rows, cols], 12, form, &lengths, |part, out, stride| {
                 let first: usize = lengths[..part].iter().sum();
                 for i in 0..lengths[part] {
                     out[i * stride..][..cols].copy_from_slice(&values[(first + i) * cols..][..cols]);
                 }
             });
+            soil();
             let mut packed = Packed::left(Mat::new(&values, rows, cols), 12, form, By::Caller);
             let (depth, row) = (packed.depth(), packed.row());
             let rows = |p: &mut Packed| -> Vec<u32> {
@@ -375,7 +381,8 @@ mod tests {
             let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.3).sin()).collect();
             for m in [Mat::new(&values, rows, cols), Mat::new(&values, cols, rows).t()] {
                 for (width, pack) in [12, 32].into_iter().flat_map(|w| [(w, LAYOUTS[0]), (w, LAYOUTS[1])]) {
-                    let packed = pack(m, width, form((Words::Pairs, step)), By::Caller);
+                    let by = if width == 12 { By::Caller } else { By::All };
+                    let packed = pack(m, width, form((Words::Pairs, step)), by);
                     assert_eq!(packed.depth(), cols.div_ceil(2).next_multiple_of(step));
                     for i in 0..rows.div_ceil(width) * width {
                         let panel = packed.strip(i / width, 0);

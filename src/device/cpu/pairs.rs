@@ -1,4 +1,4 @@
-//! Elements rounded to bf16 and laid two to a word, as `vdpbf16ps` reads them.
+//! Elements rounded to bf16 and laid two to a word, as `vdpbf16ps` and `tdpbf16ps` read them.
 #![allow(unsafe_code)]
 
 use super::pack::{COLUMNS_AHEAD, TOGETHER};
@@ -80,7 +80,7 @@ pub(super) fn side_by_side(low: &[f32], high: &[f32], out: &mut [f32]) {
     }
 }
 
-/// The processor's own rounding. It takes subnormal elements for zeros, as `vdpbf16ps` does.
+/// The processor's own rounding. It takes subnormal elements for zeros, as those instructions do.
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::*;

@@ -102,14 +102,15 @@ mod tests {
     #[test]
     fn panels_hold_the_transpose_and_nothing_else_changes() {
         for width in [4, 6, 8, 12, 16, 32] {
-            for count in [0, 1, width - 1, width] {
+            for (count, to) in [(0, 0), (1, 0), (width - 1, 0), (width, 0), (width, 5), (width / 2, 0)] {
+                let to = width + to;
                 for cols in [0, 1, 7, 8, 9, 31, 64] {
                     let stride = cols + 3;
                     let rows: Vec<f32> = (0..width * stride).map(|i| i as f32).collect();
-                    let mut out = vec![-1.0; cols * width];
-                    transpose(&rows, stride, [count, cols], &mut out, width);
+                    let mut out = vec![-1.0; cols * to];
+                    transpose(&rows, stride, [count, cols], &mut out, to);
                     for (at, &got) in out.iter().enumerate() {
-                        let (l, i) = (at / width, at % width);
+                        let (l, i) = (at / to, at % to);
                         assert_eq!(got, if i < count { rows[i * stride + l] } else { -1.0 }, "{width} {count} {cols}");
                     }
                 }

@@ -102,7 +102,7 @@ fn panels(x: Operands, z: &Layout) -> Vec<[Panels; 2]> {
 }
 
 /// A part's rows of y, which begin `stride` apart, and their log-sum-exps (rows, H). The scores of a strip of queries stay in
-/// the first cache, where the sums of e^score are divided by once the values are mixed.
+/// the near caches, where the sums of e^score are divided by once the values are mixed.
 fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut [f32], stride: usize, lse: &mut [f32]) {
     let (keys, first) = (z.keys.range(part.image).len(), z.queries.range(part.image).start + part.queries.start);
     let padded = keys.next_multiple_of(vector::LANES);

@@ -1,10 +1,11 @@
 //! The micro-kernel for AMX: pairs of bf16, whose sums lie in tile registers of 16 x 16, with `tdpbf16ps`.
 //!
-//! Intel SDM, volume 2, `TDPBF16PS`: an element of the sum takes the products of its pairs one after the other, along the
-//! inner dimension. So the bits of a sum do not depend on where a run of the inner dimension ends.
+//! An instruction adds the products of sixteen pairs to an element of the sum, in an order that is the same for every element
+//! (Intel's manuals differ about which). Runs of the inner dimension end where an instruction ends, so the bits of a sum do not
+//! depend on where they end, unless the sum is scaled in between.
 #![allow(unsafe_code)]
 
-use super::Work;
+use super::{Work, cpuid};
 use std::arch::asm;
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -27,7 +28,7 @@ pub(super) fn there() -> bool {
 
 /// CPUID's word on AMX-TILE and AMX-BF16, and XCR0's on the system's part: saving the registers.
 fn offered() -> bool {
-    use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+    use std::arch::x86_64::_xgetbv;
     #[target_feature(enable = "xsave")]
     fn enabled() -> u64 {
         // SAFETY: the processor has XGETBV and the system allows it: OSXSAVE, checked by the caller.
@@ -39,7 +40,7 @@ fn offered() -> bool {
     const TILES: u32 = 1 << 22 | 1 << 24;
     /// Bits of XCR0: XTILECFG and XTILEDATA.
     const STATE: u64 = 0b11 << 17;
-    if __cpuid(0).eax < 7 || __cpuid(1).ecx & XSAVE != XSAVE || __cpuid_count(7, 0).edx & TILES != TILES {
+    if cpuid(0).eax < 7 || cpuid(1).ecx & XSAVE != XSAVE || cpuid(7).edx & TILES != TILES {
         return false;
     }
     // SAFETY: the processor has XSAVE, checked above.
@@ -87,12 +88,12 @@ thread_local! {
     static LIVING: Cell<usize> = const { Cell::new(0) };
 }
 
-/// While one lives, the tile registers of its thread are configured. To configure them takes as long as a few dozen
-/// products; who calls a kernel often holds one.
-pub(super) struct Configured {
+/// While one lives, the tile registers of its thread are configured. To configure and to release them took 75 ns on
+/// an Emerald Rapids, as long as a dozen `tdpbf16ps`; who calls a kernel often holds one.
+pub(super) struct Configured(
     /// It belongs to its thread.
-    thread: PhantomData<*const ()>,
-}
+    PhantomData<*const ()>,
+);
 
 impl Configured {
     /// Panics where there are no tile registers.
@@ -103,23 +104,36 @@ impl Configured {
                 assert!(there(), "a processor without tile registers");
                 // SAFETY: the processor has the instruction and the process the permission, asserted above; the memory
                 // is a valid configuration.
-                unsafe { asm!("ldtilecfg [{}]", in(reg) &WHOLE, options(nostack, readonly, preserves_flags)) };
+                unsafe {
+                    asm!(
+                        "ldtilecfg [{}]", in(reg) &WHOLE,
+                        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                        options(nostack, readonly, preserves_flags)
+                    );
+                }
             }
             living.set(living.get() + 1);
         });
-        Configured { thread: PhantomData }
+        Configured(PhantomData)
     }
 }
 
 impl Drop for Configured {
     #[inline]
     fn drop(&mut self) {
-        let Configured { thread: PhantomData } = self;
         LIVING.with(|living| {
             living.set(living.get() - 1);
             if living.get() == 0 {
                 // SAFETY: registers that are in use were configured by `new`, so the instruction is there.
-                unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
+                unsafe {
+                    asm!(
+                        "tilerelease",
+                        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                        options(nostack, nomem, preserves_flags)
+                    );
+                }
             }
         });
     }

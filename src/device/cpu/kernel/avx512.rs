@@ -10,7 +10,7 @@ pub(super) const MR: usize = 12;
 /// Columns of the rectangle.
 pub(super) const NR: usize = 32;
 
-/// Words of the inner dimension after which a word of b that is asked for is there.
+/// How many words of the inner dimension before its use a row of b is asked for.
 const AHEAD: usize = 16;
 
 /// A kernel whose step multiplies a broadcast word of a by a vector of b and adds to a vector of sums.

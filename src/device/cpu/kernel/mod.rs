@@ -30,7 +30,7 @@ impl Operands {
     }
 
     /// Whether this processor multiplies them in tile registers: AMX.
-    pub fn in_tiles(self) -> bool {
+    pub fn in_tile_registers(self) -> bool {
         kernel(self).form.step > 1
     }
 
@@ -39,7 +39,7 @@ impl Operands {
         let Kernel { form: Form { words, .. }, pays, .. } = *kernel(self);
         match self {
             Operands::F32 => "f32",
-            Operands::Bf16 if self.in_tiles() => "bf16 (AMX)",
+            Operands::Bf16 if self.in_tile_registers() => "bf16 (AMX)",
             Operands::Bf16 if pays => "bf16",
             Operands::Bf16 if words == Words::Pairs => "bf16 (this processor multiplies it no faster than f32)",
             Operands::Bf16 => "bf16 (this processor multiplies it as f32: no faster)",
@@ -89,6 +89,7 @@ struct Work {
     a_word: usize,
     b: *const f32,
     /// What is read soon, from here on; any address.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX asks for it"))]
     next: *const f32,
     c: *mut f32,
     c_row: usize,
@@ -113,7 +114,7 @@ pub(super) struct Strip<'a> {
 
 /// How a product is cut into tiles, and in what order a kernel walks through one.
 #[derive(Clone, Copy)]
-pub(super) struct Tiles {
+pub(super) struct Cut {
     /// Rows of a tile at most: each panel of b is read from afar once for so many.
     pub rows: usize,
     /// Columns of a tile at most, so that the tile of the output stays in the second cache.
@@ -125,11 +126,12 @@ pub(super) struct Tiles {
 }
 
 /// The way through a tile.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) enum Walk {
     /// A run of the inner size at a time, along the rows of the output, whose columns lie pages apart.
     Rows,
-    /// A run at a time, down each panel of b, which stays in the first cache, as the rows of a do in the second.
+    /// A run at a time, down each panel of b, which stays in the near caches, as the rows of a do.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX walks so"))]
     Columns,
 }
 
@@ -155,9 +157,9 @@ pub(super) struct Kernel {
     pub mr: usize,
     /// Columns.
     pub nr: usize,
-    pub tiles: Tiles,
+    pub cut: Cut,
     pub form: Form,
-    /// Whether it is faster than products of f32.
+    /// Whether it is faster than the kernels for f32.
     pays: bool,
     run: Run,
     /// As `run`, of the upper half of the rows.
@@ -172,17 +174,17 @@ pub(super) fn kernel(operands: Operands) -> &'static Kernel {
     &BEST[operands as usize]
 }
 
-/// The kernels that this processor can run, the best first. Sums run over the inner dimension in order, with one rounding
-/// a step, in all that fuse: those for f32 give the same bits with AVX2 as with AVX-512.
+/// The kernels that this processor can run, the best first. Those for f32 that fuse round once a step, along the inner
+/// dimension, and give the same bits with AVX2 as with AVX-512.
 fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
     let words = if operands == Operands::F32 { Words::F32 } else { Words::Rounded };
     let mut found = Vec::new();
     let plain = Kernel {
         mr: 4,
         nr: 8,
-        tiles: Tiles { rows: 384, cols: 128, run: 1536, walk: Walk::Rows },
+        cut: Cut { rows: 384, cols: 128, run: 1536, walk: Walk::Rows },
         form: Form { words, step: 1 },
-        pays: operands == Operands::F32,
+        pays: false,
         run: run_portable::<4, 8>,
         run_upper: None,
     };
@@ -190,14 +192,19 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
     {
         use std::arch::is_x86_feature_detected as has;
         // The fastest: large tiles with AVX2 (Zen 3), low ones with AVX-512 (Zen 5; not so low on Emerald Rapids).
-        let wide = Kernel { mr: avx512::MR, nr: avx512::NR, run: avx512::run, ..plain };
-        let wide = Kernel { tiles: Tiles { rows: if intel() { 192 } else { 48 }, ..plain.tiles }, ..wide };
+        let low = Cut { rows: if intel() { 192 } else { 48 }, ..plain.cut };
+        let wide = Kernel { mr: avx512::MR, nr: avx512::NR, cut: low, run: avx512::run, ..plain };
         let pairs = |step| Form { words: Words::Pairs, step };
         if operands == Operands::Bf16 && amx::there() {
-            let (run, run_upper) = (amx::run as Run, Some(amx::run_upper as Run));
-            let tiles = Tiles { rows: 288, cols: 256, run: 384, walk: Walk::Columns };
-            let sizes = Kernel { mr: amx::MR, nr: amx::NR, tiles, ..plain };
-            found.push(Kernel { form: pairs(amx::STEP), pays: true, run, run_upper, ..sizes });
+            found.push(Kernel {
+                mr: amx::MR,
+                nr: amx::NR,
+                cut: Cut { rows: 288, cols: 256, run: 384, walk: Walk::Columns },
+                form: pairs(amx::STEP),
+                pays: true,
+                run: amx::run,
+                run_upper: Some(amx::run_upper),
+            });
         }
         if operands == Operands::Bf16 && has!("avx512f") && has!("avx512bf16") {
             // Intel's processors take two steps for what AMD's take one for (Emerald Rapids, Zen 5).
@@ -214,10 +221,18 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
     found.into_iter()
 }
 
+/// What CPUID says at `leaf`, the first of its parts.
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe, reason = "the function is safe from Rust 1.94 on")]
+fn cpuid(leaf: u32) -> std::arch::x86_64::CpuidResult {
+    // SAFETY: every x86-64 processor has the instruction.
+    unsafe { std::arch::x86_64::__cpuid_count(leaf, 0) }
+}
+
 /// Whether Intel made this processor.
 #[cfg(target_arch = "x86_64")]
 fn intel() -> bool {
-    let maker = std::arch::x86_64::__cpuid(0);
+    let maker = cpuid(0);
     [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
 }
 
@@ -284,6 +299,7 @@ impl Kernel {
 
 /// See [`Kernel::ready`].
 #[derive(Default)]
+#[must_use = "the thread is ready while this lives"]
 pub struct Ready {
     #[cfg(target_arch = "x86_64")]
     _registers: Option<amx::Configured>,
@@ -368,16 +384,19 @@ mod tests {
             for ((rows, cols), steps) in rectangles.into_iter().flat_map(|r| [0, 1, 7, 64].map(|k| (r, k))) {
                 let k = steps * step;
                 // Rows side by side are for kernels that take a word at a time.
-                for (row, word) in [(k + 5, 1), (1, mr)].into_iter().take(if step == 1 { 2 } else { 1 }) {
+                let layouts = [(k + 5, 1), (1, mr)].into_iter().take(if step == 1 { 2 } else { 1 });
+                // Sums of small whole numbers are exact.
+                for ((row, word), exactly) in layouts.flat_map(|layout| [(layout, false), (layout, true)]) {
+                    let value = |x: f32, i: usize| if exactly { (i * 5 % 7) as f32 - 3.0 } else { x };
                     let reach = if k == 0 { 0 } else { (mr - 1) * row + (k - 1) * word + 1 };
-                    let mut a = panel(reach, words, |i| (i as f32 * 0.37).sin());
+                    let mut a = panel(reach, words, |i| value((i as f32 * 0.37).sin(), i));
                     // What lies between the rows is not to be read.
                     if word == 1 {
                         a.chunks_mut(row).for_each(|row| row.iter_mut().skip(k).for_each(|gap| *gap = f32::NAN));
                     }
-                    let b = panel(k * nr, words, |i| (i as f32 * 0.71).cos());
+                    let b = panel(k * nr, words, |i| value((i as f32 * 0.71).cos(), i / 3));
                     for (add, alpha) in [(false, 0.5), (true, 0.5), (false, 1.0), (true, 1.0)] {
-                        let start: Vec<f32> = (0..mr * stride).map(|i| i as f32 * 1e-2).collect();
+                        let start: Vec<f32> = (0..mr * stride).map(|i| value(i as f32 * 1e-2, i)).collect();
                         let mut c = start.clone();
                         let out = Rectangle { c: c.as_mut_ptr(), stride, rows, cols };
                         // SAFETY: `c` holds mr rows of `stride` elements and belongs to this test.
@@ -396,7 +415,7 @@ mod tests {
                             let exact =
                                 f64::from(alpha) * terms.iter().sum::<f64>() + if add { f64::from(old) } else { 0.0 };
                             let n = terms.len() as f64;
-                            let budget = (n + 2.0) * UNIT_F32 * (n + f64::from(old) + 1.0);
+                            let budget = if exactly { 0.0 } else { (n + 2.0) * UNIT_F32 * (n + f64::from(old) + 1.0) };
                             assert!((f64::from(got) - exact).abs() <= budget, "({i},{j}): {got} not {exact}");
                         }
                     }

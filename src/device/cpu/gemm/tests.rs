@@ -1,0 +1,190 @@
+//! Tests of the products.
+#![allow(unsafe_code)]
+
+use super::*;
+use crate::device::cpu::vector::{UNIT_F32, bf16_bits};
+use crate::rng::{Purpose, Stream};
+
+fn values(len: usize, a: u32) -> Vec<f32> {
+    let mut stream = Stream::new(1, Purpose::Fixture, a, 0);
+    (0..len).map(|_| stream.uniform24() * 2.0 - 1.0).collect()
+}
+
+#[test]
+fn products_of_awkward_shapes_match_loops() {
+    for (m, n, k) in
+        [(0, 3, 2), (1, 1, 1), (2, 3, 0), (7, 5, 3), (3, 4, 0), (33, 197, 31), (197, 33, 64), (300, 1100, 65)]
+    {
+        for operands in [Operands::F32, Operands::Bf16] {
+            check(m, n, k, operands);
+        }
+    }
+}
+
+fn check(m: usize, n: usize, k: usize, operands: Operands) {
+    let (a, b) = (values(m * k, 0), values(k * n, 1));
+    let read = |x: f32| match operands {
+        Operands::F32 => f64::from(x),
+        Operands::Bf16 => f64::from(f32::from_bits(u32::from(bf16_bits(x)) << 16)),
+    };
+    let start = values(m * n, 2);
+    for write in [Write::Set, Write::Add] {
+        let mut out = start.clone();
+        let mut twice = vec![0.0; m * n];
+        let panels = Panels::new(Mat::new(&b, k, n), operands);
+        par_gemm(&mut out, &mut twice, Mat::new(&a, m, k), &panels, write, &|segment| {
+            for (j, (value, twice)) in segment.values.iter_mut().zip(segment.beside).enumerate() {
+                *value += (segment.row * 1000 + segment.column + j) as f32 * 1e-3;
+                *twice = 2.0 * *value;
+            }
+        });
+        assert!(out.iter().zip(&twice).all(|(&x, &y)| 2.0 * x == y), "the second output of ({m},{n},{k})");
+        for i in 0..m {
+            for j in 0..n {
+                let mut exact = if write == Write::Add { f64::from(start[i * n + j]) } else { 0.0 };
+                exact += (0..k).map(|l| read(a[i * k + l]) * read(b[l * n + j])).sum::<f64>();
+                exact += f64::from((i * 1000 + j) as f32 * 1e-3);
+                // k products of at most 1, a sum, and the epilogue's rounding.
+                let budget = (k as f64 + 2.0) * UNIT_F32 * (1.0 + k as f64 + exact.abs());
+                let got = f64::from(out[i * n + j]);
+                assert!((got - exact).abs() <= budget, "({m},{n},{k}) at ({i},{j}): {got} not {exact}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_product_of_a_product_never_in_memory_has_the_bits_of_two() {
+    for (m, n, k, last) in [
+        (1, 1, 1, 1),
+        (0, 5, 3, 2),
+        (3, 0, 2, 2),
+        (13, 33, 7, 5),
+        (197, 131, 64, 40),
+        (450, 700, 130, 33),
+        (20, 1700, 1601, 8),
+    ] {
+        let (a, b, c) = (values(m * k, 5), values(k * n, 6), values(n * last, 7));
+        let halve = |s: Segment| {
+            for (j, value) in s.values.iter_mut().enumerate() {
+                *value = *value * 0.5 + (s.row + s.column + j) as f32 * 1e-3;
+            }
+        };
+        for operands in [Operands::F32, Operands::Bf16] {
+            let [b, c] = [(&b, k, n), (&c, n, last)].map(|(x, k, n)| Panels::new(Mat::new(x, k, n), operands));
+            let (mut middle, mut want, mut got) = (vec![0.0; m * n], vec![0.0; m * last], vec![0.0; m * last]);
+            par_gemm(&mut middle, &mut [], Mat::new(&a, m, k), &b, Write::Set, &halve);
+            par_gemm(&mut want, &mut [], Mat::new(&middle, m, n), &c, Write::Set, &|_| {});
+            // What lies in recycled memory must not matter.
+            let Kernel { mr, form, .. } = *kernel(operands);
+            Packed::row_room(m, n, mr, form).all_mut().fill(f32::NAN);
+            let rows = par_gemm_to_rows(&Rows::new(Mat::new(&a, m, k), operands), &b, &halve);
+            par_gemm_rows(&mut got, &mut [], &rows, &c, Write::Set, &|_| {});
+            assert_eq!(got, want, "{m} {n} {k} {last} {operands:?}");
+        }
+    }
+}
+
+#[test]
+fn strips_give_the_bits_of_whole_products() {
+    for (m, n, k) in [(1, 1, 1), (5, 33, 7), (13, 64, 197), (29, 40, 3203)] {
+        let (a, b) = (values(m * k, 8), values(k * n, 9));
+        for operands in [Operands::F32, Operands::Bf16] {
+            let b = Panels::new(Mat::new(&b, k, n), operands);
+            let mut whole = vec![0.0; m * n];
+            par_gemm(&mut whole, &mut [], Mat::new(&a, m, k), &b, Write::Set, &|_| {});
+            let b = Panels::by_caller(Mat::new(&values(k * n, 9), k, n), operands);
+            // Columns of the strip that b has no rows for do not count.
+            let (mut strip, stride) = (Strip::new(k + 3, operands), b.width() + 5);
+            for (rows, want) in a.chunks(Strip::rows(operands) * k).zip(whole.chunks(Strip::rows(operands) * n)) {
+                for (i, row) in rows.chunks_exact(k).enumerate() {
+                    let longer: Vec<f32> = row.iter().copied().chain([1e38; 3]).collect();
+                    match i % 2 {
+                        0 => strip.pack(i, &longer),
+                        _ => strip.put(i, |out| out.copy_from_slice(&longer)),
+                    }
+                }
+                let mut got = vec![0.5; Strip::rows(operands) * stride];
+                gemm_strip(&mut got, stride, &strip, &b);
+                for (got, want) in got.chunks_exact(stride).zip(want.chunks_exact(n)) {
+                    assert_eq!(&got[..n], want, "{m} {n} {k} {operands:?}");
+                    assert!(got[b.width()..].iter().all(|&v| v == 0.5), "{m} {n} {k} {operands:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic = "leaves its output"]
+fn a_strip_that_finds_no_room_is_refused() {
+    let (strip, b) = (Strip::new(4, Operands::F32), Panels::new(Mat::new(&[1.0; 4], 4, 1), Operands::F32));
+    let mut out = vec![0.0; Strip::rows(Operands::F32) * b.width() - 1];
+    gemm_strip(&mut out, b.width(), &strip, &b);
+}
+
+#[test]
+fn bits_do_not_depend_on_the_number_of_threads() {
+    let (m, n, k) = (700, 450, 130);
+    let (a, b) = (values(m * k, 3), values(k * n, 4));
+    let run = |threads, operands| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let mut out = vec![0.0; m * n];
+        pool.install(|| {
+            let panels = Panels::new(Mat::new(&b, k, n), operands);
+            par_gemm(&mut out, &mut [], Mat::new(&a, m, k), &panels, Write::Set, &|_| {});
+        });
+        out.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+    };
+    for operands in [Operands::F32, Operands::Bf16] {
+        assert_eq!(run(1, operands), run(3, operands));
+    }
+}
+
+#[test]
+fn an_element_has_the_same_bits_wherever_a_product_is_cut() {
+    // Several runs for every kernel.
+    let (m, n, k) = (70, 70, 3301);
+    let (a, b, start) = (values(m * k, 10), values(k * n, 11), values(m * n, 12));
+    let (a, b) = (Mat::new(&a, m, k), Mat::new(&b, k, n));
+    let ways = [(1.0, Write::Set), (1.0, Write::Add), (0.3, Write::Set), (0.3, Write::Add)];
+    for ((alpha, write), operands) in ways.into_iter().flat_map(|w| [(w, Operands::F32), (w, Operands::Bf16)]) {
+        let product = |a: Mat, b: Mat, out: &[f32]| {
+            let mut out = out.to_vec();
+            gemm(&mut out, n, a, b, alpha, write, operands);
+            out
+        };
+        let whole = product(a, b, &start);
+        for size in [1, 15, 16, 17, 33, 69] {
+            let first = m - size;
+            let rows = product(a.row_range(first, size), b, &start[first * n..]);
+            assert_eq!(rows, whole[first * n..], "{size} rows, {alpha} {write:?} {operands:?}");
+            let cols = product(a, b.t().row_range(first, size).t(), &start[first..]);
+            for (i, (got, want)) in cols.chunks(n).zip(whole[first..].chunks(n)).enumerate() {
+                assert_eq!(got[..size], want[..size], "row {i}, {size} columns, {alpha} {write:?} {operands:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_way_through_a_tile_changes_no_bit() {
+    let (m, n, k) = (75, 100, 3301);
+    let (a, b) = (values(m * k, 13), values(k * n, 14));
+    for operands in [Operands::F32, Operands::Bf16] {
+        let best = kernel(operands);
+        let (mr, nr) = (best.mr, best.nr);
+        let (a, b) = (Rows::new(Mat::new(&a, m, k), operands), Panels::new(Mat::new(&b, k, n), operands));
+        let product = |walk| {
+            let mut kernel = *best;
+            kernel.cut.walk = walk;
+            let mut out = vec![0.0; m * n];
+            let output = Output { c: out.as_mut_ptr(), stride: n, m, n, origin: (0, 0) };
+            let (rows, cols) = (0..m.div_ceil(mr), 0..n.div_ceil(nr));
+            // SAFETY: `out` holds m rows of n elements and belongs to this test.
+            unsafe { tile(&kernel, output, &a.packed, &b.packed, rows, cols, 1.0, Write::Set) };
+            out
+        };
+        assert_eq!(product(Walk::Rows), product(Walk::Columns), "{operands:?}");
+    }
+}
