@@ -3,7 +3,7 @@
 
     torch_finetune.py voc|cifar100|tiny-imagenet K --data DIR --weights FILE [--model NAME] [--epochs N]
         [--batch-size N] [--lr F] [--warmup-epochs F] [--schedule step|cosine] [--precision f32|bf16] [--seed N]
-        [--crop-scale LEAST,MOST] [--output FILE]
+        [--crop-scale LEAST,MOST] [--img-size N] [--output FILE]
 
 The data sets are read as dynavit reads them: VOC's train.txt and val.txt with the images that show exactly one of the
 five classes; the training and test records of cifar-100-binary; train and val of tiny-imagenet-200. A line an epoch,
@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
+from timm.models.vision_transformer import checkpoint_filter_fn
 from torchvision import transforms
 
 from torch_vit import forward
@@ -97,6 +98,7 @@ def main():
     flags.add_argument("--warmup-epochs", type=float, default=0)
     flags.add_argument("--schedule", choices=["step", "cosine"], default="step")
     flags.add_argument("--crop-scale", default="0.08,1", help="share of the image that training crops cover")
+    flags.add_argument("--img-size", type=int, default=224)
     flags.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="bf16: under autocast")
     flags.add_argument("--seed", type=int, default=42)
     flags.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -107,17 +109,18 @@ def main():
     train, val, classes = {"voc": voc, "cifar100": cifar100, "tiny-imagenet": tiny_imagenet}[args.dataset](args.data)
     norm = transforms.Normalize(*(CIFAR if args.dataset == "cifar100" else IMAGENET))
     scale = tuple(float(share) for share in args.crop_scale.split(","))
-    crop = [transforms.RandomResizedCrop(224, scale), transforms.RandomHorizontalFlip(), transforms.ToTensor(), norm]
-    whole = [transforms.Resize((224, 224)), transforms.ToTensor(), norm]
+    crop = [transforms.RandomResizedCrop(args.img_size, scale), transforms.RandomHorizontalFlip(), transforms.ToTensor(), norm]
+    whole = [transforms.Resize((args.img_size, args.img_size)), transforms.ToTensor(), norm]
     crop, whole = transforms.Compose(crop), transforms.Compose(whole)
     print(f"{len(train)} training and {len(val)} validation images, {classes} classes", flush=True)
 
     random.seed(args.seed)
     torch.manual_seed(args.seed)
-    vit = timm.create_model(args.model, num_classes=classes)
+    vit = timm.create_model(args.model, num_classes=classes, img_size=args.img_size)
     weights = {name: value.float() for name, value in load_file(args.weights).items()}
     if weights.get("head.weight", vit.head.weight).shape != vit.head.weight.shape:
         weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
+    weights = checkpoint_filter_fn(weights, vit)
     loaded = vit.load_state_dict(weights, strict=False)
     if loaded.unexpected_keys or any(not name.startswith("head.") for name in loaded.missing_keys):
         raise SystemExit(f"error: {args.weights} does not fit {args.model}: {loaded}")

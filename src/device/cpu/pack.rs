@@ -279,9 +279,11 @@ fn pair_columns(m: Mat, l: usize, first: usize, out: &mut [f32]) {
 fn pack_columns(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
     match width {
         6 => columns::<6>(m, depth, out),
+        8 => columns::<8>(m, depth, out),
         12 => columns::<12>(m, depth, out),
         16 => columns::<16>(m, depth, out),
         32 => columns::<32>(m, depth, out),
+        48 => columns::<48>(m, depth, out),
         _ => short_columns(m, width, depth, 0, out),
     }
 }

@@ -191,9 +191,9 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
-        // The fastest: large tiles with AVX2 (Zen 3), low ones with AVX-512 (Zen 5; not so low on Emerald Rapids).
-        let low = Cut { rows: if intel() { 192 } else { 48 }, ..plain.cut };
-        let wide = Kernel { mr: avx512::MR, nr: avx512::NR, cut: low, run: avx512::run, ..plain };
+        // Of Zen 5: low tiles. Large ones are faster with AVX2 (Zen 3) and on Emerald Rapids.
+        let [mr, nr] = avx512::SIZE;
+        let square = Kernel { mr, nr, cut: Cut { rows: 48, ..plain.cut }, run: avx512::run, ..plain };
         let pairs = |step| Form { words: Words::Pairs, step };
         if operands == Operands::Bf16 && amx::there() {
             found.push(Kernel {
@@ -208,10 +208,14 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
         }
         if operands == Operands::Bf16 && has!("avx512f") && has!("avx512bf16") {
             // On Emerald Rapids it was slower than the kernel for f32, on Zen 5 twice as fast.
-            found.push(Kernel { form: pairs(1), pays: !intel(), run: avx512::run_pairs, ..wide });
+            found.push(Kernel { form: pairs(1), pays: !intel(), run: avx512::run_pairs, ..square });
         }
         if has!("avx512f") {
-            found.push(wide);
+            // On Emerald Rapids loads are what the kernel waits for, when its host is busy.
+            let [mr, nr] = avx512::WIDE;
+            let wide =
+                Kernel { mr, nr, cut: Cut { rows: 384, cols: 192, ..plain.cut }, run: avx512::run_wide, ..plain };
+            found.extend(if intel() { [wide, square] } else { [square, wide] });
         }
         if has!("avx2") && has!("fma") {
             found.push(Kernel { mr: 6, nr: 16, run: avx2::run, ..plain });
@@ -436,7 +440,7 @@ mod tests {
 
     #[test]
     fn kernels_that_fuse_give_the_bits_of_fused_loops() {
-        let (m, n, k) = (12, 32, 50);
+        let (m, n, k) = (24, 96, 50);
         let (x, y) =
             (|i: usize, l: usize| ((i * k + l) as f32 * 0.37).sin(), |l: usize, j: usize| ((l * n + j) as f32).cos());
         let product = |kernel: &Kernel| {
