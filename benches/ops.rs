@@ -1,10 +1,11 @@
 //! The products of a ViT-B step beside the chip's measured peak, with one thread and with all, operands read as f32 and
-//! as bf16. The peak is measured in the same turns as each product, so that a neighbour on the machine slows both.
+//! as bf16. In the same turns, so that a neighbour on the machine slows all: the peak from registers, and what the engine's
+//! kernel does while its operands lie in the near caches, which no product of it can pass.
 
 mod support;
 
 use dynavit::device::cpu::Buffer;
-use dynavit::device::cpu::gemm::{Mat, Operands, Panels, Write, par_gemm};
+use dynavit::device::cpu::gemm::{Mat, Operands, Panels, Strip, Write, gemm_strip, par_gemm, ready};
 use std::hint::black_box;
 use support::{Flags, median, peak, prove, timed, turns, values};
 
@@ -26,7 +27,8 @@ fn main() {
     let flags = Flags::start();
     let all = rayon::current_num_threads();
     let mut csv = String::from(
-        "operands,threads,product,m,n,k,peak_gflops,ms,gflops,share_of_peak,ms_packed,share_of_peak_packed\n",
+        "operands,threads,product,m,n,k,peak_gflops,near_gflops,ms,gflops,share_of_peak,ms_packed,share_of_peak_packed,\
+         share_of_near_packed\n",
     );
     let pools = if all == 1 { vec![1] } else { vec![1, all] };
     for (operands, threads) in
@@ -38,35 +40,40 @@ fn main() {
             "{threads} threads, {words}; medians of {} turns; peak from registers, in the same turns",
             flags.rounds
         );
-        println!("product            m     n     k  peak GFLOP/s        ms  GFLOP/s  of peak   packed before: of peak");
+        println!(
+            "product            m     n     k   peak   near GFLOP/s        ms  GFLOP/s  of peak   packed before: of peak  of near"
+        );
         for (what, m, n, k) in PRODUCTS {
-            let [whole, kept, peak] = measure(&pool, flags.rounds, operands, (m, n, k));
+            let [whole, kept, peak, near] = measure(&pool, flags.rounds, operands, (m, n, k));
             let rates = |ms: &[f64]| ms.iter().map(|ms| 2.0 * (m * n * k) as f64 / ms / 1e6).collect::<Vec<_>>();
             // Turn by turn, so that what slows a turn slows both.
-            let share = |ms: &[f64]| median(rates(ms).iter().zip(&peak).map(|(rate, peak)| rate / peak).collect());
-            let (rate, shares) = (median(rates(&whole)), [share(&whole), share(&kept)]);
-            let (whole, kept, peak) = (median(whole), median(kept), median(peak));
+            let share = |ms: &[f64], of: &[f64]| median(rates(ms).iter().zip(of).map(|(rate, of)| rate / of).collect());
+            let (rate, shares) = (median(rates(&whole)), [(&whole, &peak), (&kept, &peak), (&kept, &near)]);
+            let [of_peak, kept_of_peak, kept_of_near] = shares.map(|(ms, of)| share(ms, of));
+            let [whole, kept, peak, near] = [whole, kept, peak, near].map(median);
             println!(
-                "{what:14} {m:5} {n:5} {k:5} {peak:13.1} {whole:9.2} {rate:8.1} {:6.0} %  {:29.0} %",
-                100.0 * shares[0],
-                100.0 * shares[1]
+                "{what:14} {m:5} {n:5} {k:5} {peak:6.0} {near:14.0} {whole:9.2} {rate:8.1} {:6.0} %  {:21.0} % {:6.0} %",
+                100.0 * of_peak,
+                100.0 * kept_of_peak,
+                100.0 * kept_of_near
             );
             csv += &format!(
-                "{operands:?},{threads},{what:?},{m},{n},{k},{peak:.2},{whole:.4},{rate:.2},{:.4},{kept:.4},{:.4}\n",
-                shares[0], shares[1]
+                "{operands:?},{threads},{what:?},{m},{n},{k},{peak:.2},{near:.2},{whole:.4},{rate:.2},{of_peak:.4},\
+                 {kept:.4},{kept_of_peak:.4},{kept_of_near:.4}\n"
             );
         }
     }
     flags.save("ops.csv", &csv);
 }
 
-/// Turn by turn: milliseconds of x W^T, packing W each time and with W packed before, and the peak in GFLOP/s.
+/// Turn by turn: milliseconds of x W^T, packing W each time and with W packed before; the peak, and the kernel's rate in
+/// the near caches, both in GFLOP/s.
 fn measure(
     pool: &rayon::ThreadPool,
     rounds: usize,
     operands: Operands,
     (m, n, k): (usize, usize, usize),
-) -> [Vec<f64>; 3] {
+) -> [Vec<f64>; 4] {
     // In the engine's memory, whose pages are huge where the system has such.
     let filled = |len: usize, salt: u32| {
         let mut buffer = Buffer::scratch(len);
@@ -95,8 +102,30 @@ fn measure(
             &mut || timed(|| product(out, &pool.install(pack))),
             &mut || timed(|| product(again, &packed)),
             &mut || peak::gflops(operands, pool.current_num_threads()),
+            &mut || near(pool, operands),
         ],
     );
     black_box((out, again));
-    times.try_into().expect("three candidates")
+    times.try_into().expect("four candidates")
+}
+
+/// GFLOP/s of all threads of a pool, each with a strip of rows on a few panels that its second cache holds, over and over.
+fn near(pool: &rayon::ThreadPool, operands: Operands) -> f64 {
+    const N: usize = 192;
+    const K: usize = 768;
+    const TIMES: usize = 200;
+    let rates = pool.broadcast(|_| {
+        let (rows, w) = (Strip::rows(operands), values(N * K, 3));
+        let panels = Panels::by_caller(Mat::new(&w, N, K).t(), operands);
+        let mut strip = Strip::new(K, operands);
+        (0..rows).for_each(|i| strip.pack(i, &w[i * K..][..K]));
+        let mut out = vec![0.0; rows * panels.width()];
+        let _ready = ready(operands);
+        let mut product = || gemm_strip(&mut out, panels.width(), &strip, &panels);
+        product();
+        let ms = timed(|| (0..TIMES).for_each(|_| product()));
+        black_box(&out);
+        (2 * TIMES * rows * panels.width() * K) as f64 / ms / 1e6
+    });
+    rates.iter().sum()
 }
