@@ -1,12 +1,14 @@
 //! The products of a ViT-B step beside the chip's measured peak, with one thread and with all, operands read as f32 and
 //! as bf16. In the same turns, so that a neighbour on the machine slows all: the peak from registers, and what the engine's
-//! kernel does while its operands lie in the near caches, which no product of it can pass.
+//! kernel does on operands that the near caches hold.
 
 mod support;
 
 use dynavit::device::cpu::Buffer;
 use dynavit::device::cpu::gemm::{Mat, Operands, Panels, Strip, Write, gemm_strip, par_gemm, ready};
 use std::hint::black_box;
+use std::sync::Barrier;
+use std::time::Instant;
 use support::{Flags, median, peak, prove, timed, turns, values};
 
 /// Rows of a batch of 8 images at K = 70: 8 x 138 tokens.
@@ -109,12 +111,16 @@ fn measure(
     times.try_into().expect("four candidates")
 }
 
-/// GFLOP/s of all threads of a pool, each with a strip of rows on a few panels that its second cache holds, over and over.
+/// GFLOP/s of all threads of a pool, each with a strip of rows on a few panels that its near caches hold, over and over.
 fn near(pool: &rayon::ThreadPool, operands: Operands) -> f64 {
-    const N: usize = 192;
+    /// 288 KiB of panels at most.
+    const N: usize = 96;
     const K: usize = 768;
-    const TIMES: usize = 200;
-    let rates = pool.broadcast(|_| {
+    const SECONDS: f64 = 0.03;
+    /// Products between looks at the clock.
+    const TOGETHER: usize = 20;
+    let all_ready = Barrier::new(pool.current_num_threads());
+    let runs = pool.broadcast(|_| {
         let (rows, w) = (Strip::rows(operands), values(N * K, 3));
         let panels = Panels::by_caller(Mat::new(&w, N, K).t(), operands);
         let mut strip = Strip::new(K, operands);
@@ -123,9 +129,16 @@ fn near(pool: &rayon::ThreadPool, operands: Operands) -> f64 {
         let _ready = ready(operands);
         let mut product = || gemm_strip(&mut out, panels.width(), &strip, &panels);
         product();
-        let ms = timed(|| (0..TIMES).for_each(|_| product()));
+        all_ready.wait();
+        let (begun, mut times) = (Instant::now(), 0);
+        while begun.elapsed().as_secs_f64() < SECONDS {
+            (0..TOGETHER).for_each(|_| product());
+            times += TOGETHER;
+        }
         black_box(&out);
-        (2 * TIMES * rows * panels.width() * K) as f64 / ms / 1e6
+        (begun, Instant::now(), 2 * rows * panels.width() * K * times)
     });
-    rates.iter().sum()
+    let (first, last) = runs.iter().fold((runs[0].0, runs[0].1), |(a, b), run| (a.min(run.0), b.max(run.1)));
+    let seconds = last.duration_since(first).as_secs_f64();
+    runs.iter().map(|run| run.2).sum::<usize>() as f64 / seconds / 1e9
 }

@@ -98,7 +98,7 @@ def main():
     flags.add_argument("--warmup-epochs", type=float, default=0)
     flags.add_argument("--schedule", choices=["step", "cosine"], default="step")
     flags.add_argument("--crop-scale", default="0.08,1", help="share of the image that training crops cover")
-    flags.add_argument("--img-size", type=int, default=224)
+    flags.add_argument("--img-size", type=int, default=224, help="pixels a side; positions are resampled to it")
     flags.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="bf16: under autocast")
     flags.add_argument("--seed", type=int, default=42)
     flags.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -109,17 +109,23 @@ def main():
     train, val, classes = {"voc": voc, "cifar100": cifar100, "tiny-imagenet": tiny_imagenet}[args.dataset](args.data)
     norm = transforms.Normalize(*(CIFAR if args.dataset == "cifar100" else IMAGENET))
     scale = tuple(float(share) for share in args.crop_scale.split(","))
-    crop = [transforms.RandomResizedCrop(args.img_size, scale), transforms.RandomHorizontalFlip(), transforms.ToTensor(), norm]
-    whole = [transforms.Resize((args.img_size, args.img_size)), transforms.ToTensor(), norm]
+    size = args.img_size
+    crop = [transforms.RandomResizedCrop(size, scale), transforms.RandomHorizontalFlip(), transforms.ToTensor(), norm]
+    whole = [transforms.Resize((size, size)), transforms.ToTensor(), norm]
     crop, whole = transforms.Compose(crop), transforms.Compose(whole)
     print(f"{len(train)} training and {len(val)} validation images, {classes} classes", flush=True)
 
     random.seed(args.seed)
     torch.manual_seed(args.seed)
-    vit = timm.create_model(args.model, num_classes=classes, img_size=args.img_size)
+    vit = timm.create_model(args.model, num_classes=classes, img_size=size)
     weights = {name: value.float() for name, value in load_file(args.weights).items()}
     if weights.get("head.weight", vit.head.weight).shape != vit.head.weight.shape:
         weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
+    patch = vit.patch_embed.patch_size[0]
+    if size % patch or weights["patch_embed.proj.weight"].shape != vit.patch_embed.proj.weight.shape:
+        raise SystemExit(f"error: {args.weights} in patches of {patch} does not fit {args.model} at {size} pixels")
+    if weights["pos_embed"].shape != vit.pos_embed.shape:
+        print(f"positions resampled: {weights['pos_embed'].shape[1]} to {vit.pos_embed.shape[1]} tokens", flush=True)
     weights = checkpoint_filter_fn(weights, vit)
     loaded = vit.load_state_dict(weights, strict=False)
     if loaded.unexpected_keys or any(not name.startswith("head.") for name in loaded.missing_keys):

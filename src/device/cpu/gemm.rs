@@ -90,8 +90,9 @@ unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}
 
-/// Tiles that a product is cut into at least, when it has so many panels, to share it among threads.
+/// Tiles that a product is cut into at least, when it has so many panels, to share it among threads: in all, and for each.
 const TILES: usize = 16;
+const TILES_A_THREAD: usize = 2;
 
 /// The runs that an inner size is cut into for a kernel, which depend on nothing else.
 fn runs(k: usize, kernel: &Kernel) -> impl Iterator<Item = Range<usize>> + use<> {
@@ -170,7 +171,7 @@ fn tiling(kernel: &Kernel, row_panels: usize, col_panels: usize) -> (usize, usiz
     let even = |panels: usize, most: usize| panels.div_ceil(panels.div_ceil(most).max(1)).max(1);
     let rows = even(row_panels, kernel.cut.rows / kernel.mr);
     let tiles_down = row_panels.div_ceil(rows).max(1);
-    let wanted = TILES.div_ceil(tiles_down);
+    let wanted = TILES.max(TILES_A_THREAD * rayon::current_num_threads()).div_ceil(tiles_down);
     (rows, even(col_panels, col_panels.div_ceil(wanted).clamp(1, kernel.cut.cols / kernel.nr)))
 }
 

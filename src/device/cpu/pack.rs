@@ -404,7 +404,7 @@ mod tests {
     #[test]
     fn elements_lie_in_panels_side_by_side() {
         let shapes = [1, 5, 126, 127, 128, 129, 300].into_iter().flat_map(|rows| [(rows, 1), (rows, 37)]);
-        for ((rows, cols), width) in shapes.flat_map(|shape| [4, 6, 8, 12, 16, 32].map(|width| (shape, width))) {
+        for ((rows, cols), width) in shapes.flat_map(|shape| [4, 6, 8, 12, 16, 32, 48].map(|width| (shape, width))) {
             let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.3).sin() + 2.0).collect();
             for m in [Mat::new(&values, rows, cols), Mat::new(&values, cols, rows).t()] {
                 let ways = [(Words::F32, By::All), (Words::F32, By::Caller), (Words::Rounded, By::All)];

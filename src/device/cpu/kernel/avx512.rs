@@ -8,7 +8,8 @@ use std::hint::black_box;
 /// Rows and columns of the rectangle of `run` and `run_pairs`: twenty-four sums, two vectors of b and one broadcast of a fill
 /// twenty-seven of the thirty-two registers.
 pub(super) const SIZE: [usize; 2] = [12, 32];
-/// Rows and columns of the rectangle of `run_wide`, which loads a fourth less for as many products.
+/// As [`SIZE`], of `run_wide`, whose sums, three vectors of b and one broadcast of a fill twenty-eight: a fifth fewer loads for as
+/// many products.
 pub(super) const WIDE: [usize; 2] = [8, 48];
 
 /// Floats of a vector.
@@ -17,9 +18,6 @@ const LANES: usize = 16;
 const ADDRESSES: usize = 4;
 /// How many words of the inner dimension before its use a row of b is asked for.
 const AHEAD: usize = 16;
-
-/// Steps of the inner dimension in a turn of the loop. Intel's chips do what the loop itself takes on the ports of the products.
-const UNROLLED: usize = 4;
 
 /// As many steps of the inner dimension, unrolled, and on to what follows: a macro, for the sums must stay in registers.
 macro_rules! steps {
@@ -48,24 +46,30 @@ macro_rules! steps {
     };
 }
 
-/// A kernel whose step multiplies a broadcast word of a by a vector of b and adds to a vector of sums.
+/// A kernel whose step multiplies a broadcast word of a by a vector of b and adds to a vector of sums, so many steps in a turn of
+/// its loop.
 macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident, $size:expr, $features:literal, $step:expr) => {
+    ($(#[$doc:meta])* $name:ident, $size:expr, $unrolled:literal, $features:literal, $step:expr) => {
         $(#[$doc])*
         ///
         /// # Safety
-        /// See [`super::Run`].
+        /// See [`super::Run`]; `a_word` is 1 or the rows of the rectangle.
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $name(work: &Work) {
-            /// Words of a row `WORD` apart.
+            /// The work where the words of a row lie `WORD` apart.
+            ///
+            /// # Safety
+            /// As the function around it; `a_word` is `WORD`.
             #[target_feature(enable = $features)]
             unsafe fn rectangle<const WORD: usize>(work: &Work) {
                 let Work { k, a, a_row, b, c, c_row: stride, alpha, add, .. } = *work;
                 for i in 0..$size[0] {
                     // A prefetch reads nothing; the lines arrive while the sums are made.
-                    for column in (0..$size[1]).step_by(LANES).chain([$size[1] - 1]) {
-                        _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(i * stride + column).cast());
+                    let row = c.wrapping_add(i * stride);
+                    for vector in 0..$size[1] / LANES {
+                        _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(LANES * vector).cast());
                     }
+                    _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add($size[1] - 1).cast());
                 }
                 let mut sums = [[_mm512_setzero_ps(); $size[1] / LANES]; $size[0]];
                 // Hidden from the compiler, which would make a chain of sums of them.
@@ -73,10 +77,10 @@ macro_rules! kernel {
                 let mut rows: [*const f32; ADDRESSES] =
                     std::array::from_fn(|i| black_box(a.wrapping_add(i * ($size[0] / ADDRESSES) * a_row)));
                 let mut b = b;
-                for _ in 0..k / UNROLLED {
-                    steps!(UNROLLED, $size, $step, sums, rows, a_row, WORD, b);
+                for _ in 0..k / $unrolled {
+                    steps!($unrolled, $size, $step, sums, rows, a_row, WORD, b);
                 }
-                for _ in 0..k % UNROLLED {
+                for _ in 0..k % $unrolled {
                     steps!(1, $size, $step, sums, rows, a_row, WORD, b);
                 }
                 let alpha = _mm512_set1_ps(alpha);
@@ -91,14 +95,12 @@ macro_rules! kernel {
                     }
                 }
             }
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller's promise, also of the features; `a_word` is what the condition says.
             unsafe {
-                match work.a_word {
-                    1 => rectangle::<1>(work),
-                    word => {
-                        assert_eq!(word, $size[0], "a lies row after row or in panels");
-                        rectangle::<{ $size[0] }>(work);
-                    }
+                if work.a_word == 1 {
+                    rectangle::<1>(work);
+                } else {
+                    rectangle::<{ $size[0] }>(work);
                 }
             }
         }
@@ -109,6 +111,7 @@ kernel!(
     /// Words that hold elements.
     run,
     SIZE,
+    1,
     "avx512f",
     |sum, x, y| _mm512_fmadd_ps(x, y, sum)
 );
@@ -117,6 +120,7 @@ kernel!(
     /// Words that hold elements.
     run_wide,
     WIDE,
+    4,
     "avx512f",
     |sum, x, y| _mm512_fmadd_ps(x, y, sum)
 );
@@ -132,6 +136,7 @@ kernel!(
     /// Words that hold pairs of bf16.
     run_pairs,
     SIZE,
+    1,
     "avx512f,avx512bf16",
     |sum, x, y| _mm512_dpbf16_ps(sum, pairs(x), pairs(y))
 );
