@@ -77,10 +77,11 @@ macro_rules! kernel {
                 let mut rows: [*const f32; ADDRESSES] =
                     std::array::from_fn(|i| black_box(a.wrapping_add(i * ($size[0] / ADDRESSES) * a_row)));
                 let mut b = b;
-                for _ in 0..k / $unrolled {
+                let turns = k / $unrolled;
+                for _ in 0..turns {
                     steps!($unrolled, $size, $step, sums, rows, a_row, WORD, b);
                 }
-                for _ in 0..k % $unrolled {
+                for _ in turns * $unrolled..k {
                     steps!(1, $size, $step, sums, rows, a_row, WORD, b);
                 }
                 let alpha = _mm512_set1_ps(alpha);
