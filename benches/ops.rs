@@ -1,6 +1,6 @@
 //! The products of a ViT-B step beside the chip's measured peak, with one thread and with all, operands read as f32 and
-//! as bf16. In the same turns, so that a neighbour on the machine slows all: the peak from registers, and what the engine's
-//! kernel does on operands that the near caches hold.
+//! as bf16. In the same turns, so that a neighbour on the machine slows all: the peak from registers (in f32 that of fused
+//! multiply-adds, which tile registers outrun), and what the engine's kernel does on operands that the near caches hold.
 
 mod support;
 
@@ -113,7 +113,7 @@ fn measure(
 
 /// GFLOP/s of all threads of a pool, each with a strip of rows on a few panels that its near caches hold, over and over.
 fn near(pool: &rayon::ThreadPool, operands: Operands) -> f64 {
-    /// 288 KiB of panels at most.
+    /// 432 KiB of panels at most.
     const N: usize = 96;
     const K: usize = 768;
     const SECONDS: f64 = 0.03;

@@ -9,7 +9,7 @@ use super::Buffer;
 use super::kernel::{Kernel, Panel, Rectangle, Walk, Words, kernel};
 pub use super::kernel::{Operands, Ready};
 use super::pack::{By, Packed, pack_row};
-use super::{pairs, vector};
+use super::vector;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -45,6 +45,15 @@ impl<'a> Mat<'a> {
             col_stride: self.row_stride,
             data: self.data,
         }
+    }
+
+    /// Panics when an element lies outside the data.
+    pub(super) fn assert_inside(self) {
+        let last = |count: usize, stride: usize| count.checked_sub(1).and_then(|last| last.checked_mul(stride));
+        let last = last(self.rows, self.row_stride).zip(last(self.cols, self.col_stride));
+        let inside = |(down, across): (usize, usize)| down.checked_add(across).is_some_and(|at| at < self.data.len());
+        let empty = self.rows == 0 || self.cols == 0;
+        assert!(empty || last.is_some_and(inside), "a {} x {} matrix leaves its data", self.rows, self.cols);
     }
 
     /// Rows `first..first + rows` as a view.
@@ -422,22 +431,20 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, finish: &(dyn Fn(Segment) + Sync))
     assert!(a.k > 0, "a product over nothing");
     let tiles = Tiles::new(b.operands, m, n);
     let Kernel { mr, nr, form, .. } = *tiles.kernel;
-    let words = form.words;
     let mut packed = Packed::row_room(m, n, mr, form);
     let row_words = packed.row();
     let words_out = &Output { c: packed.all_mut().as_mut_ptr(), stride: row_words, m, n, origin: (0, 0) };
-    let per_word = if words == Words::Pairs { 2 } else { 1 };
-    assert!(nr.is_multiple_of(per_word), "a tile begins inside a word of the output");
+    assert!(nr.is_multiple_of(form.ratio().0), "a tile begins inside words of the output");
     tiles.for_each(|_, rows, cols| {
         let (first, column) = (rows.start * mr, cols.start * nr);
         let (height, width) = ((rows.end * mr).min(m) - first, (cols.end * nr).min(n) - column);
         // Words that hold elements are computed where they are to lie.
-        let mut beside = Buffer::scratch(if per_word == 1 { 0 } else { height * width });
+        let mut beside = Buffer::scratch(if form.plain() { 0 } else { height * width });
         let values = beside.as_mut_slice();
         // SAFETY: row `first` has words for n elements, of which the tile's are of no other tile: `column` is a multiple of nr,
         // where a word begins.
-        let start = unsafe { words_out.c.add(first * row_words + column / per_word) };
-        let (c, stride) = if per_word == 1 { (start, row_words) } else { (values.as_mut_ptr(), width) };
+        let start = unsafe { words_out.c.add(first * row_words + form.len(column)) };
+        let (c, stride) = if form.plain() { (start, row_words) } else { (values.as_mut_ptr(), width) };
         // SAFETY: the tile's rectangle, which begins at `origin`, lies in the rows or in `values`.
         unsafe {
             let output = Output { c, stride, m, n, origin: (first, column) };
@@ -447,13 +454,13 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, finish: &(dyn Fn(Segment) + Sync))
             // SAFETY: as above; row i of the rectangle.
             let values = unsafe { std::slice::from_raw_parts_mut(c.add(i * stride), width) };
             finish(Segment { row: first + i, column, values, beside: &mut [] });
-            match words {
+            match form.words {
                 Words::F32 => {}
                 Words::Rounded => vector::round_bf16(values),
-                Words::Pairs => {
+                Words::Pairs | Words::Parts => {
                     // SAFETY: as above; `values` lies in a buffer of its own.
-                    let out = unsafe { std::slice::from_raw_parts_mut(start.add(i * row_words), width.div_ceil(2)) };
-                    pairs::neighbours(values, out);
+                    let out = unsafe { std::slice::from_raw_parts_mut(start.add(i * row_words), form.len(width)) };
+                    pack_row(values, form, out);
                 }
             }
         }

@@ -14,8 +14,6 @@ const LINE: usize = 16;
 
 /// Elements of a row that are read in one go, so that the processor sees a stream.
 const BLOCK: usize = 512;
-/// Words from row to row of a block: no power of two, so that the rows do not compete for the same lines of the cache.
-const BLOCK_STRIDE: usize = BLOCK + LINE;
 /// How many rows of a block the processor is told ahead which it will read.
 const ROWS_AHEAD: usize = 2;
 /// As [`ROWS_AHEAD`], of short rows, at most.
@@ -69,10 +67,11 @@ impl Packed {
                         pack_columns(m, width, depth, out);
                         vector::round_bf16(out);
                     }
-                    Words::Pairs => pack_pair_columns(m, width, depth, out),
+                    Words::Pairs => pairs::panels_of_columns::<1>(m, width, depth, out),
+                    Words::Parts => pairs::panels_of_columns::<3>(m, width, depth, out),
                 };
             }
-            let mut block = Buffer::scratch(width * BLOCK_STRIDE);
+            let mut block = Buffer::scratch(width * block_stride(form));
             for (panel, out) in out.chunks_exact_mut(width * depth).enumerate() {
                 let m = m.row_range(panel * width, width.min(m.rows - panel * width));
                 pack_rows(m, width, form, block.as_mut_slice(), &mut out[..width * len]);
@@ -94,7 +93,12 @@ impl Packed {
         each(&mut packed.all_mut()[..m.rows * row], together * row, by, |(index, out)| {
             let first = index * together;
             if m.col_stride != 1 {
-                return pack_across(m.row_range(first, together.min(m.rows - first)), form, out, row);
+                let m = m.row_range(first, together.min(m.rows - first));
+                return match form.words {
+                    Words::Pairs => pairs::rows_of_columns::<1>(m, out, row),
+                    Words::Parts => pairs::rows_of_columns::<3>(m, out, row),
+                    Words::F32 | Words::Rounded => unreachable!("a kernel of many words a step reads pairs"),
+                };
             }
             for (i, out) in (first..).zip(out.chunks_exact_mut(row)) {
                 fetch(m.data, (i + ROWS_AHEAD) * m.row_stride, m.cols);
@@ -222,8 +226,14 @@ pub(super) fn pack_row(elements: &[f32], form: Form, out: &mut [f32]) {
             out.copy_from_slice(elements);
             vector::round_bf16(out);
         }
-        Words::Pairs => pairs::neighbours(elements, out),
+        Words::Pairs => pairs::neighbours::<1>(elements, out),
+        Words::Parts => pairs::neighbours::<3>(elements, out),
     }
+}
+
+/// Words from row to row of a block: an odd number of cache lines, so that the rows do not compete for the same ones.
+fn block_stride(form: Form) -> usize {
+    form.len(BLOCK) + LINE
 }
 
 /// A panel of a matrix whose rows are contiguous: `out[l * width + i]` is word l of row i, zero for rows that `m` lacks.
@@ -235,10 +245,10 @@ fn pack_rows(m: Mat, width: usize, form: Form, block: &mut [f32], out: &mut [f32
     if m.rows < width {
         out.fill(0.0);
     }
-    let per_word = if form.words == Words::Pairs { 2 } else { 1 };
-    for (index, out) in out.chunks_mut(width * BLOCK / per_word).enumerate() {
+    let stride = block_stride(form);
+    for (index, out) in out.chunks_mut(width * form.len(BLOCK)).enumerate() {
         let (first, len) = (index * BLOCK, (m.cols - index * BLOCK).min(BLOCK));
-        for (i, row) in block.chunks_exact_mut(BLOCK_STRIDE).take(m.rows).enumerate() {
+        for (i, row) in block.chunks_exact_mut(stride).take(m.rows).enumerate() {
             let (ahead, column, some) = match i + rows_ahead {
                 ahead if ahead < m.rows => (ahead, first, len),
                 ahead if first + len < m.cols => (ahead - m.rows, first + len, (m.cols - first - len).min(BLOCK)),
@@ -248,31 +258,8 @@ fn pack_rows(m: Mat, width: usize, form: Form, block: &mut [f32], out: &mut [f32
             fetch(m.data, ahead * m.row_stride + column, some);
             pack_row(&m.data[i * m.row_stride + first..][..len], form, row);
         }
-        transpose(block, BLOCK_STRIDE, [m.rows, out.len() / width], out, width);
+        transpose(block, stride, [m.rows, out.len() / width], out, width);
     }
-}
-
-/// Rows of a matrix whose columns are contiguous, `stride` apart, as pairs.
-fn pack_across(m: Mat, form: Form, out: &mut [f32], stride: usize) {
-    assert!(m.row_stride == 1 && form.words == Words::Pairs, "columns of a matrix are contiguous and read as pairs");
-    let mut block = [[0.0; TOGETHER]; LINE];
-    for first in (0..form.len(m.cols)).step_by(LINE) {
-        let words = LINE.min(form.len(m.cols) - first);
-        for (l, word) in (first..).zip(&mut block[..words]) {
-            for column in [2 * l, 2 * l + 1] {
-                fetch(m.data, (column + COLUMNS_AHEAD) * m.col_stride, m.rows);
-            }
-            pair_columns(m, l, 0, &mut word[..m.rows]);
-        }
-        transpose(block.as_flattened(), TOGETHER, [words, m.rows], &mut out[first..], stride);
-    }
-}
-
-/// Word l of as many rows from `first` on as `out` has places for; an odd last column is paired with zeros.
-fn pair_columns(m: Mat, l: usize, first: usize, out: &mut [f32]) {
-    let column = |l: usize| &m.data[l * m.col_stride + first..][..out.len()];
-    let high = if 2 * l + 1 < m.cols { column(2 * l + 1) } else { &[0.0; TOGETHER][..out.len()] };
-    pairs::side_by_side(column(2 * l), high, out);
 }
 
 /// The panels of a matrix whose columns are contiguous, filled side by side, so that a column is read in one go.
@@ -312,24 +299,6 @@ fn short_columns(m: Mat, width: usize, depth: usize, first: usize, out: &mut [f3
     }
 }
 
-/// See [`pack_columns`], of words that hold pairs.
-fn pack_pair_columns(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
-    match width {
-        12 => pairs::columns::<12>(m.data, m.col_stride, m.rows, m.cols, depth, out),
-        32 => pairs::columns::<32>(m.data, m.col_stride, m.rows, m.cols, depth, out),
-        _ => unreachable!("no kernel reads pairs in panels of {width} rows"),
-    }
-    let (rows, first) = (m.rows % width, m.rows - m.rows % width);
-    if rows == 0 {
-        return;
-    }
-    let short = out[first * depth..].chunks_exact_mut(width);
-    for (l, out) in short.enumerate().take(m.cols.div_ceil(2)) {
-        pair_columns(m, l, first, &mut out[..rows]);
-        out[rows..].fill(0.0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -348,7 +317,8 @@ mod tests {
     fn rows_that_are_written_lie_as_rows_that_are_packed() {
         let (rows, cols) = (70, 137);
         let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.3).sin()).collect();
-        for form in [(Words::F32, 1), (Words::Rounded, 1), (Words::Pairs, 1), (Words::Pairs, 16)].map(form) {
+        let forms = [(Words::F32, 1), (Words::Rounded, 1), (Words::Pairs, 1), (Words::Pairs, 16), (Words::Parts, 48)];
+        for form in forms.map(form) {
             // What lies in recycled memory must not matter; large enough to be recycled.
             let soil = || Packed::row_room(rows, cols, 12, form).all_mut().fill(f32::NAN);
             soil();
@@ -379,21 +349,35 @@ mod tests {
     #[test]
     fn pairs_lie_where_elements_would() {
         let shapes = [(1, 1), (12, 128), (13, 129), (31, 300), (32, 7), (150, 70)];
-        for ((rows, cols), step) in shapes.into_iter().flat_map(|shape| [1, 16].map(|step| (shape, step))) {
-            let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.3).sin()).collect();
+        for ((rows, cols), step) in shapes.into_iter().flat_map(|shape| [1, 16, 48].map(|step: usize| (shape, step))) {
+            let values: Vec<f32> = (0..rows * cols)
+                .map(|i| (i as f32 * 0.3).sin() * [1.0, 2.0f32.powi(-90), 2.0f32.powi(120)][i % 3])
+                .collect();
             for m in [Mat::new(&values, rows, cols), Mat::new(&values, cols, rows).t()] {
                 for (width, pack) in [12, 32].into_iter().flat_map(|w| [(w, LAYOUTS[0]), (w, LAYOUTS[1])]) {
                     let by = if width == 12 { By::Caller } else { By::All };
-                    let packed = pack(m, width, form((Words::Pairs, step)), by);
-                    assert_eq!(packed.depth(), cols.div_ceil(2).next_multiple_of(step));
+                    let parts = if step == 48 { 3 } else { 1 };
+                    let words = if parts == 3 { Words::Parts } else { Words::Pairs };
+                    let packed = pack(m, width, form((words, step)), by);
+                    assert_eq!(packed.depth(), (parts * cols.div_ceil(2)).next_multiple_of(step));
                     for i in 0..rows.div_ceil(width) * width {
                         let panel = packed.strip(i / width, 0);
-                        for l in 0..packed.depth() * 2 {
-                            let word = panel.words[l / 2 * panel.word + i % width * panel.row].to_bits();
-                            let got = if l % 2 == 0 { word as u16 } else { (word >> 16) as u16 };
+                        for l in 0..packed.depth() / parts * 2 {
                             let inside = i < rows && l < cols;
                             let want = if inside { m.data[i * m.row_stride + l * m.col_stride] } else { 0.0 };
-                            assert_eq!(got, half::bf16::from_f32(want).to_bits(), "({i}, {l}) of {rows} x {cols}");
+                            let mut left = want;
+                            for part in 0..parts {
+                                let at = (l / 32 * parts + part) * 16 + l / 2 % 16;
+                                let word = panel.words[at * panel.word + i % width * panel.row].to_bits();
+                                let got = half::bf16::from_bits((if l % 2 == 0 { word } else { word >> 16 }) as u16);
+                                assert_eq!(
+                                    got,
+                                    half::bf16::from_f32(left),
+                                    "({i}, {l}) of {rows} x {cols}, part {part}"
+                                );
+                                left -= got.to_f32();
+                            }
+                            assert!(parts == 1 || left == 0.0, "{want} has {left} beside its parts");
                         }
                     }
                 }

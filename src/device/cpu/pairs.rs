@@ -1,88 +1,92 @@
-//! Elements rounded to bf16 and laid two to a word, as `vdpbf16ps` and `tdpbf16ps` read them.
+//! Elements in bf16 laid two to a word, as `vdpbf16ps` and `tdpbf16ps` read them: rounded, in one part, or exactly, in three, each of
+//! which is what the ones before leave, rounded. Of sixteen pairs the words of the first part come first, then those of the others.
 #![allow(unsafe_code)]
 
+use super::gemm::Mat;
+use super::kernel::PAIRS;
 use super::pack::{COLUMNS_AHEAD, TOGETHER};
-use super::vector::{bf16_bits, fetch};
+use super::transpose::transpose;
+use super::vector::bf16_bits;
 
-/// The word of two elements, the earlier one in the lower half.
-fn pair(low: f32, high: f32) -> f32 {
-    f32::from_bits(u32::from(bf16_bits(low)) | u32::from(bf16_bits(high)) << 16)
+/// The words of two elements, a part each, the earlier element in the lower half.
+fn pair<const PARTS: usize>(mut low: f32, mut high: f32) -> [f32; PARTS] {
+    let rounded = |x: &mut f32| {
+        let bits = u32::from(bf16_bits(*x));
+        *x -= f32::from_bits(bits << 16);
+        bits
+    };
+    std::array::from_fn(|_| f32::from_bits(rounded(&mut low) | rounded(&mut high) << 16))
 }
 
-/// `out[i]` holds x[2 i] and x[2 i + 1]; the last of an odd number has a zero beside it.
-pub(super) fn neighbours(x: &[f32], out: &mut [f32]) {
-    assert_eq!(out.len(), x.len().div_ceil(2), "pairs of {} elements", x.len());
+/// Pairs of a row of `cols` elements, and with several parts those that fill its last step.
+fn count<const PARTS: usize>(cols: usize) -> usize {
+    let pairs = cols.div_ceil(2);
+    if PARTS == 1 { pairs } else { pairs.next_multiple_of(PAIRS) }
+}
+
+/// The word of a part of pair `l` in its row.
+fn word<const PARTS: usize>(l: usize, part: usize) -> usize {
+    (l / PAIRS * PARTS + part) * PAIRS + l % PAIRS
+}
+
+/// The words of `rows` rows of a matrix, one by one: `put` gets the row, which word of it, and the word. What the matrix lacks is zeros.
+fn one_by_one<const PARTS: usize>(m: Mat, rows: usize, mut put: impl FnMut(usize, usize, f32)) {
+    for (i, l) in (0..rows).flat_map(|i| (0..count::<PARTS>(m.cols)).map(move |l| (i, l))) {
+        let element = |l| if i < m.rows && l < m.cols { m.data[i * m.row_stride + l * m.col_stride] } else { 0.0 };
+        for (part, value) in pair::<PARTS>(element(2 * l), element(2 * l + 1)).into_iter().enumerate() {
+            put(i, word::<PARTS>(l, part), value);
+        }
+    }
+}
+
+/// `out` holds the words of x; the last of an odd number has a zero beside it, three parts fill whole steps with zeros.
+pub(super) fn neighbours<const PARTS: usize>(x: &[f32], out: &mut [f32]) {
+    assert_eq!(out.len(), PARTS * count::<PARTS>(x.len()), "pairs of {} elements", x.len());
     #[cfg(target_arch = "x86_64")]
     if avx512::there() {
         // SAFETY: the processor has the features, checked on the line above; the lengths are asserted.
-        return unsafe { avx512::neighbours(x, out) };
+        return unsafe { avx512::neighbours::<PARTS>(x, out) };
     }
-    let (pairs, rest) = x.as_chunks::<2>();
-    for (out, &[low, high]) in out.iter_mut().zip(pairs) {
-        *out = pair(low, high);
-    }
-    if let [last] = rest {
-        out[pairs.len()] = pair(*last, 0.0);
-    }
+    one_by_one::<PARTS>(Mat::new(x, 1, x.len()), 1, |_, word, value| out[word] = value);
 }
 
-/// Panels from columns that lie one after the other: `out[(panel * depth + l) * WIDTH + i]` holds elements
-/// `panel * WIDTH + i` of columns 2 l and 2 l + 1. Column l begins at `data[l * stride]`. Of `rows` elements those that
-/// fill no panel are left alone; an odd last column is paired with zeros, words beyond it are left alone.
-pub(super) fn columns<const WIDTH: usize>(
-    data: &[f32],
-    stride: usize,
-    rows: usize,
-    cols: usize,
-    depth: usize,
-    out: &mut [f32],
-) {
-    let whole = rows / WIDTH;
-    assert!(depth >= cols.div_ceil(2) && out.len() >= whole * depth * WIDTH, "panels of {rows} rows do not fit");
-    assert!(cols == 0 || (cols - 1) * stride + rows <= data.len(), "the columns of a panel leave their matrix");
-    let zeros = [0.0; TOGETHER];
-    assert!(rows <= zeros.len() || cols.is_multiple_of(2), "{rows} rows are more than a task packs");
-    for l in 0..cols.div_ceil(2) {
-        for column in [2 * l, 2 * l + 1] {
-            fetch(data, (column + COLUMNS_AHEAD) * stride, rows);
-        }
-        let low = &data[2 * l * stride..][..rows];
-        let high = if 2 * l + 1 < cols { &data[(2 * l + 1) * stride..][..rows] } else { &zeros[..rows] };
-        let panels = low.as_chunks::<WIDTH>().0.iter().zip(high.as_chunks::<WIDTH>().0);
-        #[cfg(target_arch = "x86_64")]
-        if avx512::there() {
-            for (panel, (low, high)) in panels.enumerate() {
-                let out = &mut out[(panel * depth + l) * WIDTH..][..WIDTH];
-                // SAFETY: the processor has the features, checked above; all three hold WIDTH elements.
-                unsafe { avx512::side_by_side(low, high, out) };
-            }
-            continue;
-        }
-        for (panel, (low, high)) in panels.enumerate() {
-            let out = &mut out[(panel * depth + l) * WIDTH..][..WIDTH];
-            for ((out, &low), &high) in out.iter_mut().zip(low).zip(high) {
-                *out = pair(low, high);
-            }
-        }
-    }
-}
-
-/// `out[i]` holds low[i] and high[i].
-pub(super) fn side_by_side(low: &[f32], high: &[f32], out: &mut [f32]) {
-    assert!(low.len() == out.len() && high.len() == out.len(), "pairs of columns of different lengths");
+/// Panels of `width` rows of a matrix whose columns are contiguous: `out[(panel * depth + l) * width + i]` is word l of row
+/// `panel * width + i`, zero for rows that the matrix lacks. Words beyond the last pair are left alone.
+pub(super) fn panels_of_columns<const PARTS: usize>(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
+    let panels = m.rows.div_ceil(width);
+    assert_eq!(m.row_stride, 1, "panels of contiguous columns");
+    assert!(depth >= PARTS * count::<PARTS>(m.cols) && out.len() >= panels * depth * width, "panels find no room");
     #[cfg(target_arch = "x86_64")]
     if avx512::there() {
-        // SAFETY: the processor has the features, checked on the line above; the lengths are asserted.
-        return unsafe { avx512::side_by_side(low, high, out) };
+        m.assert_inside();
+        // SAFETY: the processor has the features, checked above; what the matrix and the output hold is asserted.
+        return unsafe { avx512::panels_of_columns::<PARTS>(m, width, depth, out) };
     }
-    for ((out, &low), &high) in out.iter_mut().zip(low).zip(high) {
-        *out = pair(low, high);
+    one_by_one::<PARTS>(m, panels * width, |i, word, value| {
+        out[(i / width * depth + word) * width + i % width] = value;
+    });
+}
+
+/// Rows of words, `stride` apart, of a matrix whose columns are contiguous. Words beyond the last pair are left alone, but that the last
+/// step's hold zeros where `stride` has room for it.
+pub(super) fn rows_of_columns<const PARTS: usize>(m: Mat, out: &mut [f32], stride: usize) {
+    let words = PARTS * count::<PARTS>(m.cols).next_multiple_of(PAIRS);
+    assert_eq!(m.row_stride, 1, "rows of contiguous columns");
+    assert!(words <= stride && m.rows * stride <= out.len(), "{} rows of {words} words find no room", m.rows);
+    assert!(m.rows <= TOGETHER, "{} rows are more than a task packs", m.rows);
+    #[cfg(target_arch = "x86_64")]
+    if avx512::there() {
+        m.assert_inside();
+        // SAFETY: the processor has the features, checked above; what the matrix and the output hold is asserted.
+        return unsafe { avx512::rows_of_columns::<PARTS>(m, out, stride) };
     }
+    one_by_one::<PARTS>(m, m.rows, |i, word, value| out[i * stride + word] = value);
 }
 
 /// The processor's own rounding. It takes subnormal elements for zeros, as those instructions do.
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
+    use super::{COLUMNS_AHEAD, Mat, PAIRS, TOGETHER, count, transpose, word};
     use std::arch::x86_64::*;
 
     /// Lanes of a register.
@@ -98,50 +102,29 @@ mod avx512 {
         if left < LANES { (1 << left) - 1 } else { !0 }
     }
 
-    /// The elements of `low` and then those of `high` in bf16.
+    /// The elements of `low` and then those of `high` in bf16; what that leaves of them stays in both.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
-    fn rounded(low: __m512, high: __m512) -> __m512i {
+    fn part(low: &mut __m512, high: &mut __m512) -> __m512i {
         // SAFETY: both types are 512 bits, of which every pattern is a value.
-        unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+        let words = unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(*high, *low)) };
+        *low = _mm512_sub_ps(*low, widened(_mm512_castsi512_si256(words)));
+        *high = _mm512_sub_ps(*high, widened(_mm512_extracti64x4_epi64::<1>(words)));
+        words
     }
 
-    /// See `super::neighbours`.
-    ///
-    /// # Safety
-    /// `out` holds half as many words as `x` elements, rounded up.
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub unsafe fn neighbours(x: &[f32], out: &mut [f32]) {
-        let (whole, rest) = x.as_chunks::<{ 2 * LANES }>();
-        let (out, out_rest) = out.split_at_mut(LANES * whole.len());
-        for (x, out) in whole.iter().zip(out.as_chunks_mut::<LANES>().0) {
-            // SAFETY: the chunks hold two registers and one.
-            unsafe {
-                let (low, high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(LANES)));
-                _mm512_storeu_si512(out.as_mut_ptr().cast(), rounded(low, high));
-            }
-        }
-        if rest.is_empty() {
-            return;
-        }
-        let (first, second) = (lanes(rest.len()), lanes(rest.len().saturating_sub(LANES)));
-        // SAFETY: masked lanes are neither read nor written; the others are inside the rests, of which the caller promises
-        // that the second has half the length of the first, rounded up.
-        unsafe {
-            let low = _mm512_maskz_loadu_ps(first, rest.as_ptr());
-            let high = _mm512_maskz_loadu_ps(second, rest.as_ptr().wrapping_add(LANES));
-            _mm512_mask_storeu_epi32(out_rest.as_mut_ptr().cast(), lanes(out_rest.len()), rounded(low, high));
-        }
-    }
-
-    /// See `super::side_by_side`.
-    ///
-    /// # Safety
-    /// The three are of one length.
+    /// Elements in bf16 as f32.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub unsafe fn side_by_side(low: &[f32], high: &[f32], out: &mut [f32]) {
-        // 0, 16, 1, 17, ...: each element of the first half with that of the second.
+    #[target_feature(enable = "avx512f")]
+    fn widened(halves: __m256i) -> __m512 {
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+    }
+
+    /// Each element of the first half beside that of the second.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn interleaved(words: __m512i) -> __m512i {
+        // 0, 16, 1, 17, ...
         let order = _mm512_add_epi32(
             _mm512_set1_epi32(16 << 16),
             _mm512_mullo_epi32(
@@ -149,32 +132,135 @@ mod avx512 {
                 _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
             ),
         );
-        let whole = out.len() / LANES * LANES;
-        for at in (0..whole).step_by(LANES) {
-            // SAFETY: the register's lanes are inside the three slices, which the caller promises to be of one length.
+        _mm512_permutexvar_epi16(order, words)
+    }
+
+    /// See `super::neighbours`.
+    ///
+    /// # Safety
+    /// `out` holds the words of `x`.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub unsafe fn neighbours<const PARTS: usize>(x: &[f32], out: &mut [f32]) {
+        const { assert!(PAIRS == LANES) };
+        let (whole, rest) = x.as_chunks::<{ 2 * LANES }>();
+        let (out, out_rest) = out.split_at_mut(PARTS * LANES * whole.len());
+        for (x, out) in whole.iter().zip(out.chunks_exact_mut(PARTS * LANES)) {
+            // SAFETY: the chunks hold two registers, and one for each part.
             unsafe {
-                let (low, high) = (_mm512_loadu_ps(low.as_ptr().add(at)), _mm512_loadu_ps(high.as_ptr().add(at)));
-                let words = _mm512_permutexvar_epi16(order, rounded(low, high));
-                _mm512_storeu_si512(out.as_mut_ptr().add(at).cast(), words);
+                let (mut low, mut high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(LANES)));
+                for out in out.as_chunks_mut::<LANES>().0 {
+                    _mm512_storeu_si512(out.as_mut_ptr().cast(), part(&mut low, &mut high));
+                }
             }
         }
-        let rest = out.len() - whole;
-        if rest == 0 {
+        if rest.is_empty() {
             return;
         }
-        let mask = lanes(rest);
-        // SAFETY: as above; masked lanes are neither read nor written. Stores that skip lanes are slow, so that twelve, the
-        // rows of a panel, are stored as eight and four.
+        let (first, second) = (lanes(rest.len()), lanes(rest.len().saturating_sub(LANES)));
+        // SAFETY: masked lanes are neither read nor written; the others are inside the rests, of which the caller promises
+        // that the second has room for the pairs of the first: those there are of one part, sixteen of each of several.
         unsafe {
-            let low = _mm512_maskz_loadu_ps(mask, low.as_ptr().add(whole));
-            let high = _mm512_maskz_loadu_ps(mask, high.as_ptr().add(whole));
-            let words = _mm512_permutexvar_epi16(order, rounded(low, high));
-            let out: *mut f32 = out.as_mut_ptr().add(whole);
-            if rest == 12 {
-                _mm256_storeu_si256(out.cast(), _mm512_castsi512_si256(words));
-                _mm_storeu_si128(out.add(8).cast(), _mm512_extracti32x4_epi32::<2>(words));
-            } else {
-                _mm512_mask_storeu_epi32(out.cast(), mask, words);
+            let mut low = _mm512_maskz_loadu_ps(first, rest.as_ptr());
+            let mut high = _mm512_maskz_loadu_ps(second, rest.as_ptr().wrapping_add(LANES));
+            for out in out_rest.chunks_mut(LANES) {
+                _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), lanes(out.len()), part(&mut low, &mut high));
+            }
+        }
+    }
+
+    /// The vector of a column from row `at` on; zeros for lanes out of the mask and of a column that the matrix lacks.
+    ///
+    /// # Safety
+    /// The matrix lies inside its data, with contiguous columns, and has the rows of the mask.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn vector(m: &Mat, column: usize, at: usize, mask: __mmask16) -> __m512 {
+        let start = m.data.as_ptr().wrapping_add(column * m.col_stride + at);
+        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(COLUMNS_AHEAD * m.col_stride).cast());
+        // SAFETY: lanes are those of elements inside the matrix, which the caller promises to lie inside its data.
+        unsafe { _mm512_maskz_loadu_ps(if column < m.cols { mask } else { 0 }, start) }
+    }
+
+    /// See `super::rows_of_columns`.
+    ///
+    /// # Safety
+    /// The matrix lies inside its data, with contiguous columns.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub unsafe fn rows_of_columns<const PARTS: usize>(m: Mat, out: &mut [f32], stride: usize) {
+        let mut block = [[[0.0; TOGETHER]; PAIRS]; PARTS];
+        for group in (0..m.cols.div_ceil(2)).step_by(PAIRS) {
+            let steps = out.as_mut_ptr().wrapping_add(PARTS * group);
+            for l in 0..PAIRS {
+                for (turn, at) in (0..m.rows).step_by(LANES).enumerate() {
+                    // The rows' steps, which lie far apart, are asked for while the block is filled.
+                    let step = steps.wrapping_add((turn * PAIRS + l) * stride);
+                    for number in 0..PARTS {
+                        _mm_prefetch::<_MM_HINT_ET0>(step.wrapping_add(number * PAIRS).cast());
+                    }
+                    let (column, mask) = (2 * (group + l), lanes(m.rows - at));
+                    // SAFETY: the caller's promise.
+                    let [mut low, mut high] =
+                        [column, column + 1].map(|column| unsafe { vector(&m, column, at, mask) });
+                    for block in &mut block {
+                        let words = interleaved(part(&mut low, &mut high));
+                        let block: &mut [f32] = &mut block[l][at..at + LANES];
+                        // SAFETY: the slice holds a vector.
+                        unsafe { _mm512_storeu_si512(block.as_mut_ptr().cast(), words) };
+                    }
+                }
+            }
+            for (number, block) in block.iter().enumerate() {
+                let out = out.get_mut(PARTS * group + number * PAIRS..).unwrap_or_default();
+                transpose(block.as_flattened(), TOGETHER, [PAIRS, m.rows], out, stride);
+            }
+        }
+    }
+
+    /// See `super::panels_of_columns`.
+    ///
+    /// # Safety
+    /// The matrix lies inside its data, with contiguous columns; `out` has room for its panels.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub unsafe fn panels_of_columns<const PARTS: usize>(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
+        /// Rows of a panel that a vector takes, from which on in the matrix and in the output.
+        struct Place {
+            row: usize,
+            mask: __mmask16,
+            lanes: usize,
+            out: usize,
+        }
+        let place = |panel: usize, at: usize| Place {
+            row: panel * width + at,
+            mask: lanes(m.rows.saturating_sub(panel * width + at).min(width - at)),
+            lanes: width - at,
+            out: panel * depth * width + at,
+        };
+        let places: Vec<Place> = (0..m.rows.div_ceil(width))
+            .flat_map(|panel| (0..width).step_by(LANES).map(move |at| (panel, at)))
+            .map(|(panel, at)| place(panel, at))
+            .collect();
+        for l in 0..count::<PARTS>(m.cols) {
+            let words: [usize; PARTS] = std::array::from_fn(|number| word::<PARTS>(l, number) * width);
+            for place in &places {
+                // SAFETY: the caller's promise.
+                let [mut low, mut high] =
+                    [2 * l, 2 * l + 1].map(|column| unsafe { vector(&m, column, place.row, place.mask) });
+                for word in words {
+                    let words = interleaved(part(&mut low, &mut high));
+                    // SAFETY: `width` words of each pair are inside the panel, for which the caller promises room. Stores that
+                    // skip lanes are slow, so that twelve, the rows of a panel, are stored as eight and four.
+                    unsafe {
+                        let out = out.as_mut_ptr().add(word + place.out);
+                        match place.lanes {
+                            LANES.. => _mm512_storeu_si512(out.cast(), words),
+                            12 => {
+                                _mm256_storeu_si256(out.cast(), _mm512_castsi512_si256(words));
+                                _mm_storeu_si128(out.add(8).cast(), _mm512_extracti32x4_epi32::<2>(words));
+                            }
+                            few => _mm512_mask_storeu_epi32(out.cast(), lanes(few), words),
+                        }
+                    }
+                }
             }
         }
     }

@@ -32,18 +32,8 @@ fn eights(rows: &[f32], stride: usize, [count, cols]: [usize; 2], out: &mut [f32
     if !count.is_multiple_of(8) || !std::arch::is_x86_feature_detected!("avx") {
         return 0;
     }
-    let whole = cols / 8 * 8;
-    for l in (0..whole).step_by(8) {
-        for first in (0..count).step_by(8) {
-            // SAFETY: the processor has AVX. Rows below `count` hold eight elements from column l on, since l + 8 is at most
-            // the number of columns, and `out` has places for them: `transpose` asserts that all rows and columns are inside.
-            unsafe {
-                let (from, to) = (rows.as_ptr().add(first * stride + l), out.as_mut_ptr().add(l * to_stride + first));
-                avx::eight_rows(from, stride, to, to_stride);
-            }
-        }
-    }
-    whole
+    // SAFETY: the processor has AVX; `transpose` asserts that all rows and columns are inside.
+    unsafe { avx::eights(rows, stride, [count, cols], out, to_stride) }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -79,19 +69,34 @@ mod avx {
         ]
     }
 
-    /// Eight rows of eight, `stride` apart, become eight columns of eight, `to_stride` apart.
+    /// See `super::eights`.
     ///
     /// # Safety
-    /// All of them are inside `from` and `to`.
+    /// All rows and columns are inside; the rows are a multiple of eight.
     #[target_feature(enable = "avx")]
-    pub(super) unsafe fn eight_rows(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let rows = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i * stride)));
-            for (l, column) in transposed(rows).into_iter().enumerate() {
-                _mm256_storeu_ps(to.add(l * to_stride), column);
+    pub(super) unsafe fn eights(
+        rows: &[f32],
+        stride: usize,
+        [count, cols]: [usize; 2],
+        out: &mut [f32],
+        to_stride: usize,
+    ) -> usize {
+        let whole = cols / 8 * 8;
+        for l in (0..whole).step_by(8) {
+            for first in (0..count).step_by(8) {
+                // SAFETY: rows below `count` hold eight elements from column l on, and `out` has places for them, by the
+                // caller's promise.
+                unsafe {
+                    let from = rows.as_ptr().add(first * stride + l);
+                    let to = out.as_mut_ptr().add(l * to_stride + first);
+                    let square = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i * stride)));
+                    for (l, column) in transposed(square).into_iter().enumerate() {
+                        _mm256_storeu_ps(to.add(l * to_stride), column);
+                    }
+                }
             }
         }
+        whole
     }
 }
 

@@ -1,8 +1,14 @@
-//! The micro-kernel for AMX: pairs of bf16, whose sums lie in tile registers of 16 x 16, with `tdpbf16ps`.
+//! The micro-kernels for AMX: pairs of bf16, whose sums lie in tile registers of 16 x 16, with `tdpbf16ps`; and f32, each
+//! element in three parts of bf16 whose sum it is, which takes six such products for one.
 //!
 //! An instruction adds the products of sixteen pairs to an element of the sum, in an order that is the same for every element
 //! (Intel's manuals differ about which). Runs of the inner dimension end where an instruction ends, so the bits of a sum do not
 //! depend on where they end, unless the sum is scaled in between.
+//!
+//! The parts are a = a1 + a2 + a3, exactly, with |a2| at most 2^-8 |a| and |a3| at most 2^-17 |a|: bf16 has the exponents of f32
+//! and eight of its twenty-four digits. Of a b the products a2 b3, a3 b2 and a3 b3 are left out, together 2^-24 |a b| at most
+//! (and a thousandth of that), the rounding of one addition in f32. The instruction takes subnormal numbers for zeros, so
+//! elements below 2^-103 lose digits; those above 2^128 - 2^119 round to infinity.
 #![allow(unsafe_code)]
 
 use super::{Work, cpuid};
@@ -17,7 +23,7 @@ const SIDE: usize = 16;
 pub(super) const MR: usize = 2 * SIDE;
 /// Columns of the rectangle: two tile registers.
 pub(super) const NR: usize = 2 * SIDE;
-/// Words of the inner dimension that a step takes, which lie side by side in the rows of a.
+/// Words of the inner dimension that a product of tile registers takes, which lie side by side in the rows of a.
 pub(super) const STEP: usize = SIDE;
 
 /// Whether the processor multiplies tiles of bf16 and the system lets this process use their registers.
@@ -157,38 +163,39 @@ fn own<const ROWS: usize>(c: *mut f32, c_row: usize) {
 /// The whole rectangle: four registers of sums, two of a and two of b.
 ///
 /// # Safety
-/// See [`super::Run`]; k is a multiple of [`STEP`], and the words of a row of a lie side by side.
-pub(super) unsafe fn run(work: &Work) {
+/// See [`super::Run`]; k is a multiple of PARTS times [`STEP`], and the words of a row of a lie side by side.
+pub(super) unsafe fn run<const PARTS: usize>(work: &Work) {
     // SAFETY: the caller's promise.
-    unsafe { scaled::<MR>(work, whole) }
+    unsafe { scaled::<MR, PARTS>(work) }
 }
 
 /// The upper sixteen rows of the rectangle alone.
 ///
 /// # Safety
 /// As [`run`], of half as many rows of a and of c.
-pub(super) unsafe fn run_upper(work: &Work) {
+pub(super) unsafe fn run_upper<const PARTS: usize>(work: &Work) {
     // SAFETY: the caller's promise.
-    unsafe { scaled::<SIDE>(work, upper) }
+    unsafe { scaled::<SIDE, PARTS>(work) }
 }
 
-/// `body` on the output itself, or, where its sums are to be multiplied first, on room beside it: `body` multiplies nothing.
+/// [`sums`] on the output itself, or, where they are to be multiplied first, on room beside it.
 ///
 /// # Safety
 /// As [`run`] or [`run_upper`], whichever has so many ROWS.
 #[inline(always)]
-unsafe fn scaled<const ROWS: usize>(work: &Work, body: unsafe fn(&Work)) {
+unsafe fn scaled<const ROWS: usize, const PARTS: usize>(work: &Work) {
     let _configured = Configured::new();
     let Work { c, c_row, alpha, add, .. } = *work;
     own::<ROWS>(c, c_row);
     if alpha == 1.0 {
         // SAFETY: the caller's promise; the registers are configured.
-        return unsafe { body(work) };
+        return unsafe { sums::<ROWS, PARTS>(work) };
     }
-    let mut sums = [[0.0f32; NR]; ROWS];
-    // SAFETY: as above; `sums` holds ROWS rows of NR elements.
-    unsafe { body(&Work { c: sums.as_flattened_mut().as_mut_ptr(), c_row: NR, add: false, ..*work }) };
-    for (i, sums) in sums.iter().enumerate() {
+    let mut room = [[0.0f32; NR]; ROWS];
+    let beside = Work { c: room.as_flattened_mut().as_mut_ptr(), c_row: NR, add: false, ..*work };
+    // SAFETY: as above; `room` holds ROWS rows of NR elements.
+    unsafe { sums::<ROWS, PARTS>(&beside) };
+    for (i, sums) in room.iter().enumerate() {
         // SAFETY: the caller's promise.
         let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * c_row), NR) };
         for (c, &sum) in c.iter_mut().zip(sums) {
@@ -197,33 +204,164 @@ unsafe fn scaled<const ROWS: usize>(work: &Work, body: unsafe fn(&Work)) {
     }
 }
 
-/// Asks the first cache for the next step's part of four rows of a, and goes on to the four below. Such questions between the loads
-/// and the products took 14 to 27 % off a step of training or inference on an Emerald Rapids; in one place they did little.
+/// Text for the whole rectangle alone.
+macro_rules! whole {
+    ($($text:expr),*) => { concat!("\n.if {rows} == 32\n", $($text, "\n",)* ".endif\n") };
+}
+
+/// Text for its upper half alone.
+macro_rules! upper {
+    ($text:expr) => {
+        concat!("\n.if {rows} == 16\n", $text, "\n.endif\n")
+    };
+}
+
+/// Asks the first cache for a line of four rows of a, so many bytes beyond where `ahead` is. Such questions between the loads and
+/// the products took 14 to 27 % off a step of training or inference on an Emerald Rapids; in one place they did little.
 macro_rules! ask_rows {
     () => {
         "prefetcht0 [{ahead}]
         prefetcht0 [{ahead} + {a_row}]
         prefetcht0 [{ahead} + 2*{a_row}]
         prefetcht0 [{ahead} + {a_row_3}]
-        lea {ahead}, [{ahead} + 4*{a_row}]"
+        lea {ahead}, [{ahead} + 4*{a_row}]\n"
     };
 }
 
-/// As [`ask_rows`], for four lines of b from so many bytes on.
+/// Asks the first cache for four lines of b from so many bytes on.
 macro_rules! ask_lines {
-    ($first:literal) => {
-        concat!(".irp line, 0, 64, 128, 192\nprefetcht0 [{b} + ", $first, " + \\line]\n.endr")
+    ($first:expr) => {
+        concat!(".irp line, 0, 64, 128, 192\nprefetcht0 [{b} + ", $first, " + \\line]\n.endr\n")
     };
 }
 
-/// The sums of [`run`].
+/// Asks the second cache for two lines of what is read soon.
+macro_rules! ask_next {
+    ($first:literal) => {
+        concat!("prefetcht1 [{next} + ", $first, "]\nprefetcht1 [{next} + ", $first, " + 64]\n")
+    };
+}
+
+/// The step of operands in one part. The next one's lines lie 64 bytes on in a, 2 KiB on in b.
+macro_rules! step {
+    () => {
+        concat!(
+            "lea {ahead}, [{a} + 64]\n",
+            "tileloadd tmm4, [{a} + {a_row}]\n",
+            ask_rows!(),
+            ask_lines!("2048"),
+            upper!(ask_lines!("3328")),
+            "tileloadd tmm6, [{b} + {b_row}]\n",
+            ask_rows!(),
+            ask_lines!("2304"),
+            upper!(ask_lines!("3584")),
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+            ask_rows!(),
+            ask_lines!("2560"),
+            ask_next!("0"),
+            "tileloadd tmm7, [{b} + {b_row} + 64]\n",
+            ask_rows!(),
+            ask_lines!("2816"),
+            upper!(ask_lines!("3840")),
+            "tdpbf16ps tmm1, tmm4, tmm7\n",
+            ask_lines!("3072"),
+            ask_next!("128"),
+            whole!(
+                ask_rows!(),
+                "tileloadd tmm5, [{a_low} + {a_row}]",
+                ask_rows!(),
+                ask_lines!("3328"),
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                ask_rows!(),
+                ask_lines!("3584"),
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                ask_rows!(),
+                ask_lines!("3840")
+            ),
+            "add {next}, 256\n",
+        )
+    };
+}
+
+/// The rows of a part of a, so many bytes from the first one's.
+macro_rules! load_a {
+    ($at:literal) => {
+        concat!(
+            "tileloadd tmm4, [{a} + {a_row} + ",
+            $at,
+            "]\n",
+            whole!(concat!("tileloadd tmm5, [{a_low} + {a_row} + ", $at, "]"))
+        )
+    };
+}
+
+/// The columns of a part of b, so many bytes from the first one's.
+macro_rules! load_b {
+    ($at:literal) => {
+        concat!("tileloadd tmm6, [{b} + {b_row} + ", $at, "]\n", "tileloadd tmm7, [{b} + {b_row} + ", $at, " + 64]\n")
+    };
+}
+
+/// The products of the parts at hand, the so-manieth of six, and a sixth of the questions for the next step: `$rows` are those
+/// for four rows of a.
+macro_rules! products {
+    ($turn:literal, $rows:expr) => {
+        concat!(
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+            $rows,
+            ask_lines!(concat!("6144 + 1024*", $turn)),
+            "tdpbf16ps tmm1, tmm4, tmm7\n",
+            $rows,
+            ask_lines!(concat!("6400 + 1024*", $turn)),
+            whole!("tdpbf16ps tmm2, tmm5, tmm6"),
+            $rows,
+            ask_lines!(concat!("6656 + 1024*", $turn)),
+            whole!("tdpbf16ps tmm3, tmm5, tmm7"),
+            $rows,
+            ask_lines!(concat!("6912 + 1024*", $turn)),
+            "prefetcht1 [{next} + 128*",
+            $turn,
+            "]\nprefetcht1 [{next} + 128*",
+            $turn,
+            " + 64]\n"
+        )
+    };
+}
+
+/// The step of operands in three parts: the smallest products first. The parts of a lie 64 bytes apart, those of b 2 KiB.
+macro_rules! step_of_three {
+    () => {
+        concat!(
+            "lea {ahead}, [{a} + 192]\n",
+            load_a!("128"),
+            load_b!("0"),
+            products!("0", ask_rows!()),
+            load_a!("64"),
+            products!("1", whole!(ask_rows!())),
+            "lea {ahead}, [{a} + 256]\n",
+            load_b!("2048"),
+            products!("2", ask_rows!()),
+            load_a!("0"),
+            products!("3", whole!(ask_rows!())),
+            "lea {ahead}, [{a} + 320]\n",
+            load_b!("4096"),
+            products!("4", ask_rows!()),
+            load_b!("0"),
+            products!("5", whole!(ask_rows!())),
+            "add {next}, 768\n",
+        )
+    };
+}
+
+/// The sums of ROWS rows.
 ///
 /// # Safety
-/// As [`run`]; the registers are configured.
+/// As [`run`] or [`run_upper`], whichever has so many; the registers are configured.
 #[inline]
-unsafe fn whole(work: &Work) {
+unsafe fn sums<const ROWS: usize, const PARTS: usize>(work: &Work) {
+    const { assert!((ROWS == MR || ROWS == SIDE) && (PARTS == 1 || PARTS == 3)) };
     let Work { k, a, a_row, b, next, c, c_row, add, .. } = *work;
-    // SAFETY: by the caller's promise rows of a hold k words, b holds k rows of NR, c reaches MR rows of NR elements; each load
+    // SAFETY: by the caller's promise rows of a hold k words, b holds k rows of NR, c reaches ROWS rows of NR elements; each load
     // and each store covers sixteen rows of sixteen of those. What is prefetched may be any address.
     unsafe {
         asm!(
@@ -231,60 +369,34 @@ unsafe fn whole(work: &Work) {
             "jnz 3f",
             "tilezero tmm0",
             "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
+            whole!("tilezero tmm2", "tilezero tmm3"),
             "jmp 4f",
             "3:",
             "tileloadd tmm0, [{c} + {c_row}]",
             "tileloadd tmm1, [{c} + {c_row} + 64]",
-            "tileloadd tmm2, [{c_low} + {c_row}]",
-            "tileloadd tmm3, [{c_low} + {c_row} + 64]",
+            whole!("tileloadd tmm2, [{c_low} + {c_row}]", "tileloadd tmm3, [{c_low} + {c_row} + 64]"),
             "4:",
             "test {steps}, {steps}",
             "jz 5f",
             "2:",
-            "lea {ahead}, [{a} + 64]",
-            "tileloadd tmm4, [{a} + {a_row}]",
-            ask_rows!(),
-            ask_lines!(2048),
-            "tileloadd tmm6, [{b} + {b_row}]",
-            ask_rows!(),
-            ask_lines!(2304),
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            ask_rows!(),
-            ask_lines!(2560),
-            "prefetcht1 [{next}]",
-            "prefetcht1 [{next} + 64]",
-            "tileloadd tmm7, [{b} + {b_row} + 64]",
-            ask_rows!(),
-            ask_lines!(2816),
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            ask_rows!(),
-            ask_lines!(3072),
-            "prefetcht1 [{next} + 128]",
-            "prefetcht1 [{next} + 192]",
-            "tileloadd tmm5, [{a_low} + {a_row}]",
-            ask_rows!(),
-            ask_lines!(3328),
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            ask_rows!(),
-            ask_lines!(3584),
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            ask_rows!(),
-            ask_lines!(3840),
-            "add {a}, 64",
-            "add {a_low}, 64",
-            "add {b}, 2048",
-            "add {next}, 256",
+            ".if {parts} == 1",
+            step!(),
+            ".else",
+            step_of_three!(),
+            ".endif",
+            "add {a}, 64*{parts}",
+            "add {a_low}, 64*{parts}",
+            "add {b}, 2048*{parts}",
             "dec {steps}",
             "jnz 2b",
             "5:",
             "tilestored [{c} + {c_row}], tmm0",
             "tilestored [{c} + {c_row} + 64], tmm1",
-            "tilestored [{c_low} + {c_row}], tmm2",
-            "tilestored [{c_low} + {c_row} + 64], tmm3",
+            whole!("tilestored [{c_low} + {c_row}], tmm2", "tilestored [{c_low} + {c_row} + 64], tmm3"),
+            rows = const ROWS,
+            parts = const PARTS,
             add = in(reg) u32::from(add),
-            steps = inout(reg) k / STEP => _,
+            steps = inout(reg) k / (PARTS * STEP) => _,
             a = inout(reg) a => _,
             a_low = inout(reg) a.wrapping_add(SIDE * a_row) => _,
             a_row = in(reg) 4 * a_row,
@@ -298,69 +410,6 @@ unsafe fn whole(work: &Work) {
             c_row = in(reg) 4 * c_row,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        );
-    }
-}
-
-/// The sums of [`run_upper`].
-///
-/// # Safety
-/// As [`run_upper`]; the registers are configured.
-#[inline]
-unsafe fn upper(work: &Work) {
-    let Work { k, a, a_row, b, c, c_row, add, .. } = *work;
-    // SAFETY: as in `whole`.
-    unsafe {
-        asm!(
-            "test {add:e}, {add:e}",
-            "jnz 3f",
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "jmp 4f",
-            "3:",
-            "tileloadd tmm0, [{c} + {c_row}]",
-            "tileloadd tmm1, [{c} + {c_row} + 64]",
-            "4:",
-            "test {steps}, {steps}",
-            "jz 5f",
-            "2:",
-            "lea {ahead}, [{a} + 64]",
-            "tileloadd tmm4, [{a} + {a_row}]",
-            ask_rows!(),
-            ask_lines!(2048),
-            ask_lines!(2304),
-            "tileloadd tmm6, [{b} + {b_row}]",
-            ask_rows!(),
-            ask_lines!(2560),
-            ask_lines!(2816),
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            ask_rows!(),
-            ask_lines!(3072),
-            "tileloadd tmm7, [{b} + {b_row} + 64]",
-            ask_rows!(),
-            ask_lines!(3328),
-            ask_lines!(3584),
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            ask_lines!(3840),
-            "add {a}, 64",
-            "add {b}, 2048",
-            "dec {steps}",
-            "jnz 2b",
-            "5:",
-            "tilestored [{c} + {c_row}], tmm0",
-            "tilestored [{c} + {c_row} + 64], tmm1",
-            add = in(reg) u32::from(add),
-            steps = inout(reg) k / STEP => _,
-            a = inout(reg) a => _,
-            a_row = in(reg) 4 * a_row,
-            a_row_3 = in(reg) 12 * a_row,
-            ahead = out(reg) _,
-            b = inout(reg) b => _,
-            b_row = in(reg) 4 * NR,
-            c = in(reg) c,
-            c_row = in(reg) 4 * c_row,
-            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
     }

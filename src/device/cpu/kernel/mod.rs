@@ -38,6 +38,7 @@ impl Operands {
     pub fn words(self) -> &'static str {
         let Kernel { form: Form { words, .. }, pays, .. } = *kernel(self);
         match self {
+            Operands::F32 if self.in_tile_registers() => "f32 (AMX, in three parts)",
             Operands::F32 => "f32",
             Operands::Bf16 if self.in_tile_registers() => "bf16 (AMX)",
             Operands::Bf16 if pays => "bf16",
@@ -56,7 +57,13 @@ pub(super) enum Words {
     Rounded,
     /// Two elements in bf16 that are neighbours in the inner dimension, the earlier one in the lower half.
     Pairs,
+    /// As `Pairs`, of elements in three parts, each what the ones before leave, rounded: sixteen words of first parts, then
+    /// those of the second and of the third.
+    Parts,
 }
+
+/// Pairs of elements whose parts lie together.
+pub(super) const PAIRS: usize = 16;
 
 /// How a kernel reads a row of an operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +75,24 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// Words that hold a row of `cols` elements.
+    /// How many elements lie in how many words.
+    pub fn ratio(self) -> (usize, usize) {
+        match self.words {
+            Words::F32 | Words::Rounded => (1, 1),
+            Words::Pairs => (2, 1),
+            Words::Parts => (2 * PAIRS, 3 * PAIRS),
+        }
+    }
+
+    /// Whether a word holds an element.
+    pub fn plain(self) -> bool {
+        self.ratio() == (1, 1)
+    }
+
+    /// Words that hold a row of `cols` elements, zeros beside the last ones included.
     pub fn len(self, cols: usize) -> usize {
-        if self.words == Words::Pairs { cols.div_ceil(2) } else { cols }
+        let (elements, words) = self.ratio();
+        cols.div_ceil(elements) * words
     }
 
     /// As [`Form::len`], to the end of the last step: the inner size as the kernels count it.
@@ -80,7 +102,8 @@ impl Form {
 }
 
 /// What a micro-kernel is to do: `c[i * c_row + j] (+)= alpha * sum over l < k of a(i, l) * b[l * nr + j]`, where a(i, l) is
-/// `a[i * a_row + l * a_word]` and a product of words that hold pairs is the sum of two products.
+/// `a[i * a_row + l * a_word]` and a product of words that hold pairs is the sum of two products; of words that hold parts,
+/// see `amx`.
 struct Work {
     /// Words of the inner dimension.
     k: usize,
@@ -196,15 +219,24 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
         let ([mr, nr], rows) = (avx512::SIZE, if intel() { 192 } else { 48 });
         let high = Kernel { mr, nr, cut: Cut { rows, ..plain.cut }, run: avx512::run, ..plain };
         let pairs = |step| Form { words: Words::Pairs, step };
+        let tiles = Kernel { mr: amx::MR, nr: amx::NR, pays: true, ..plain };
         if operands == Operands::Bf16 && amx::there() {
             found.push(Kernel {
-                mr: amx::MR,
-                nr: amx::NR,
-                cut: Cut { rows: 288, cols: 256, run: 384, walk: Walk::Columns },
+                cut: Cut { rows: 288, cols: 256, run: 24 * amx::STEP, walk: Walk::Columns },
                 form: pairs(amx::STEP),
-                pays: true,
-                run: amx::run,
-                run_upper: Some(amx::run_upper),
+                run: amx::run::<1>,
+                run_upper: Some(amx::run_upper::<1>),
+                ..tiles
+            });
+        }
+        if operands == Operands::F32 && amx::there() {
+            let step = 3 * amx::STEP;
+            found.push(Kernel {
+                cut: Cut { rows: 192, cols: 384, run: 24 * step, walk: Walk::Columns },
+                form: Form { words: Words::Parts, step },
+                run: amx::run::<3>,
+                run_upper: Some(amx::run_upper::<3>),
+                ..tiles
             });
         }
         if operands == Operands::Bf16 && has!("avx512f") && has!("avx512bf16") {
@@ -361,46 +393,77 @@ mod tests {
     use super::*;
     use crate::device::cpu::vector::{UNIT_F32, bf16_bits};
 
-    /// The elements that a word stands for, in the order of the inner dimension.
-    fn elements(word: f32, words: Words) -> Vec<f64> {
-        let half = |bits: u32| f64::from(f32::from_bits(bits << 16));
-        match words {
-            Words::F32 | Words::Rounded => vec![f64::from(word)],
-            Words::Pairs => vec![half(word.to_bits() & 0xffff), half(word.to_bits() >> 16)],
+    /// The words of a row of elements, as many as fill whole ones.
+    fn encoded(elements: &[f32], form: Form) -> Vec<f32> {
+        let bits = |x: f32| u32::from(bf16_bits(x));
+        let pair = |x: &[f32]| f32::from_bits(bits(x[0]) | bits(x[1]) << 16);
+        match form.words {
+            Words::F32 => elements.to_vec(),
+            Words::Rounded => elements.iter().map(|&x| f32::from_bits(bits(x) << 16)).collect(),
+            Words::Pairs => elements.chunks(2).map(pair).collect(),
+            Words::Parts => {
+                let mut words = Vec::new();
+                for group in elements.chunks(2 * PAIRS) {
+                    let mut left = group.to_vec();
+                    for _ in 0..3 {
+                        words.extend(left.chunks(2).map(pair));
+                        left.iter_mut().for_each(|x| *x -= f32::from_bits(bits(*x) << 16));
+                    }
+                }
+                words
+            }
         }
     }
 
-    /// Words for a panel, from values of at most 1.
-    fn panel(len: usize, words: Words, value: impl Fn(usize) -> f32) -> Vec<f32> {
-        let bits = |i| u32::from(bf16_bits(value(i)));
-        (0..len)
-            .map(|i| match words {
-                Words::F32 => value(i),
-                Words::Rounded => f32::from_bits(bits(i) << 16),
-                Words::Pairs => f32::from_bits(bits(2 * i) | bits(2 * i + 1) << 16),
-            })
-            .collect()
+    /// The elements that a row of words stands for.
+    fn decoded(words: &[f32], form: Form) -> Vec<f64> {
+        let half = |bits: u32| f64::from(f32::from_bits(bits << 16));
+        let pair = |word: &f32| [half(word.to_bits() & 0xffff), half(word.to_bits() >> 16)];
+        match form.words {
+            Words::F32 | Words::Rounded => words.iter().map(|&x| f64::from(x)).collect(),
+            Words::Pairs => words.iter().flat_map(pair).collect(),
+            Words::Parts => {
+                let sums = |group: &[f32]| -> Vec<f64> {
+                    let part = |part: usize| group[part * PAIRS..][..PAIRS].iter().flat_map(pair);
+                    part(0).zip(part(1)).zip(part(2)).map(|((a, b), c)| a + b + c).collect()
+                };
+                words.chunks(3 * PAIRS).flat_map(sums).collect()
+            }
+        }
     }
 
     #[test]
     fn kernels_match_loops_inside_the_rectangle_and_touch_nothing_else() {
         for kernel in [Operands::F32, Operands::Bf16].into_iter().flat_map(candidates) {
-            let (mr, nr, stride, Form { words, step }) = (kernel.mr, kernel.nr, kernel.nr + 3, kernel.form);
+            let (mr, nr, stride, form) = (kernel.mr, kernel.nr, kernel.nr + 3, kernel.form);
             let rectangles = [(mr, nr), (1, nr), (mr, 1), (mr - 1, nr - 1), (mr / 2, nr), (mr / 2 + 1, nr)];
             for ((rows, cols), steps) in rectangles.into_iter().flat_map(|r| [0, 1, 7, 64].map(|k| (r, k))) {
-                let k = steps * step;
+                let k = steps * form.step;
                 // Rows side by side are for kernels that take a word at a time.
-                let layouts = [(k + 5, 1), (1, mr)].into_iter().take(if step == 1 { 2 } else { 1 });
+                let layouts = [(k + 5, 1), (1, mr)].into_iter().take(if form.step == 1 { 2 } else { 1 });
+                let elements = k / form.ratio().1 * form.ratio().0;
                 // Sums of small whole numbers are exact.
                 for ((row, word), exactly) in layouts.flat_map(|layout| [(layout, false), (layout, true)]) {
                     let value = |x: f32, i: usize| if exactly { (i * 5 % 7) as f32 - 3.0 } else { x };
                     let reach = if k == 0 { 0 } else { (mr - 1) * row + (k - 1) * word + 1 };
-                    let mut a = panel(reach, words, |i| value((i as f32 * 0.37).sin(), i));
                     // What lies between the rows is not to be read.
-                    if word == 1 {
-                        a.chunks_mut(row).for_each(|row| row.iter_mut().skip(k).for_each(|gap| *gap = f32::NAN));
+                    let (mut a, mut b) = (vec![f32::NAN; reach], vec![0.0; k * nr]);
+                    let made = |side: usize, i: usize| -> Vec<f32> {
+                        let at = |l: usize| side * 1000 + i * elements + l;
+                        let elements: Vec<f32> =
+                            (0..elements).map(|l| value((at(l) as f32 * 0.37).sin(), at(l) / (1 + side))).collect();
+                        encoded(&elements, form)
+                    };
+                    let (rows_of_a, columns_of_b): (Vec<_>, Vec<_>) =
+                        ((0..mr).map(|i| made(0, i)).collect(), (0..nr).map(|j| made(1, j)).collect());
+                    for (i, words) in rows_of_a.iter().enumerate() {
+                        words.iter().enumerate().for_each(|(l, &x)| a[i * row + l * word] = x);
                     }
-                    let b = panel(k * nr, words, |i| value((i as f32 * 0.71).cos(), i / 3));
+                    for (j, words) in columns_of_b.iter().enumerate() {
+                        words.iter().enumerate().for_each(|(l, &x)| b[l * nr + j] = x);
+                    }
+                    let [rows_of_a, columns_of_b] =
+                        [rows_of_a, columns_of_b].map(|all| all.iter().map(|x| decoded(x, form)).collect::<Vec<_>>());
                     for (add, alpha) in [(false, 0.5), (true, 0.5), (false, 1.0), (true, 1.0)] {
                         let start: Vec<f32> = (0..mr * stride).map(|i| value(i as f32 * 1e-2, i)).collect();
                         let mut c = start.clone();
@@ -413,15 +476,12 @@ mod tests {
                                 assert_eq!(got, old, "element ({i},{j}) is outside");
                                 continue;
                             }
-                            let terms = (0..k).flat_map(|l| {
-                                let (a, b) = (elements(a[i * row + l * word], words), elements(b[l * nr + j], words));
-                                a.into_iter().zip(b).map(|(a, b)| a * b).collect::<Vec<_>>()
-                            });
-                            let terms: Vec<f64> = terms.collect();
-                            let exact =
-                                f64::from(alpha) * terms.iter().sum::<f64>() + if add { f64::from(old) } else { 0.0 };
-                            let n = terms.len() as f64;
-                            let budget = if exactly { 0.0 } else { (n + 2.0) * UNIT_F32 * (n + f64::from(old) + 1.0) };
+                            let terms = rows_of_a[i].iter().zip(&columns_of_b[j]).map(|(a, b)| a * b);
+                            let exact = f64::from(alpha) * terms.sum::<f64>() + if add { f64::from(old) } else { 0.0 };
+                            // Products that are added up, six of an element in three parts; those left out are one more rounding.
+                            let n = elements as f64 * if form.words == Words::Parts { 6.0 } else { 1.0 };
+                            let bound = elements as f64 * 1.01 + f64::from(old) + 1.0;
+                            let budget = if exactly { 0.0 } else { (n + 3.0) * UNIT_F32 * bound };
                             assert!((f64::from(got) - exact).abs() <= budget, "({i},{j}): {got} not {exact}");
                         }
                     }
@@ -430,10 +490,15 @@ mod tests {
         }
     }
 
+    /// A kernel that takes a word at a time.
+    fn plain_kernel() -> Kernel {
+        candidates(Operands::F32).find(|kernel| kernel.form.step == 1).expect("plain loops run anywhere")
+    }
+
     #[test]
     #[should_panic = "end before 3 words"]
     fn rows_that_end_too_early_are_refused() {
-        let kernel = kernel(Operands::F32);
+        let kernel = plain_kernel();
         let (a, b, mut c) = (vec![0.0; (kernel.mr - 1) * 4 + 2], vec![0.0; 3 * kernel.nr], vec![0.0; MOST]);
         let out = Rectangle { c: c.as_mut_ptr(), stride: kernel.nr, rows: kernel.mr, cols: kernel.nr };
         // SAFETY: `c` holds a rectangle of any kernel.
@@ -443,7 +508,7 @@ mod tests {
     #[test]
     #[should_panic = "neither row after row nor in a panel"]
     fn rows_in_no_layout_of_a_kernel_are_refused() {
-        let kernel = kernel(Operands::F32);
+        let kernel = plain_kernel();
         let (a, b, mut c) = (vec![0.0; 1000], vec![0.0; 3 * kernel.nr], vec![0.0; MOST]);
         let out = Rectangle { c: c.as_mut_ptr(), stride: kernel.nr, rows: kernel.mr, cols: kernel.nr };
         // SAFETY: `c` holds a rectangle of any kernel.
@@ -471,7 +536,8 @@ mod tests {
         let loops: Vec<u32> = (0..m * n)
             .map(|at| (0..k).fold(0.0f32, |sum, l| x(at / n, l).mul_add(y(l, at % n), sum)).to_bits())
             .collect();
-        let fused: Vec<Kernel> = candidates(Operands::F32).filter(|kernel| kernel.mr != 4).collect();
+        let fused: Vec<Kernel> =
+            candidates(Operands::F32).filter(|k| k.mr != 4 && k.form.words == Words::F32).collect();
         for kernel in &fused {
             assert_eq!(product(kernel), loops, "{} x {}", kernel.mr, kernel.nr);
         }
