@@ -317,8 +317,8 @@ impl Rows {
         Rows { packed: Packed::filled_in_parts([m, k], mr, form, lengths, fill), operands, m, k }
     }
 
-    /// A left operand (m, k) whose rows `fill` writes, each once, on all threads: where words hold pairs, a row is in f32 in
-    /// the cache alone.
+    /// A left operand (m, k) whose rows `fill` writes, each once, on all threads: where words are not elements, a row is in
+    /// f32 in the cache alone.
     pub fn filled([m, k]: [usize; 2], operands: Operands, fill: impl Fn(usize, &mut [f32]) + Sync + Send) -> Self {
         let Kernel { mr, form, .. } = *kernel(operands);
         Rows { packed: Packed::filled([m, k], mr, form, fill), operands, m, k }

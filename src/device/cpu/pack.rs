@@ -97,7 +97,7 @@ impl Packed {
                 return match form.words {
                     Words::Pairs => pairs::rows_of_columns::<1>(m, out, row),
                     Words::Parts => pairs::rows_of_columns::<3>(m, out, row),
-                    Words::F32 | Words::Rounded => unreachable!("a kernel of many words a step reads pairs"),
+                    Words::F32 | Words::Rounded => unreachable!("a kernel of many words a step reads pairs or parts"),
                 };
             }
             for (i, out) in (first..).zip(out.chunks_exact_mut(row)) {

@@ -1,11 +1,11 @@
-//! Elements in bf16 laid two to a word, as `vdpbf16ps` and `tdpbf16ps` read them: rounded, in one part, or exactly, in three, each of
-//! which is what the ones before leave, rounded. Of sixteen pairs the words of the first part come first, then those of the others.
+//! Elements in bf16 laid two to a word, as `vdpbf16ps` and `tdpbf16ps` read them: rounded, in one part, or exactly (but for what
+//! `kernel::amx` says), in three, each of which is what the ones before leave, rounded. Of sixteen pairs the words of the first
+//! part come first, then those of the others.
 #![allow(unsafe_code)]
 
 use super::gemm::Mat;
 use super::kernel::PAIRS;
-use super::pack::{COLUMNS_AHEAD, TOGETHER};
-use super::transpose::transpose;
+use super::pack::TOGETHER;
 use super::vector::bf16_bits;
 
 /// The words of two elements, a part each, the earlier element in the lower half.
@@ -56,9 +56,10 @@ pub(super) fn panels_of_columns<const PARTS: usize>(m: Mat, width: usize, depth:
     let panels = m.rows.div_ceil(width);
     assert_eq!(m.row_stride, 1, "panels of contiguous columns");
     assert!(depth >= PARTS * count::<PARTS>(m.cols) && out.len() >= panels * depth * width, "panels find no room");
+    assert!(matches!(width % PAIRS, 0 | 12), "no kernel reads pairs in panels of {width} rows");
+    m.assert_inside();
     #[cfg(target_arch = "x86_64")]
     if avx512::there() {
-        m.assert_inside();
         // SAFETY: the processor has the features, checked above; what the matrix and the output hold is asserted.
         return unsafe { avx512::panels_of_columns::<PARTS>(m, width, depth, out) };
     }
@@ -67,16 +68,16 @@ pub(super) fn panels_of_columns<const PARTS: usize>(m: Mat, width: usize, depth:
     });
 }
 
-/// Rows of words, `stride` apart, of a matrix whose columns are contiguous. Words beyond the last pair are left alone, but that the last
-/// step's hold zeros where `stride` has room for it.
+/// Rows of words, `stride` apart, of a matrix whose columns are contiguous. In the last step, for which there is room, words beyond the
+/// last pair become zeros or stay what they were; those beyond the step stay.
 pub(super) fn rows_of_columns<const PARTS: usize>(m: Mat, out: &mut [f32], stride: usize) {
     let words = PARTS * count::<PARTS>(m.cols).next_multiple_of(PAIRS);
     assert_eq!(m.row_stride, 1, "rows of contiguous columns");
     assert!(words <= stride && m.rows * stride <= out.len(), "{} rows of {words} words find no room", m.rows);
     assert!(m.rows <= TOGETHER, "{} rows are more than a task packs", m.rows);
+    m.assert_inside();
     #[cfg(target_arch = "x86_64")]
     if avx512::there() {
-        m.assert_inside();
         // SAFETY: the processor has the features, checked above; what the matrix and the output hold is asserted.
         return unsafe { avx512::rows_of_columns::<PARTS>(m, out, stride) };
     }
@@ -86,7 +87,9 @@ pub(super) fn rows_of_columns<const PARTS: usize>(m: Mat, out: &mut [f32], strid
 /// The processor's own rounding. It takes subnormal elements for zeros, as those instructions do.
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{COLUMNS_AHEAD, Mat, PAIRS, TOGETHER, count, transpose, word};
+    use super::{Mat, PAIRS, TOGETHER, count, word};
+    use crate::device::cpu::pack::COLUMNS_AHEAD;
+    use crate::device::cpu::transpose::transpose;
     use std::arch::x86_64::*;
 
     /// Lanes of a register.
@@ -187,6 +190,10 @@ mod avx512 {
     /// The matrix lies inside its data, with contiguous columns.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub unsafe fn rows_of_columns<const PARTS: usize>(m: Mat, out: &mut [f32], stride: usize) {
+        const { assert!(PAIRS == LANES && TOGETHER.is_multiple_of(LANES)) };
+        if m.rows == 0 {
+            return;
+        }
         let mut block = [[[0.0; TOGETHER]; PAIRS]; PARTS];
         for group in (0..m.cols.div_ceil(2)).step_by(PAIRS) {
             let steps = out.as_mut_ptr().wrapping_add(PARTS * group);
@@ -195,7 +202,7 @@ mod avx512 {
                     // The rows' steps, which lie far apart, are asked for while the block is filled.
                     let step = steps.wrapping_add((turn * PAIRS + l) * stride);
                     for number in 0..PARTS {
-                        _mm_prefetch::<_MM_HINT_ET0>(step.wrapping_add(number * PAIRS).cast());
+                        _mm_prefetch::<_MM_HINT_T0>(step.wrapping_add(number * PAIRS).cast());
                     }
                     let (column, mask) = (2 * (group + l), lanes(m.rows - at));
                     // SAFETY: the caller's promise.
@@ -210,7 +217,7 @@ mod avx512 {
                 }
             }
             for (number, block) in block.iter().enumerate() {
-                let out = out.get_mut(PARTS * group + number * PAIRS..).unwrap_or_default();
+                let out = &mut out[PARTS * group + number * PAIRS..];
                 transpose(block.as_flattened(), TOGETHER, [PAIRS, m.rows], out, stride);
             }
         }
@@ -219,7 +226,8 @@ mod avx512 {
     /// See `super::panels_of_columns`.
     ///
     /// # Safety
-    /// The matrix lies inside its data, with contiguous columns; `out` has room for its panels.
+    /// The matrix lies inside its data, with contiguous columns; `out` has room for its panels, whose rows are a multiple of
+    /// sixteen, or twelve more.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub unsafe fn panels_of_columns<const PARTS: usize>(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
         /// Rows of a panel that a vector takes, from which on in the matrix and in the output.
@@ -248,16 +256,14 @@ mod avx512 {
                 for word in words {
                     let words = interleaved(part(&mut low, &mut high));
                     // SAFETY: `width` words of each pair are inside the panel, for which the caller promises room. Stores that
-                    // skip lanes are slow, so that twelve, the rows of a panel, are stored as eight and four.
+                    // skip lanes are slow, so twelve, the only part of a vector that a panel ends with, are stored as eight and four.
                     unsafe {
                         let out = out.as_mut_ptr().add(word + place.out);
-                        match place.lanes {
-                            LANES.. => _mm512_storeu_si512(out.cast(), words),
-                            12 => {
-                                _mm256_storeu_si256(out.cast(), _mm512_castsi512_si256(words));
-                                _mm_storeu_si128(out.add(8).cast(), _mm512_extracti32x4_epi32::<2>(words));
-                            }
-                            few => _mm512_mask_storeu_epi32(out.cast(), lanes(few), words),
+                        if place.lanes >= LANES {
+                            _mm512_storeu_si512(out.cast(), words);
+                        } else {
+                            _mm256_storeu_si256(out.cast(), _mm512_castsi512_si256(words));
+                            _mm_storeu_si128(out.add(8).cast(), _mm512_extracti32x4_epi32::<2>(words));
                         }
                     }
                 }

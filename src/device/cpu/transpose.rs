@@ -32,7 +32,7 @@ fn eights(rows: &[f32], stride: usize, [count, cols]: [usize; 2], out: &mut [f32
     if !count.is_multiple_of(8) || !std::arch::is_x86_feature_detected!("avx") {
         return 0;
     }
-    // SAFETY: the processor has AVX; `transpose` asserts that all rows and columns are inside.
+    // SAFETY: the processor has AVX, and the rows are a multiple of eight; `transpose` asserts that all are inside.
     unsafe { avx::eights(rows, stride, [count, cols], out, to_stride) }
 }
 

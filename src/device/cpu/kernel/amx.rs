@@ -7,8 +7,9 @@
 //!
 //! The parts are a = a1 + a2 + a3, exactly, with |a2| at most 2^-8 |a| and |a3| at most 2^-17 |a|: bf16 has the exponents of f32
 //! and eight of its twenty-four digits. Of a b the products a2 b3, a3 b2 and a3 b3 are left out, together 2^-24 |a b| at most
-//! (and a thousandth of that), the rounding of one addition in f32. The instruction takes subnormal numbers for zeros, so
-//! elements below 2^-103 lose digits; those above 2^128 - 2^119 round to infinity.
+//! (and a thousandth of that), the rounding of one addition in f32. To the instruction subnormal operands and results are zeros,
+//! so elements below 2^-103 and products below about 2^-102 lose digits. An element that is infinite or, as bf16, rounds to
+//! infinity (from 2^128 - 2^119 on) makes NaN; sums within 2^-7 of f32's largest may overflow early.
 #![allow(unsafe_code)]
 
 use super::{Work, cpuid};
@@ -24,7 +25,7 @@ pub(super) const MR: usize = 2 * SIDE;
 /// Columns of the rectangle: two tile registers.
 pub(super) const NR: usize = 2 * SIDE;
 /// Words of the inner dimension that a product of tile registers takes, which lie side by side in the rows of a.
-pub(super) const STEP: usize = SIDE;
+pub(super) const STEP: usize = super::PAIRS;
 
 /// Whether the processor multiplies tiles of bf16 and the system lets this process use their registers.
 pub(super) fn there() -> bool {
@@ -216,8 +217,8 @@ macro_rules! upper {
     };
 }
 
-/// Asks the first cache for a line of four rows of a, so many bytes beyond where `ahead` is. Such questions between the loads and
-/// the products took 14 to 27 % off a step of training or inference on an Emerald Rapids; in one place they did little.
+/// Asks the first cache for a line of four rows of a from `ahead` on, which moves to the four below. Such questions between the loads
+/// and the products took 14 to 27 % off a step of training or inference on an Emerald Rapids; in one place they did little.
 macro_rules! ask_rows {
     () => {
         "prefetcht0 [{ahead}]
@@ -237,7 +238,7 @@ macro_rules! ask_lines {
 
 /// Asks the second cache for two lines of what is read soon.
 macro_rules! ask_next {
-    ($first:literal) => {
+    ($first:expr) => {
         concat!("prefetcht1 [{next} + ", $first, "]\nprefetcht1 [{next} + ", $first, " + 64]\n")
     };
 }
@@ -302,8 +303,8 @@ macro_rules! load_b {
     };
 }
 
-/// The products of the parts at hand, the so-manieth of six, and a sixth of the questions for the next step: `$rows` are those
-/// for four rows of a.
+/// The products of the parts at hand, and a sixth of the questions for the next step and for what is read soon: `$turn` says which
+/// sixth, from 0, `$rows` are those for four rows of a.
 macro_rules! products {
     ($turn:literal, $rows:expr) => {
         concat!(
@@ -319,16 +320,16 @@ macro_rules! products {
             whole!("tdpbf16ps tmm3, tmm5, tmm7"),
             $rows,
             ask_lines!(concat!("6912 + 1024*", $turn)),
-            "prefetcht1 [{next} + 128*",
+            ask_next!(concat!("192*", $turn)),
+            "prefetcht1 [{next} + 192*",
             $turn,
-            "]\nprefetcht1 [{next} + 128*",
-            $turn,
-            " + 64]\n"
+            " + 128]\n"
         )
     };
 }
 
-/// The step of operands in three parts: the smallest products first. The parts of a lie 64 bytes apart, those of b 2 KiB.
+/// The step of operands in three parts: the largest product last, the others in an order that loads little. The parts of a lie 64
+/// bytes apart, those of b 2 KiB. Of what is read soon so much is asked for that six rectangles ask for a whole panel.
 macro_rules! step_of_three {
     () => {
         concat!(
@@ -348,7 +349,7 @@ macro_rules! step_of_three {
             products!("4", ask_rows!()),
             load_b!("0"),
             products!("5", whole!(ask_rows!())),
-            "add {next}, 768\n",
+            "add {next}, 1152\n",
         )
     };
 }
@@ -359,7 +360,7 @@ macro_rules! step_of_three {
 /// As [`run`] or [`run_upper`], whichever has so many; the registers are configured.
 #[inline]
 unsafe fn sums<const ROWS: usize, const PARTS: usize>(work: &Work) {
-    const { assert!((ROWS == MR || ROWS == SIDE) && (PARTS == 1 || PARTS == 3)) };
+    const { assert!((ROWS == MR || ROWS == SIDE) && (PARTS == 1 || PARTS == 3) && STEP == SIDE) };
     let Work { k, a, a_row, b, next, c, c_row, add, .. } = *work;
     // SAFETY: by the caller's promise rows of a hold k words, b holds k rows of NR, c reaches ROWS rows of NR elements; each load
     // and each store covers sixteen rows of sixteen of those. What is prefetched may be any address.

@@ -59,6 +59,7 @@ pub(super) enum Words {
     Pairs,
     /// As `Pairs`, of elements in three parts, each what the ones before leave, rounded: sixteen words of first parts, then
     /// those of the second and of the third.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX reads so"))]
     Parts,
 }
 
@@ -219,17 +220,19 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
         let ([mr, nr], rows) = (avx512::SIZE, if intel() { 192 } else { 48 });
         let high = Kernel { mr, nr, cut: Cut { rows, ..plain.cut }, run: avx512::run, ..plain };
         let pairs = |step| Form { words: Words::Pairs, step };
-        let tiles = Kernel { mr: amx::MR, nr: amx::NR, pays: true, ..plain };
+        let tiles = Kernel { mr: amx::MR, nr: amx::NR, ..plain };
         if operands == Operands::Bf16 && amx::there() {
             found.push(Kernel {
                 cut: Cut { rows: 288, cols: 256, run: 24 * amx::STEP, walk: Walk::Columns },
                 form: pairs(amx::STEP),
+                pays: true,
                 run: amx::run::<1>,
                 run_upper: Some(amx::run_upper::<1>),
                 ..tiles
             });
         }
-        if operands == Operands::F32 && amx::there() {
+        // Elements are taken apart with AVX-512 BF16.
+        if operands == Operands::F32 && amx::there() && has!("avx512bw") && has!("avx512bf16") {
             let step = 3 * amx::STEP;
             found.push(Kernel {
                 cut: Cut { rows: 192, cols: 384, run: 24 * step, walk: Walk::Columns },
@@ -493,6 +496,39 @@ mod tests {
     /// A kernel that takes a word at a time.
     fn plain_kernel() -> Kernel {
         candidates(Operands::F32).find(|kernel| kernel.form.step == 1).expect("plain loops run anywhere")
+    }
+
+    #[test]
+    fn six_of_nine_products_of_parts_are_made() {
+        let Some(kernel) = candidates(Operands::F32).find(|kernel| kernel.form.words == Words::Parts) else {
+            return eprintln!("SKIPPED: this processor multiplies no elements in parts");
+        };
+        let (mr, nr, k) = (kernel.mr, kernel.nr, 2 * kernel.form.step);
+        let value = |i: usize, l: usize| ((i * 7 + l * 3) % 11) as f32 - 5.0;
+        let cases = (0..9).flat_map(|n| [mr, mr / 2].map(|rows| (n / 3, n % 3, rows)));
+        for (first, second, rows) in cases {
+            // Small whole numbers in one part of a and one of b; the other parts are zeros.
+            let words = |of: usize, i: usize| -> Vec<f32> {
+                let word = |at: usize| {
+                    let (group, part, pair) = (at / (3 * PAIRS), at / PAIRS % 3, at % PAIRS);
+                    let half = |half| u32::from(bf16_bits(value(i, (group * PAIRS + pair) * 2 + half)));
+                    if part == of { f32::from_bits(half(0) | half(1) << 16) } else { 0.0 }
+                };
+                (0..k).map(word).collect()
+            };
+            let a: Vec<f32> = (0..mr).flat_map(|i| words(first, i)).collect();
+            let columns: Vec<Vec<f32>> = (0..nr).map(|j| words(second, mr + j)).collect();
+            let b: Vec<f32> = (0..k * nr).map(|at| columns[at % nr][at / nr]).collect();
+            let mut c = vec![0.0; mr * nr];
+            let out = Rectangle { c: c.as_mut_ptr(), stride: nr, rows, cols: nr };
+            // SAFETY: `c` holds mr rows of nr elements and belongs to this test.
+            unsafe { kernel.run(k, Strip { words: &a, row: k, word: 1 }, b[..].into(), out, 1.0, false) };
+            for (at, &got) in c.iter().enumerate() {
+                let made = first + second <= 2 && at / nr < rows;
+                let sum: f32 = (0..4 * PAIRS).map(|l| value(at / nr, l) * value(mr + at % nr, l)).sum();
+                assert_eq!(got, if made { sum } else { 0.0 }, "parts {first}, {second}; element {at}, {rows} rows");
+            }
+        }
     }
 
     #[test]
