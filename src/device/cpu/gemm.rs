@@ -47,15 +47,6 @@ impl<'a> Mat<'a> {
         }
     }
 
-    /// Panics when an element lies outside the data.
-    pub(super) fn assert_inside(self) {
-        let last = |count: usize, stride: usize| count.checked_sub(1).and_then(|last| last.checked_mul(stride));
-        let last = last(self.rows, self.row_stride).zip(last(self.cols, self.col_stride));
-        let inside = |(down, across): (usize, usize)| down.checked_add(across).is_some_and(|at| at < self.data.len());
-        let empty = self.rows == 0 || self.cols == 0;
-        assert!(empty || last.is_some_and(inside), "a {} x {} matrix leaves its data", self.rows, self.cols);
-    }
-
     /// Rows `first..first + rows` as a view.
     pub(super) fn row_range(self, first: usize, rows: usize) -> Self {
         assert!(first + rows <= self.rows, "rows {first}+{rows} leave a matrix of {}", self.rows);
@@ -65,7 +56,7 @@ impl<'a> Mat<'a> {
 }
 
 /// Elements from the first of a matrix to its last. Panics when that is more than memory can hold.
-fn reach(rows: usize, cols: usize, row_stride: usize) -> usize {
+pub(super) fn reach(rows: usize, cols: usize, row_stride: usize) -> usize {
     if rows == 0 || cols == 0 {
         return 0;
     }

@@ -3,7 +3,7 @@
 //! part come first, then those of the others.
 #![allow(unsafe_code)]
 
-use super::gemm::Mat;
+use super::gemm::{Mat, reach};
 use super::kernel::PAIRS;
 use super::pack::TOGETHER;
 use super::vector::bf16_bits;
@@ -57,7 +57,7 @@ pub(super) fn panels_of_columns<const PARTS: usize>(m: Mat, width: usize, depth:
     assert_eq!(m.row_stride, 1, "panels of contiguous columns");
     assert!(depth >= PARTS * count::<PARTS>(m.cols) && out.len() >= panels * depth * width, "panels find no room");
     assert!(matches!(width % PAIRS, 0 | 12), "no kernel reads pairs in panels of {width} rows");
-    m.assert_inside();
+    assert!(m.data.len() >= reach(m.cols, m.rows, m.col_stride), "columns leave their matrix");
     #[cfg(target_arch = "x86_64")]
     if avx512::there() {
         // SAFETY: the processor has the features, checked above; what the matrix and the output hold is asserted.
@@ -75,7 +75,7 @@ pub(super) fn rows_of_columns<const PARTS: usize>(m: Mat, out: &mut [f32], strid
     assert_eq!(m.row_stride, 1, "rows of contiguous columns");
     assert!(words <= stride && m.rows * stride <= out.len(), "{} rows of {words} words find no room", m.rows);
     assert!(m.rows <= TOGETHER, "{} rows are more than a task packs", m.rows);
-    m.assert_inside();
+    assert!(m.data.len() >= reach(m.cols, m.rows, m.col_stride), "columns leave their matrix");
     #[cfg(target_arch = "x86_64")]
     if avx512::there() {
         // SAFETY: the processor has the features, checked above; what the matrix and the output hold is asserted.

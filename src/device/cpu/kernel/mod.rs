@@ -481,10 +481,14 @@ mod tests {
                             }
                             let terms = rows_of_a[i].iter().zip(&columns_of_b[j]).map(|(a, b)| a * b);
                             let exact = f64::from(alpha) * terms.sum::<f64>() + if add { f64::from(old) } else { 0.0 };
-                            // Products that are added up, six of an element in three parts; those left out are one more rounding.
-                            let n = elements as f64 * if form.words == Words::Parts { 6.0 } else { 1.0 };
-                            let bound = elements as f64 * 1.01 + f64::from(old) + 1.0;
-                            let budget = if exactly { 0.0 } else { (n + 3.0) * UNIT_F32 * bound };
+                            // Elements in parts make six products each, and what those leave out is a rounding.
+                            let n = elements as f64;
+                            let (roundings, sizes) = match form.words {
+                                Words::Parts => (6.0 * n + 3.0, 1.01 * n),
+                                _ => (n + 2.0, n),
+                            };
+                            let bound = roundings * UNIT_F32 * (sizes + f64::from(old) + 1.0);
+                            let budget = if exactly { 0.0 } else { bound };
                             assert!((f64::from(got) - exact).abs() <= budget, "({i},{j}): {got} not {exact}");
                         }
                     }
