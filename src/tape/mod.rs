@@ -124,28 +124,33 @@ pub fn emit<B: Backward + 'static>(
     tape: Option<&mut Tape>,
     op: &'static str,
     y: Tensor,
-    inputs: &[&Var],
-    params: &[&Var],
-    saved: impl FnOnce(&Tensor) -> B,
+    inputs: &[Slot],
+    params: &[Slot],
+    saved: impl FnOnce() -> B,
 ) -> Result<Var> {
-    let Some(tape) = tape else {
-        without_tape(op, inputs.iter().chain(params).copied())?;
-        return Ok(Var::constant(y));
-    };
-    if params.iter().any(|x| !matches!(x.slot, Slot::Param { .. })) {
-        return Err(Error::shape(op, "weights must come from a parameter arena"));
-    }
-    let saved = saved(&y);
-    Ok(tape.record(y, saved))
+    let slot = emit_slot(tape, op, y.shape(), inputs, params, saved)?;
+    Ok(Var { slot, ..Var::constant(y) })
 }
 
-/// An error when an input of an op that runs without a tape is an activation of a live one. Ops that end in no `Var` ask
-/// this in the place of [`emit`].
-pub fn without_tape<'a>(op: &'static str, inputs: impl IntoIterator<Item = &'a Var>) -> Result<()> {
-    if inputs.into_iter().any(|x| matches!(x.slot, Slot::Node(_))) {
-        return Err(Error::shape(op, "an activation of a live tape came without that tape"));
+/// [`emit`] of an op whose output, of this shape, is no tensor: returns the place of its gradient.
+pub fn emit_slot<B: Backward + 'static>(
+    tape: Option<&mut Tape>,
+    op: &'static str,
+    shape: &[usize],
+    inputs: &[Slot],
+    params: &[Slot],
+    saved: impl FnOnce() -> B,
+) -> Result<Slot> {
+    let Some(tape) = tape else {
+        return match inputs.iter().chain(params).any(|slot| matches!(slot, Slot::Node(_))) {
+            true => Err(Error::shape(op, "an activation of a live tape came without that tape")),
+            false => Ok(Slot::None),
+        };
+    };
+    if params.iter().any(|slot| !matches!(slot, Slot::Param { .. })) {
+        return Err(Error::shape(op, "weights must come from a parameter arena"));
     }
-    Ok(())
+    Ok(tape.push(shape, saved()))
 }
 
 /// What ran, in order of execution. One record makes one activation; its index is the activation's node.
@@ -162,9 +167,14 @@ impl Tape {
 
     /// Appends the op that made `value` (ops go through `emit`) and returns the value with a place for its gradient.
     pub fn record(&mut self, value: Tensor, backward: impl Backward + 'static) -> Var {
-        let slot = Slot::Node(self.records.len());
-        self.records.push(Record { shape: value.shape().to_vec(), backward: Box::new(backward) });
-        Var { value, slot, panels: None, compute: None }
+        let slot = self.push(value.shape(), backward);
+        Var { slot, ..Var::constant(value) }
+    }
+
+    /// Appends the op that made something of this shape and returns the place of its gradient.
+    fn push(&mut self, shape: &[usize], backward: impl Backward + 'static) -> Slot {
+        self.records.push(Record { shape: shape.to_vec(), backward: Box::new(backward) });
+        Slot::Node(self.records.len() - 1)
     }
 
     /// Walks back from `output` with upstream gradient `dy`, overwriting `flat` with the gradients of the arena.
@@ -420,8 +430,8 @@ mod tests {
         let mut tape = Tape::new();
         let live = double(&mut tape, &params.var(ParamId(0)));
         let y = Tensor::zeros(&[2]);
-        assert!(emit(None, "double", y.clone(), &[&live], &[], |_| Double { x: Slot::None }).is_err());
-        assert!(emit(Some(&mut tape), "double", y, &[], &[&live], |_| Double { x: Slot::None }).is_err());
+        assert!(emit(None, "double", y.clone(), &[live.slot], &[], || Double { x: Slot::None }).is_err());
+        assert!(emit(Some(&mut tape), "double", y, &[], &[live.slot], || Double { x: Slot::None }).is_err());
     }
 
     #[test]

@@ -198,6 +198,14 @@ impl Panels {
         Panels { packed: Packed::panels(b.t(), nr, form, By::Caller), operands, k: b.rows, n: b.cols }
     }
 
+    /// The rows' elements (m, k), as they are read, as the right operand of products over m: packed on all threads.
+    /// Panics where [`Operands::rows_stay_small`] is false.
+    pub fn of_rows(rows: &Rows) -> Self {
+        let &Rows { ref packed, operands, m, k } = rows;
+        let Kernel { nr, form, .. } = *kernel(operands);
+        Panels { packed: packed.panels_of_columns([m, k], nr, form, By::All), operands, k: m, n: k }
+    }
+
     /// Columns with those that fill up the last panel.
     pub fn width(&self) -> usize {
         self.n.next_multiple_of(kernel(self.operands).nr)
@@ -296,23 +304,16 @@ impl Rows {
         (self.m, self.k, self.operands) == (m, k, operands)
     }
 
-    /// A left operand (m, k) whose rows are written on all threads: `lengths` rows at a time by `fill`, which gets the number
-    /// of the part, room for its rows, and how far apart they begin.
-    pub fn filled_in_parts(
+    /// A left operand (m, k), part by part on all threads: of each its number of rows, and what `fill` gets together with room
+    /// for them and how far apart they begin. Where words are not elements, a part is in f32 in the caches alone.
+    pub fn filled<P: Send>(
         [m, k]: [usize; 2],
         operands: Operands,
-        lengths: &[usize],
-        fill: impl Fn(usize, &mut [f32], usize) + Sync + Send,
+        parts: Vec<(usize, P)>,
+        fill: impl Fn(P, &mut [f32], usize) + Sync + Send,
     ) -> Self {
         let Kernel { mr, form, .. } = *kernel(operands);
-        Rows { packed: Packed::filled_in_parts([m, k], mr, form, lengths, fill), operands, m, k }
-    }
-
-    /// A left operand (m, k) whose rows `fill` writes, each once, on all threads: where words are not elements, a row is in
-    /// f32 in the cache alone.
-    pub fn filled([m, k]: [usize; 2], operands: Operands, fill: impl Fn(usize, &mut [f32]) + Sync + Send) -> Self {
-        let Kernel { mr, form, .. } = *kernel(operands);
-        Rows { packed: Packed::filled([m, k], mr, form, fill), operands, m, k }
+        Rows { packed: Packed::filled([m, k], mr, form, parts, fill), operands, m, k }
     }
 }
 
@@ -415,28 +416,41 @@ pub fn par_gemm_rows(
 }
 
 /// a b in parallel, each row of a tile as `finish` leaves it, packed as the left operand of another product while the tile
-/// is in cache: there is no other copy of the output.
-pub fn par_gemm_to_rows(a: &Rows, b: &Panels, finish: &(dyn Fn(Segment) + Sync)) -> Rows {
+/// is in cache. The output itself is nowhere else unless `kept` has room for it: then `finish` leaves there what it likes, and
+/// what is packed in the segment's second output.
+pub fn par_gemm_to_rows(a: &Rows, b: &Panels, kept: &mut [f32], finish: &(dyn Fn(Segment) + Sync)) -> Rows {
     let (m, n) = (a.m, b.n);
     assert_eq!((a.k, a.operands), (b.k, b.operands), "the operands of a product differ in inner size or type");
     assert!(a.k > 0, "a product over nothing");
+    assert!(kept.is_empty() || kept.len() == m * n, "a product does not fill its output");
     let tiles = Tiles::new(b.operands, m, n);
     let Kernel { mr, nr, form, .. } = *tiles.kernel;
     let mut packed = Packed::row_room(m, n, mr, form);
     let row_words = packed.row();
     let words_out = &Output { c: packed.all_mut().as_mut_ptr(), stride: row_words, m, n, origin: (0, 0) };
+    let keeps = !kept.is_empty();
+    let kept = &Output { c: kept.as_mut_ptr(), stride: n, ..*words_out };
     assert!(nr.is_multiple_of(form.ratio().0), "a tile begins inside words of the output");
     tiles.for_each(|_, rows, cols| {
         let (first, column) = (rows.start * mr, cols.start * nr);
         let (height, width) = ((rows.end * mr).min(m) - first, (cols.end * nr).min(n) - column);
         // Words that hold elements are computed where they are to lie.
-        let mut beside = Buffer::scratch(if form.plain() { 0 } else { height * width });
-        let values = beside.as_mut_slice();
+        let mut room = Buffer::scratch(match (form.plain(), keeps) {
+            (true, _) => 0,
+            (false, true) => width,
+            (false, false) => height * width,
+        });
+        let room = room.as_mut_slice();
         // SAFETY: row `first` has words for n elements, of which the tile's are of no other tile: `column` is a multiple of nr,
         // where a word begins.
         let start = unsafe { words_out.c.add(first * row_words + form.len(column)) };
-        let (c, stride) = if form.plain() { (start, row_words) } else { (values.as_mut_ptr(), width) };
-        // SAFETY: the tile's rectangle, which begins at `origin`, lies in the rows or in `values`.
+        let (c, stride) = match (keeps, form.plain()) {
+            // SAFETY: an output that is kept holds m rows of n elements.
+            (true, _) => (unsafe { kept.c.add(first * n + column) }, n),
+            (false, true) => (start, row_words),
+            (false, false) => (room.as_mut_ptr(), width),
+        };
+        // SAFETY: the tile's rectangle, which begins at `origin`, lies in the output that is kept, the rows or `room`.
         unsafe {
             let output = Output { c, stride, m, n, origin: (first, column) };
             tile(tiles.kernel, output, &a.packed, &b.packed, rows, cols, 1.0, Write::Set);
@@ -444,14 +458,21 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, finish: &(dyn Fn(Segment) + Sync))
         for i in 0..height {
             // SAFETY: as above; row i of the rectangle.
             let values = unsafe { std::slice::from_raw_parts_mut(c.add(i * stride), width) };
-            finish(Segment { row: first + i, column, values, beside: &mut [] });
+            let beside: &mut [f32] = match (keeps, form.plain()) {
+                (false, _) => &mut [],
+                // SAFETY: as above; the rows are not the output, which is kept elsewhere.
+                (true, true) => unsafe { std::slice::from_raw_parts_mut(start.add(i * row_words), width) },
+                (true, false) => &mut *room,
+            };
+            finish(Segment { row: first + i, column, values: &mut *values, beside: &mut *beside });
+            let finished = if keeps { beside } else { values };
             match form.words {
                 Words::F32 => {}
-                Words::Rounded => vector::round_bf16(values),
+                Words::Rounded => vector::round_bf16(finished),
                 Words::Pairs | Words::Parts => {
-                    // SAFETY: as above; `values` lies in a buffer of its own.
+                    // SAFETY: as above; `finished` does not lie in the rows.
                     let out = unsafe { std::slice::from_raw_parts_mut(start.add(i * row_words), form.len(width)) };
-                    pack_row(values, form, out);
+                    pack_row(finished, form, out);
                 }
             }
         }

@@ -53,13 +53,8 @@ pub(super) struct Packed {
 impl Packed {
     /// The panels of `m`, of `width` rows.
     pub fn panels(m: Mat, width: usize, form: Form, by: By) -> Self {
-        let (len, depth) = (form.len(m.cols), form.depth(m.cols));
-        let mut packed = Self::room(m.rows.div_ceil(width), depth, [1, width, width * depth]);
-        let together = (TOGETHER / width).max(1);
-        let fill = |(index, out): (usize, &mut [f32])| {
-            let first = index * together * width;
-            let m = m.row_range(first, (together * width).min(m.rows - first));
-            out.chunks_exact_mut(width * depth).for_each(|panel| panel[width * len..].fill(0.0));
+        Self::in_panels([m.rows, m.cols], width, form, by, |rows, depth, out| {
+            let m = m.row_range(rows.start, rows.len());
             if m.row_stride == 1 {
                 return match form.words {
                     Words::F32 => pack_columns(m, width, depth, out),
@@ -74,10 +69,28 @@ impl Packed {
             let mut block = Buffer::scratch(width * block_stride(form));
             for (panel, out) in out.chunks_exact_mut(width * depth).enumerate() {
                 let m = m.row_range(panel * width, width.min(m.rows - panel * width));
-                pack_rows(m, width, form, block.as_mut_slice(), &mut out[..width * len]);
+                pack_rows(m, width, form, block.as_mut_slice(), &mut out[..width * form.len(m.cols)]);
             }
-        };
-        each(packed.all_mut(), together * width * depth, by, fill);
+        })
+    }
+
+    /// Panels, of `width` rows, of `rows` x `cols` elements: `fill` gets some rows, the words of a row to the end of its last
+    /// step, and room for the panels of those rows, where all words of elements are left to it.
+    fn in_panels(
+        [rows, cols]: [usize; 2],
+        width: usize,
+        form: Form,
+        by: By,
+        fill: impl Fn(Range<usize>, usize, &mut [f32]) + Sync + Send,
+    ) -> Self {
+        let (len, depth) = (form.len(cols), form.depth(cols));
+        let mut packed = Self::room(rows.div_ceil(width), depth, [1, width, width * depth]);
+        let together = (TOGETHER / width).max(1) * width;
+        each(packed.all_mut(), together * depth, by, |(index, out)| {
+            let first = index * together;
+            out.chunks_exact_mut(width * depth).for_each(|panel| panel[width * len..].fill(0.0));
+            fill(first..(first + together).min(rows), depth, out);
+        });
         packed
     }
 
@@ -108,43 +121,34 @@ impl Packed {
         packed
     }
 
-    /// A left operand of `rows` x `cols` whose rows `fill` writes, each once: on all threads, row after row.
-    pub fn filled(
-        [rows, cols]: [usize; 2],
-        height: usize,
-        form: Form,
-        fill: impl Fn(usize, &mut [f32]) + Sync + Send,
-    ) -> Self {
-        let mut packed = Self::row_room(rows, cols, height, form);
-        let row = packed.row;
-        each(&mut packed.all_mut()[..rows * row], ROWS_TOGETHER * row, By::All, |(index, out)| {
-            let mut values = vec![0.0; if form.words == Words::F32 { 0 } else { cols }];
-            for (i, out) in (index * ROWS_TOGETHER..).zip(out.chunks_exact_mut(row)) {
-                if form.words == Words::F32 {
-                    fill(i, &mut out[..cols]);
-                } else {
-                    fill(i, &mut values);
-                    pack_row(&values, form, out);
-                }
-            }
-        });
-        packed
+    /// What lies row after row, `rows` x `cols` elements, as the panels of its columns, of `width` columns.
+    pub fn panels_of_columns(&self, [rows, cols]: [usize; 2], width: usize, form: Form, by: By) -> Self {
+        assert_eq!(self.word, 1, "the matrix lies in panels");
+        let words = &self.buffer.as_slice()[self.start..self.start + self.len];
+        if form.plain() {
+            return Self::panels(Mat::strided(words, rows, cols, self.row).t(), width, form, by);
+        }
+        assert_eq!(form.words, Words::Pairs, "parts are not turned");
+        Self::in_panels([cols, rows], width, form, by, |columns, depth, out| {
+            let words = &words[form.len(columns.start).min(words.len())..];
+            pairs::panels_of_rows(words, self.row, [rows, columns.len()], width, depth, out);
+        })
     }
 
-    /// A left operand of `rows` x `cols`, `lengths` rows at a time by `fill`, which gets the number of the part, room for its
-    /// rows, and how far apart they begin: on all threads.
-    pub fn filled_in_parts(
+    /// A left operand of `rows` x `cols`, part by part: of each its number of rows, and what `fill` gets together with room
+    /// for them and how far apart they begin. On all threads.
+    pub fn filled<P: Send>(
         [rows, cols]: [usize; 2],
         height: usize,
         form: Form,
-        lengths: &[usize],
-        fill: impl Fn(usize, &mut [f32], usize) + Sync + Send,
+        parts: Vec<(usize, P)>,
+        fill: impl Fn(P, &mut [f32], usize) + Sync + Send,
     ) -> Self {
-        assert_eq!(lengths.iter().sum::<usize>(), rows, "the parts are not all rows");
+        assert_eq!(parts.iter().map(|part| part.0).sum::<usize>(), rows, "the parts are not all rows");
         let mut packed = Self::row_room(rows, cols, height, form);
         let row = packed.row;
-        let parts = pieces(packed.all_mut(), lengths.iter().map(|rows| rows * row));
-        parts.into_par_iter().zip(lengths).enumerate().with_max_len(1).for_each(|(part, (out, rows))| {
+        let outs = pieces(packed.all_mut(), parts.iter().map(|part| part.0 * row));
+        parts.into_par_iter().zip(outs).with_max_len(1).for_each(|((rows, part), out)| {
             if form.words == Words::F32 {
                 return fill(part, out, row);
             }
@@ -322,14 +326,10 @@ mod tests {
             // What lies in recycled memory must not matter; large enough to be recycled.
             let soil = || Packed::row_room(rows, cols, 12, form).all_mut().fill(f32::NAN);
             soil();
-            let mut written =
-                Packed::filled([rows, cols], 12, form, |i, row| row.copy_from_slice(&values[i * cols..][..cols]));
-            let lengths = [1, 40, 0, 29];
-            soil();
-            let mut in_parts = Packed::filled_in_parts([rows, cols], 12, form, &lengths, |part, out, stride| {
-                let first: usize = lengths[..part].iter().sum();
-                for i in 0..lengths[part] {
-                    out[i * stride..][..cols].copy_from_slice(&values[(first + i) * cols..][..cols]);
+            let parts = vec![(1, 0..1), (40, 1..41), (0, 41..41), (29, 41..70)];
+            let mut written = Packed::filled([rows, cols], 12, form, parts, |rows, out, stride| {
+                for (i, row) in rows.enumerate() {
+                    out[i * stride..][..cols].copy_from_slice(&values[row * cols..][..cols]);
                 }
             });
             soil();
@@ -342,7 +342,26 @@ mod tests {
                     .collect()
             };
             let packed = rows(&mut packed);
-            assert_eq!((rows(&mut written), rows(&mut in_parts)), (packed.clone(), packed));
+            assert_eq!(rows(&mut written), packed);
+        }
+    }
+
+    #[test]
+    fn packed_rows_are_turned_into_the_panels_of_their_matrix() {
+        let forms = [(Words::F32, 1), (Words::Rounded, 1), (Words::Pairs, 1), (Words::Pairs, 16)].map(form);
+        for (rows, cols) in [(1, 1), (2, 33), (33, 2), (45, 137), (138, 300), (0, 4), (4, 0)] {
+            let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.3).sin()).collect();
+            let m = Mat::new(&values, rows, cols);
+            for (form, width) in forms.into_iter().flat_map(|form| [12, 16, 32, 48].map(|width| (form, width))) {
+                // What lies in recycled memory must not matter.
+                Packed::row_room(rows, cols, 12, form).all_mut().fill(f32::NAN);
+                let packed = Packed::left(m, 12, form, By::Caller);
+                Packed::panels(m.t(), width, form, By::Caller).all_mut().fill(f32::NAN);
+                let mut got = packed.panels_of_columns([rows, cols], width, form, By::All);
+                let mut want = Packed::panels(m.t(), width, form, By::Caller);
+                let bits = |p: &mut Packed| p.all_mut().iter().map(|w| w.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&mut got), bits(&mut want), "{rows} x {cols}, {form:?}, panels of {width}");
+            }
         }
     }
 

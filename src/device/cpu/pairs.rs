@@ -68,6 +68,34 @@ pub(super) fn panels_of_columns<const PARTS: usize>(m: Mat, width: usize, depth:
     });
 }
 
+/// The panels of [`panels_of_columns`], in one part, of `cols` columns of a matrix that is packed row after row: `words`
+/// holds its `rows` rows, `stride` words apart, from the first of those columns on. Row `panel * width + i` of the panels is a column.
+pub(super) fn panels_of_rows(
+    words: &[f32],
+    stride: usize,
+    [rows, cols]: [usize; 2],
+    width: usize,
+    depth: usize,
+    out: &mut [f32],
+) {
+    let panels = cols.div_ceil(width);
+    assert!(depth >= count::<1>(rows) && out.len() >= panels * depth * width, "panels find no room");
+    assert!(matches!(width % PAIRS, 0 | 12), "no kernel reads pairs in panels of {width} rows");
+    assert!(words.len() >= reach(rows, count::<1>(cols), stride), "rows leave their matrix");
+    #[cfg(target_arch = "x86_64")]
+    if avx512::there() {
+        // SAFETY: the processor has the features, checked above; what the matrix and the output hold is asserted.
+        return unsafe { avx512::panels_of_rows(words, stride, [rows, cols], width, depth, out) };
+    }
+    let half = |l: usize, i: usize| match l < rows && i < cols {
+        true => words[l * stride + i / 2].to_bits() >> (16 * (i % 2)) & 0xffff,
+        false => 0,
+    };
+    for (l, i) in (0..count::<1>(rows)).flat_map(|l| (0..panels * width).map(move |i| (l, i))) {
+        out[(i / width * depth + l) * width + i % width] = f32::from_bits(half(2 * l, i) | half(2 * l + 1, i) << 16);
+    }
+}
+
 /// Rows of words, `stride` apart, of a matrix whose columns are contiguous. In the last step, for which there is room, words beyond the
 /// last pair become zeros or stay what they were; those beyond the step stay.
 pub(super) fn rows_of_columns<const PARTS: usize>(m: Mat, out: &mut [f32], stride: usize) {
@@ -97,7 +125,7 @@ mod avx512 {
 
     pub fn there() -> bool {
         use std::arch::is_x86_feature_detected as has;
-        has!("avx512f") && has!("avx512bw") && has!("avx512bf16")
+        has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512bf16")
     }
 
     /// The lanes of `left` elements.
@@ -230,23 +258,7 @@ mod avx512 {
     /// sixteen, or twelve more.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub unsafe fn panels_of_columns<const PARTS: usize>(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
-        /// Rows of a panel that a vector takes, from which on in the matrix and in the output.
-        struct Place {
-            row: usize,
-            mask: __mmask16,
-            lanes: usize,
-            out: usize,
-        }
-        let place = |panel: usize, at: usize| Place {
-            row: panel * width + at,
-            mask: lanes(m.rows.saturating_sub(panel * width + at).min(width - at)),
-            lanes: width - at,
-            out: panel * depth * width + at,
-        };
-        let places: Vec<Place> = (0..m.rows.div_ceil(width))
-            .flat_map(|panel| (0..width).step_by(LANES).map(move |at| (panel, at)))
-            .map(|(panel, at)| place(panel, at))
-            .collect();
+        let places = places(m.rows, width, depth);
         for l in 0..count::<PARTS>(m.cols) {
             let words: [usize; PARTS] = std::array::from_fn(|number| word::<PARTS>(l, number) * width);
             for place in &places {
@@ -254,20 +266,82 @@ mod avx512 {
                 let [mut low, mut high] =
                     [2 * l, 2 * l + 1].map(|column| unsafe { vector(&m, column, place.row, place.mask) });
                 for word in words {
-                    let words = interleaved(part(&mut low, &mut high));
-                    // SAFETY: `width` words of each pair are inside the panel, for which the caller promises room. Stores that
-                    // skip lanes are slow, so twelve, the only part of a vector that a panel ends with, are stored as eight and four.
-                    unsafe {
-                        let out = out.as_mut_ptr().add(word + place.out);
-                        if place.lanes >= LANES {
-                            _mm512_storeu_si512(out.cast(), words);
-                        } else {
-                            _mm256_storeu_si256(out.cast(), _mm512_castsi512_si256(words));
-                            _mm_storeu_si128(out.add(8).cast(), _mm512_extracti32x4_epi32::<2>(words));
-                        }
-                    }
+                    // SAFETY: the caller promises room.
+                    unsafe { place.put(out, word, interleaved(part(&mut low, &mut high))) }
                 }
             }
         }
+    }
+
+    /// See `super::panels_of_rows`.
+    ///
+    /// # Safety
+    /// `words` holds the rows; `out` has room for the panels, whose rows are a multiple of sixteen, or twelve more.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub unsafe fn panels_of_rows(
+        words: &[f32],
+        stride: usize,
+        [rows, cols]: [usize; 2],
+        width: usize,
+        depth: usize,
+        out: &mut [f32],
+    ) {
+        let places = places(cols, width, depth);
+        let halves: *const i16 = words.as_ptr().cast();
+        for l in 0..count::<1>(rows) {
+            for place in &places {
+                let [low, high] = [2 * l, 2 * l + 1].map(|row| {
+                    let start = halves.wrapping_add(2 * row * stride + place.row);
+                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(2 * COLUMNS_AHEAD * stride).cast());
+                    // SAFETY: masked lanes are not read; the others are inside the matrix, which the caller promises.
+                    let halves = unsafe { _mm256_maskz_loadu_epi16(if row < rows { place.mask } else { 0 }, start) };
+                    _mm512_cvtepu16_epi32(halves)
+                });
+                // SAFETY: the caller promises room.
+                unsafe { place.put(out, l * width, _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))) }
+            }
+        }
+    }
+
+    /// Rows of a panel that a vector takes, from which on in the matrix and in the output.
+    struct Place {
+        row: usize,
+        mask: __mmask16,
+        lanes: usize,
+        out: usize,
+    }
+
+    impl Place {
+        /// Puts words in their place of the word that begins at `word` in each panel.
+        ///
+        /// # Safety
+        /// That lies in the output.
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        unsafe fn put(&self, out: &mut [f32], word: usize, words: __m512i) {
+            // SAFETY: the caller's promise. Stores that skip lanes are slow, so twelve, the only part of a vector that a panel ends
+            // with, are stored as eight and four.
+            unsafe {
+                let out = out.as_mut_ptr().add(word + self.out);
+                if self.lanes >= LANES {
+                    _mm512_storeu_si512(out.cast(), words);
+                } else {
+                    _mm256_storeu_si256(out.cast(), _mm512_castsi512_si256(words));
+                    _mm_storeu_si128(out.add(8).cast(), _mm512_extracti32x4_epi32::<2>(words));
+                }
+            }
+        }
+    }
+
+    /// The places of `rows` rows in panels of `width`.
+    fn places(rows: usize, width: usize, depth: usize) -> Vec<Place> {
+        let place = |panel: usize, at: usize| Place {
+            row: panel * width + at,
+            mask: lanes(rows.saturating_sub(panel * width + at).min(width - at)),
+            lanes: width - at,
+            out: panel * depth * width + at,
+        };
+        let panels = 0..rows.div_ceil(width);
+        panels.flat_map(|panel| (0..width).step_by(LANES).map(move |at| place(panel, at))).collect()
     }
 }

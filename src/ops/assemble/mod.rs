@@ -66,7 +66,7 @@ pub fn forward_within(
             cuda::forward(gpu, tokens.value.values(), cls, pos, rows.words(), k, y.values())?;
         }
     }
-    emit(tape, "assemble", y, &[tokens], &[cls, pos], |_| AssembleBackward {
+    emit(tape, "assemble", y, &[tokens.slot], &[cls.slot, pos.slot], || AssembleBackward {
         rows: rows.clone(),
         spans: spans.clone(),
         dtokens: tokens.slot,

@@ -62,13 +62,13 @@ pub fn forward(x: Operands, z: &Layout, y: &mut [f32], lse: &mut [f32]) {
     });
 }
 
-/// y as the left operand of a product that reads its operands as attention's own do.
-pub fn forward_rows(x: Operands, z: &Layout) -> Rows {
+/// [`forward`] with y as the left operand of a product that reads its operands as attention's own do.
+pub fn forward_rows(x: Operands, z: &Layout, lse: &mut [f32]) -> Rows {
     let (d, panels, parts) = (z.width(), panels(x, z), parts(z));
-    let lengths: Vec<usize> = parts.iter().map(|part| part.queries.len()).collect();
-    Rows::filled_in_parts([z.queries.rows(), d], z.read, &lengths, |i, y, stride| {
-        let mut lse = Buffer::scratch(parts[i].queries.len() * z.heads);
-        attend(x, z, &panels, &parts[i], y, stride, lse.as_mut_slice());
+    let lses = pieces(lse, parts.iter().map(|part| part.queries.len() * z.heads));
+    let parts = parts.iter().zip(lses).map(|part| (part.0.queries.len(), part)).collect();
+    Rows::filled([z.queries.rows(), d], z.read, parts, |(part, lse), y, stride| {
+        attend(x, z, &panels, part, y, stride, lse);
     })
 }
 
@@ -141,7 +141,7 @@ fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut 
 }
 
 /// Gradients, per image and head: dq (queries, Dh), then dk and dv (keys, Dh) each.
-pub fn backward(x: Operands, z: &Layout, y: &[f32], lse: &[f32], dy: &[f32]) -> Buffer {
+pub fn backward(x: Operands, z: &Layout, lse: &[f32], dy: &[f32]) -> Buffer {
     let d = z.width();
     let mut by_head = Buffer::scratch((z.queries.rows() + 2 * z.keys.rows()) * d);
     let outs = heads(by_head.as_mut_slice(), z, |queries, keys| (queries + 2 * keys) * z.head_width);
@@ -149,9 +149,7 @@ pub fn backward(x: Operands, z: &Layout, y: &[f32], lse: &[f32], dy: &[f32]) -> 
         let (image, head) = (task / z.heads, task % z.heads);
         let [q, k, v] = x.head(z, image, head);
         let ((queries, keys), first) = (z.rows_of(image), z.queries.range(image).start);
-        let start = first * d + head * z.head_width;
-        let (y, dy) = (&y[start..], &dy[start..]);
-        let dy_view = Mat::strided(dy, queries, z.head_width, d);
+        let dy = Mat::strided(&dy[first * d + head * z.head_width..], queries, z.head_width, d);
         let (dq, rest) = out.split_at_mut(queries * z.head_width);
         let (dk, dv) = rest.split_at_mut(keys * z.head_width);
 
@@ -162,11 +160,10 @@ pub fn backward(x: Operands, z: &Layout, y: &[f32], lse: &[f32], dy: &[f32]) -> 
         for (row, lse) in p.chunks_exact_mut(keys).zip(lse[first * z.heads..].chunks_exact(z.heads)) {
             vector::exp_scaled_sum(row, scale(z), lse[head]);
         }
-        gemm(dv, z.head_width, Mat::new(p, queries, keys).t(), dy_view, 1.0, Write::Set, z.read);
-        gemm(ds, keys, dy_view, v.t(), 1.0, Write::Set, z.read);
-        for (i, (p, ds)) in p.chunks_exact(keys).zip(ds.chunks_exact_mut(keys)).enumerate() {
-            let delta = vector::dot(&y[i * d..][..z.head_width], &dy[i * d..][..z.head_width]);
-            vector::softmax_backward(p, ds, delta);
+        gemm(dv, z.head_width, Mat::new(p, queries, keys).t(), dy, 1.0, Write::Set, z.read);
+        gemm(ds, keys, dy, v.t(), 1.0, Write::Set, z.read);
+        for (p, ds) in p.chunks_exact(keys).zip(ds.chunks_exact_mut(keys)) {
+            vector::softmax_backward(p, ds, vector::dot(p, ds));
         }
         let ds = Mat::new(ds, queries, keys);
         gemm(dq, z.head_width, ds, k, scale(z), Write::Set, z.read);

@@ -2,7 +2,8 @@
 //!
 //! - computes: per image and head y = P v, P = softmax(q k^T / sqrt(Dh))
 //! - derivative: dv = P^T dy; dS = P (dy v^T - rowsum(y dy)); dq = dS k / sqrt(Dh); dk = dS^T q / sqrt(Dh)
-//! - saves: q, k, v, y and the log-sum-exp of each row of scores, from which P is made again
+//! - saves: q, k, v and the log-sum-exp of each row of scores, from which P is made again; on a card y too, with which the sum of a
+//!   row of P (dy v^T), which is rowsum(y dy), takes less
 //! - shapes: packed: qkv (B,S,3D) in timm's order; split: q (B,Sq,D) with kv (B,S,2D); y (B,Sq,D). Where images have
 //!   different numbers of rows, on the CPU alone, all of them lie one after the other: (rows,3D) and so on
 //! - cost: 4 B Sq S D FLOPs forward, 10 B Sq S D backward; the (Sq,S) scores never leave the cache
@@ -16,7 +17,7 @@ use super::matmul::Left;
 use crate::device::Device;
 use crate::device::cpu::gemm::Operands as Read;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Grads, Slot, Tape, Var, emit, without_tape};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit, emit_slot};
 use crate::tensor::{Spans, Tensor};
 use cpu::Operands;
 use reference::Sizes;
@@ -78,7 +79,8 @@ impl Layout {
 struct AttentionBackward {
     source: Source,
     layout: Layout,
-    y: Tensor,
+    /// On a card.
+    y: Option<Tensor>,
     lse: Tensor,
 }
 
@@ -94,20 +96,22 @@ pub fn packed(tape: Option<&mut Tape>, qkv: &Var, heads: usize) -> Result<Var> {
 /// when D is not a multiple of `heads`, or when the rows are not those of `spans`.
 pub fn packed_within(tape: Option<&mut Tape>, qkv: &Var, spans: &Spans, heads: usize, read: Read) -> Result<Var> {
     let layout = packed_layout(qkv, spans, heads, read)?;
-    run(tape, &[qkv], Source::Packed(qkv.value.clone(), qkv.slot), layout)
+    run(tape, Source::Packed(qkv.value.clone(), qkv.slot), layout)
 }
 
-/// [`packed_within`] for a product that reads its operands alike. With no tape the CPU writes the rows as the product reads
-/// them. An error as there.
+/// [`packed_within`] for a product that reads its operands alike, written as that reads it where [`Left::pays`]. An error
+/// as there.
 pub fn packed_left(tape: Option<&mut Tape>, qkv: &Var, spans: &Spans, heads: usize, read: Read) -> Result<Left> {
-    if tape.is_some() || qkv.value.device() != Device::Cpu {
+    if !Left::pays(qkv.value.device(), read, tape.is_some()) {
         return Ok(Left::Values(packed_within(tape, qkv, spans, heads, read)?));
     }
     let layout = packed_layout(qkv, spans, heads, read)?;
-    without_tape("attention", [qkv])?;
-    let source = Source::Packed(qkv.value.clone(), qkv.slot);
-    let rows = cpu::forward_rows(source.operands(layout.width()), &layout);
-    Ok(Left::Rows(rows, spans.shape(layout.width())))
+    let (source, shape) = (Source::Packed(qkv.value.clone(), qkv.slot), spans.shape(layout.width()));
+    let mut lse = Tensor::scratch(&[spans.rows() * heads]);
+    let rows = cpu::forward_rows(source.operands(layout.width()), &layout, lse.data_mut());
+    let saved = || AttentionBackward { source, layout, y: None, lse };
+    let slot = emit_slot(tape, "attention", &shape, &[qkv.slot], &[], saved)?;
+    Ok(Left::rows(rows, &shape, slot))
 }
 
 fn packed_layout(qkv: &Var, spans: &Spans, heads: usize, read: Read) -> Result<Layout> {
@@ -146,11 +150,14 @@ pub fn split_within(tape: Option<&mut Tape>, q: &Var, kv: &Var, keys: &Spans, he
     let (b, queries, d) = (q.shape()[0], q.shape()[1], q.shape()[2]);
     let layout = Layout { queries: Spans::even(b, queries), keys: keys.clone(), heads, head_width: d / heads, read };
     let source = Source::Split { q: q.value.clone(), kv: kv.value.clone(), dq: q.slot, dkv: kv.slot };
-    run(tape, &[q, kv], source, layout)
+    run(tape, source, layout)
 }
 
-fn run(tape: Option<&mut Tape>, inputs: &[&Var], source: Source, layout: Layout) -> Result<Var> {
-    let first = &inputs[0].value;
+fn run(tape: Option<&mut Tape>, source: Source, layout: Layout) -> Result<Var> {
+    let (first, slots) = match &source {
+        Source::Packed(qkv, slot) => (qkv, [*slot, Slot::None]),
+        Source::Split { q, dq, dkv, .. } => (q, [*dq, *dkv]),
+    };
     let mut y = first.like(&layout.queries.shape(layout.width()))?;
     let mut lse = first.like_f32(&[layout.queries.rows() * layout.heads])?;
     match y.device() {
@@ -164,7 +171,8 @@ fn run(tape: Option<&mut Tape>, inputs: &[&Var], source: Source, layout: Layout)
             }
         },
     }
-    emit(tape, "attention", y, inputs, &[], |y| AttentionBackward { source, layout, y: y.clone(), lse })
+    let kept = (y.device() == Device::Cuda).then(|| y.clone());
+    emit(tape, "attention", y, &slots, &[], || AttentionBackward { source, layout, y: kept, lse })
 }
 
 impl Backward for AttentionBackward {
@@ -176,7 +184,8 @@ impl Backward for AttentionBackward {
         let (z, d) = (&self.layout, self.layout.width());
         match dy.device() {
             Device::Cuda => {
-                let (gpu, y, lse, z) = (dy.gpu(), self.y.values(), self.lse.floats(), z.sizes()?);
+                let y = self.y.as_ref().expect("attention on a card keeps its output");
+                let (gpu, y, lse, z) = (dy.gpu(), y.values(), self.lse.floats(), z.sizes()?);
                 match self.source {
                     Source::Packed(qkv, slot) => {
                         let delta = self.lse.like(&[cuda::delta_len(z.b, z.keys, z.heads)])?;
@@ -194,7 +203,7 @@ impl Backward for AttentionBackward {
                 }
             }
             Device::Cpu => {
-                let heads = cpu::backward(self.source.operands(d), z, self.y.data(), self.lse.data(), dy.data());
+                let heads = cpu::backward(self.source.operands(d), z, self.lse.data(), dy.data());
                 match &self.source {
                     Source::Packed(qkv, slot) => {
                         let mut dqkv = Tensor::scratch(qkv.shape());

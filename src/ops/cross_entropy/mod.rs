@@ -101,7 +101,7 @@ pub fn forward<'a>(
             cuda::forward(gpu, logits.value.values(), labels.words(), smoothing, losses, unit.floats(), loss)?;
         }
     }
-    emit(tape, "cross_entropy", loss, &[logits], &[], |_| CrossEntropyBackward { unit, dlogits: logits.slot })
+    emit(tape, "cross_entropy", loss, &[logits.slot], &[], || CrossEntropyBackward { unit, dlogits: logits.slot })
 }
 
 impl Backward for CrossEntropyBackward {

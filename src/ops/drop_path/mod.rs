@@ -55,7 +55,7 @@ pub fn forward_within(
             y
         }
     };
-    emit(tape, "drop_path", y, &[x, branch], &[], |_| DropPathBackward {
+    emit(tape, "drop_path", y, &[x.slot, branch.slot], &[], || DropPathBackward {
         scales: scales.clone(),
         spans: spans.clone(),
         dx: x.slot,

@@ -54,7 +54,7 @@ pub fn forward_within(tape: Option<&mut Tape>, x: &Var, kept: &Arc<[u32]>, [from
         }
     }
     let spans = [from.clone(), to.clone()];
-    emit(tape, "gather", y, &[x], &[], |_| GatherBackward {
+    emit(tape, "gather", y, &[x.slot], &[], || GatherBackward {
         kept: kept.clone(),
         shape: x.shape().to_vec(),
         spans,

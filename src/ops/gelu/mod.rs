@@ -27,7 +27,7 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var) -> Result<Var> {
         Device::Cpu => cpu::forward(x.value.data(), y.data_mut()),
         Device::Cuda => return Err(Error::shape("gelu", "on a card it is part of mlp")),
     }
-    emit(tape, "gelu", y, &[x], &[], |_| GeluBackward { x: x.value.clone(), dx: x.slot })
+    emit(tape, "gelu", y, &[x.slot], &[], || GeluBackward { x: x.value.clone(), dx: x.slot })
 }
 
 impl Backward for GeluBackward {

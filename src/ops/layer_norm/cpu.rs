@@ -8,6 +8,9 @@ use rayon::prelude::*;
 /// Rows a task works on; fixed, so that the order of the sums does not depend on the number of threads.
 const ROWS: usize = 64;
 
+/// Rows that stay in the first cache, about, until they are packed.
+const ROWS_IN_CACHE: usize = 8;
+
 /// y and, for each row, mean and reciprocal deviation.
 pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32], mean: &mut [f32], rstd: &mut [f32]) {
     let d = weight.len();
@@ -22,12 +25,24 @@ pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32],
     });
 }
 
-/// y as the left operand of a product.
-pub fn forward_rows(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, operands: Operands) -> Rows {
+/// y as the left operand of a product; for each row, mean and reciprocal deviation.
+pub fn forward_rows(
+    x: &[f32],
+    [weight, bias]: [&[f32]; 2],
+    eps: f32,
+    operands: Operands,
+    mean: &mut [f32],
+    rstd: &mut [f32],
+) -> Rows {
     let d = weight.len();
-    Rows::filled([x.len() / d, d], operands, |i, y| {
-        let x = &x[i * d..][..d];
-        vector::normalise(x, moments(x, eps), weight, bias, y);
+    let statistics = mean.chunks_mut(ROWS_IN_CACHE).zip(rstd.chunks_mut(ROWS_IN_CACHE));
+    let parts = x.chunks(ROWS_IN_CACHE * d).zip(statistics).map(|part| (part.0.len() / d, part)).collect();
+    Rows::filled([x.len() / d, d], operands, parts, |(x, (mean, rstd)), y, stride| {
+        for (i, x) in x.chunks_exact(d).enumerate() {
+            let row = moments(x, eps);
+            (mean[i], rstd[i]) = (row.mean, row.rstd);
+            vector::normalise(x, row, weight, bias, &mut y[i * stride..][..d]);
+        }
     })
 }
 

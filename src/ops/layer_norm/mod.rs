@@ -17,7 +17,7 @@ use crate::device::Device;
 use crate::device::cpu::gemm::{Operands, Write};
 use crate::device::cpu::vector;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Grads, Slot, Tape, Var, emit, without_tape};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit, emit_slot};
 use crate::tensor::Tensor;
 
 struct LayerNormBackward {
@@ -30,6 +30,13 @@ struct LayerNormBackward {
     dbias: Slot,
 }
 
+impl LayerNormBackward {
+    fn of(x: &Var, [weight, bias]: [&Var; 2], mean: Tensor, rstd: Tensor) -> Self {
+        let (dx, dweight, dbias) = (x.slot, weight.slot, bias.slot);
+        LayerNormBackward { x: x.value.clone(), weight: weight.value.clone(), mean, rstd, dx, dweight, dbias }
+    }
+}
+
 /// The rows' width. An error when weight or bias are not of it.
 fn width(x: &Var, weight: &Var, bias: &Var) -> Result<usize> {
     let d = *x.shape().last().unwrap_or(&0);
@@ -40,8 +47,8 @@ fn width(x: &Var, weight: &Var, bias: &Var) -> Result<usize> {
     Ok(d)
 }
 
-/// [`forward`] for a product that reads its operands as `read` says. With no tape the CPU writes the rows as the product
-/// reads them. An error as there.
+/// [`forward`] for a product that reads its operands as `read` says, written as that reads it where [`Left::pays`]. An
+/// error as there.
 pub fn forward_left(
     tape: Option<&mut Tape>,
     x: &Var,
@@ -49,13 +56,17 @@ pub fn forward_left(
     eps: f32,
     read: Operands,
 ) -> Result<Left> {
-    if tape.is_some() || x.value.device() != Device::Cpu {
+    if !Left::pays(x.value.device(), read, tape.is_some()) {
         return Ok(Left::Values(forward(tape, x, weight, bias, eps)?));
     }
-    width(x, weight, bias)?;
-    without_tape("layer_norm", [x, weight, bias])?;
-    let rows = cpu::forward_rows(x.value.data(), weight.value.data(), bias.value.data(), eps, read);
-    Ok(Left::Rows(rows, x.shape().to_vec()))
+    let count = x.value.len() / width(x, weight, bias)?;
+    let (mut mean, mut rstd) = (Tensor::scratch(&[count]), Tensor::scratch(&[count]));
+    let (values, parameters) = (x.value.data(), [weight.value.data(), bias.value.data()]);
+    let rows = cpu::forward_rows(values, parameters, eps, read, mean.data_mut(), rstd.data_mut());
+    let slot = emit_slot(tape, "layer_norm", x.shape(), &[x.slot], &[weight.slot, bias.slot], || {
+        LayerNormBackward::of(x, [weight, bias], mean, rstd)
+    })?;
+    Ok(Left::rows(rows, x.shape(), slot))
 }
 
 /// Layer norm of the rows of x. An error when weight or bias are not of the rows' width.
@@ -84,14 +95,8 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, eps: 
             rstd.floats(),
         )?,
     }
-    emit(tape, "layer_norm", y, &[x], &[weight, bias], |_| LayerNormBackward {
-        x: x.value.clone(),
-        weight: weight.value.clone(),
-        mean,
-        rstd,
-        dx: x.slot,
-        dweight: weight.slot,
-        dbias: bias.slot,
+    emit(tape, "layer_norm", y, &[x.slot], &[weight.slot, bias.slot], || {
+        LayerNormBackward::of(x, [weight, bias], mean, rstd)
     })
 }
 

@@ -30,7 +30,7 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var, gamma: &Var) -> Result<Var> {
         return Err(Error::shape("layer_scale", format!("x {:?}, gamma {:?}", x.shape(), gamma.shape())));
     }
     let y = scaled(&x.value, &gamma.value)?;
-    emit(tape, "layer_scale", y, &[x], &[gamma], |_| LayerScaleBackward {
+    emit(tape, "layer_scale", y, &[x.slot], &[gamma.slot], || LayerScaleBackward {
         x: x.value.clone(),
         gamma: gamma.value.clone(),
         dx: x.slot,

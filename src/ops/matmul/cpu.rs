@@ -43,10 +43,15 @@ pub fn forward(x: &Rows, weight: &Panels, bias: &[f32], finish: Finish, y: &mut 
     }
 }
 
-/// gelu(x W^T + b) of a packed x, as the left operand of another product.
-pub fn gelu_rows(x: &Rows, weight: &Panels, bias: &[f32]) -> Rows {
-    par_gemm_to_rows(x, weight, &|s| {
-        vector::gelu_of_sum(s.values, &bias[s.column..s.column + s.values.len()]);
+/// gelu(x W^T + b) of a packed x, as the left operand of another product; x W^T + b goes into `pre` unless that is empty.
+pub fn gelu_rows(x: &Rows, weight: &Panels, bias: &[f32], pre: &mut [f32]) -> Rows {
+    let keeps = !pre.is_empty();
+    par_gemm_to_rows(x, weight, pre, &|s| {
+        let bias = &bias[s.column..s.column + s.values.len()];
+        match keeps {
+            true => vector::add_gelu(s.values, bias, s.beside),
+            false => vector::gelu_of_sum(s.values, bias),
+        }
     })
 }
 
@@ -87,18 +92,9 @@ pub fn backward_dx_gelu(
     });
 }
 
-/// dW (n_out, n_in) (+)= dy^T x.
-pub fn backward_dweight(
-    dy: &[f32],
-    x: &[f32],
-    dweight: &mut [f32],
-    write: Write,
-    n: usize,
-    k: usize,
-    operands: Operands,
-) {
-    let m = dy.len() / n;
-    par_gemm(dweight, &mut [], Mat::new(dy, m, n).t(), &Panels::new(Mat::new(x, m, k), operands), write, &|_| {});
+/// dW (n_out, n_in) (+)= dy^T x, of an x that is packed as the right operand.
+pub fn backward_dweight(dy: &[f32], x: &Panels, dweight: &mut [f32], write: Write, n: usize) {
+    par_gemm(dweight, &mut [], Mat::new(dy, dy.len() / n, n).t(), x, write, &|_| {});
 }
 
 /// db (n_out) += column sums of dy: each task owns a run of columns and adds the rows in order.

@@ -12,9 +12,9 @@ pub mod cuda;
 pub mod reference;
 
 use crate::device::Device;
-use crate::device::cpu::gemm::{Operands, Panels, Rows};
+use crate::device::cpu::gemm::{Mat, Operands, Panels, Rows};
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Grads, Slot, Tape, Var, emit, without_tape};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
 use cpu::Finish;
 use cuda::{Fused, GeluBackward, Sizes};
@@ -30,9 +30,8 @@ pub enum Epilogue<'a> {
 }
 
 struct MatmulBackward {
-    x: Tensor,
+    x: Left,
     weight: Weight,
-    dx: Slot,
     dweight: Slot,
     dbias: Slot,
     dresidual: Slot,
@@ -51,64 +50,82 @@ impl Weight {
     }
 }
 
-/// The linear layer. `weight` may be of any rank whose first dimension is n_out; the rest is n_in.
-pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, epilogue: Epilogue) -> Result<Var> {
-    let (after, residual) = match epilogue {
-        Epilogue::Bias => (After::Nothing, None),
-        Epilogue::BiasResidual(r) => (After::Residual(&r.value), Some(r)),
-    };
-    let (y, _) = product(&x.value, weight, bias, after, tape.is_some())?;
-    let inputs: Vec<&Var> = std::iter::once(x).chain(residual).collect();
-    emit(tape, "matmul", y, &inputs, &[weight, bias], |_| MatmulBackward {
-        x: x.value.clone(),
-        weight: Weight::of(weight),
-        dx: x.slot,
-        dweight: weight.slot,
-        dbias: bias.slot,
-        dresidual: residual.map_or(Slot::None, |r| r.slot),
-    })
+/// The left operand of a layer, as the op before leaves it.
+#[derive(Clone)]
+pub enum Left {
+    Values(Var),
+    /// On the CPU: rows as products read them, the shape of what they hold, and the place of its gradient.
+    Rows(Arc<Rows>, Vec<usize>, Slot),
 }
 
-/// The left operand of a layer behind another op.
-pub enum Left {
-    /// Values, to which a way back may lead.
-    Values(Var),
-    /// On the CPU with no way back: rows as products read them, and the shape of what they hold.
-    Rows(Rows, Vec<usize>),
+impl Left {
+    /// Whether an op on this device is to write its output as products read it, who read their operands so: not what a tape
+    /// would keep, where that takes more memory than the values.
+    pub fn pays(device: Device, read: Operands, taped: bool) -> bool {
+        device == Device::Cpu && (!taped || read.rows_stay_small())
+    }
+
+    /// Packed rows that hold values of this shape, with the place of their gradient.
+    pub fn rows(rows: Rows, shape: &[usize], slot: Slot) -> Self {
+        Left::Rows(Arc::new(rows), shape.to_vec(), slot)
+    }
+
+    /// The shape of the values.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Left::Values(x) => x.shape(),
+            Left::Rows(_, shape, _) => shape,
+        }
+    }
+
+    /// Where the gradient of the values goes.
+    pub fn slot(&self) -> Slot {
+        match self {
+            Left::Values(x) => x.slot,
+            &Left::Rows(_, _, slot) => slot,
+        }
+    }
+
+    /// The values as a tensor, where they are on a card.
+    fn on_card(&self) -> Option<&Tensor> {
+        match self {
+            Left::Values(x) if x.value.device() == Device::Cuda => Some(&x.value),
+            _ => None,
+        }
+    }
+
+    /// On the CPU: the rows as products read them. An error when they are not of these sizes, or not read so.
+    fn packed(&self, z: Sizes, operands: Operands) -> Result<Arc<Rows>> {
+        match self {
+            Left::Values(x) => Ok(Arc::new(cpu::rows(x.value.data(), z.k, operands))),
+            Left::Rows(rows, ..) if rows.holds([z.m, z.k], operands) => Ok(rows.clone()),
+            Left::Rows(_, shape, _) => {
+                Err(Error::shape("matmul", format!("packed rows of another shape or type for x {shape:?}")))
+            }
+        }
+    }
+}
+
+/// The linear layer. `weight` may be of any rank whose first dimension is n_out; the rest is n_in.
+pub fn forward(tape: Option<&mut Tape>, x: &Var, weight: &Var, bias: &Var, epilogue: Epilogue) -> Result<Var> {
+    forward_left(tape, &Left::Values(x.clone()), weight, bias, epilogue)
 }
 
 /// [`forward`] of a left operand of either kind.
 pub fn forward_left(tape: Option<&mut Tape>, x: &Left, weight: &Var, bias: &Var, epilogue: Epilogue) -> Result<Var> {
-    let (rows, shape) = match x {
-        Left::Values(x) => return forward(tape, x, weight, bias, epilogue),
-        Left::Rows(rows, shape) => (rows, shape),
-    };
     let residual = match epilogue {
         Epilogue::Bias => None,
         Epilogue::BiasResidual(r) => Some(r),
     };
-    leads_nowhere("matmul", tape, [weight, bias].into_iter().chain(residual))?;
-    Ok(Var::constant(product_of_rows(rows, shape, weight, bias, residual.map(|r| &r.value))?))
-}
-
-/// An error when packed rows, from which no way leads back, come with a tape or with an activation of one.
-pub(super) fn leads_nowhere<'a>(
-    op: &'static str,
-    tape: Option<&mut Tape>,
-    inputs: impl IntoIterator<Item = &'a Var>,
-) -> Result<()> {
-    match tape {
-        Some(_) => Err(Error::shape(op, "packed rows, which have no way back, came with a tape")),
-        None => without_tape(op, inputs),
-    }
-}
-
-/// What is done to a product and its bias before they are stored.
-#[derive(Clone, Copy)]
-pub(super) enum After<'a> {
-    Nothing,
-    Residual(&'a Tensor),
-    Gelu,
+    let y = product(x, weight, bias, residual.map(|r| &r.value), tape.is_some())?;
+    let dresidual = residual.map_or(Slot::None, |r| r.slot);
+    emit(tape, "matmul", y, &[x.slot(), dresidual], &[weight.slot, bias.slot], || MatmulBackward {
+        x: x.clone(),
+        weight: Weight::of(weight),
+        dweight: weight.slot,
+        dbias: bias.slot,
+        dresidual,
+    })
 }
 
 /// Rows, columns and inner size of the product of x with a weight. An error when they or the bias do not fit.
@@ -127,97 +144,52 @@ fn output(x: &[usize], n: usize) -> Vec<usize> {
     x[..x.len() - 1].iter().copied().chain([n]).collect()
 }
 
-/// An error when a residual has not the output's shape.
-fn fits_output(residual: &Tensor, shape: &[usize]) -> Result<()> {
-    match residual.shape() == shape {
-        true => Ok(()),
-        false => Err(Error::shape("matmul", format!("residual {:?} for an output of {shape:?}", residual.shape()))),
-    }
-}
-
-/// [`fits`] for packed rows that hold values of shape `x`. An error also when they do not, or not as the weight is read.
-fn fits_rows(rows: &Rows, x: &[usize], weight: &Var, bias: &Var) -> Result<Sizes> {
-    let sizes = fits(x, weight, bias)?;
-    match rows.holds([sizes.m, sizes.k], weight.operands()) {
-        true => Ok(sizes),
-        false => Err(Error::shape("matmul", format!("packed rows of another shape or type for x {x:?}"))),
-    }
-}
-
-/// x W^T + b of packed rows that hold values of shape `x`, and the residual where there is one.
-fn product_of_rows(rows: &Rows, x: &[usize], weight: &Var, bias: &Var, residual: Option<&Tensor>) -> Result<Tensor> {
-    let sizes = fits_rows(rows, x, weight, bias)?;
-    let mut y = Tensor::scratch(&output(x, sizes.n));
-    residual.map_or(Ok(()), |r| fits_output(r, y.shape()))?;
-    let panels = panels(weight, sizes, false);
-    let finish = residual.map_or(Finish::Nothing, |r| Finish::Residual(r.data()));
-    cpu::forward(rows, &panels, bias.value.data(), finish, y.data_mut());
-    Ok(y)
-}
-
-/// gelu(x W1^T + b1) W2^T + b2 of packed rows that hold values of shape `x`, and the residual where there is one: the hidden
-/// layer goes from one product to the other as the second reads it.
-pub(super) fn product_of_gelu(
-    rows: &Rows,
-    x: &[usize],
-    [weight1, weight2]: [&Var; 2],
-    [bias1, bias2]: [&Var; 2],
-    residual: Option<&Tensor>,
-) -> Result<Tensor> {
-    let sizes = fits_rows(rows, x, weight1, bias1)?;
-    let middle = output(x, sizes.n);
-    let last = fits(&middle, weight2, bias2)?;
-    residual.map_or(Ok(()), |r| fits_output(r, &output(x, last.n)))?;
-    let hidden = cpu::gelu_rows(rows, &panels(weight1, sizes, false), bias1.value.data());
-    product_of_rows(&hidden, &middle, weight2, bias2, residual)
-}
-
 /// The weight as the right operand of products.
 fn panels(weight: &Var, z: Sizes, training: bool) -> Arc<Panels> {
     weight.panels(training, || cpu::panels(weight.value.data(), z.n, z.k, weight.operands()))
 }
 
-/// x W^T + b and what comes after; a GELU's input comes beside it.
-pub(super) fn product(
-    x: &Tensor,
-    weight: &Var,
-    bias: &Var,
-    after: After,
-    training: bool,
-) -> Result<(Tensor, Option<Tensor>)> {
+/// x W^T + b, and the residual where there is one.
+pub(super) fn product(x: &Left, weight: &Var, bias: &Var, residual: Option<&Tensor>, training: bool) -> Result<Tensor> {
     let sizes = fits(x.shape(), weight, bias)?;
     let shape = output(x.shape(), sizes.n);
-    if let After::Residual(r) = after {
-        fits_output(r, &shape)?;
+    if let Some(r) = residual.filter(|r| r.shape() != shape) {
+        return Err(Error::shape("matmul", format!("residual {:?} for an output of {shape:?}", r.shape())));
     }
-    let mut y = x.like(&shape)?;
-    let gelu = matches!(after, After::Gelu);
-    match x.device() {
-        Device::Cpu => {
-            let panels = panels(weight, sizes, training);
-            let mut pre = gelu.then(|| x.like(&shape)).transpose()?;
-            let (first, finish) = match (after, &mut pre) {
-                (After::Residual(r), _) => (y.data_mut(), Finish::Residual(r.data())),
-                (_, Some(pre)) => (pre.data_mut(), Finish::GeluBeside(y.data_mut())),
-                _ => (y.data_mut(), Finish::Nothing),
-            };
-            let rows = cpu::rows(x.data(), sizes.k, weight.operands());
-            cpu::forward(&rows, &panels, bias.value.data(), finish, first);
-            Ok((y, pre))
-        }
-        Device::Cuda => {
-            // The kernel keeps the pre-activation whether or not anybody wants it.
-            let pre = gelu.then(|| x.like(&shape)).transpose()?;
-            let fused = match (after, &pre) {
-                (After::Residual(r), _) => Fused::BiasResidual { residual: r.values() },
-                (_, Some(pre)) => Fused::BiasGelu { pre: pre.values() },
-                _ => Fused::Bias,
-            };
-            let (weight, bias) = (weight.compute().values(), bias.value.floats());
-            cuda::forward(x.gpu(), x.values(), weight, bias, fused, y.values())?;
-            Ok((y, pre))
-        }
+    if let Some(x) = x.on_card() {
+        let y = x.like(&shape)?;
+        let fused = residual.map_or(Fused::Bias, |r| Fused::BiasResidual { residual: r.values() });
+        let (weight, bias) = (weight.compute().values(), bias.value.floats());
+        cuda::forward(x.gpu(), x.values(), weight, bias, fused, y.values())?;
+        return Ok(y);
     }
+    let (rows, mut y) = (x.packed(sizes, weight.operands())?, Tensor::scratch(&shape));
+    let finish = residual.map_or(Finish::Nothing, |r| Finish::Residual(r.data()));
+    cpu::forward(&rows, &panels(weight, sizes, training), bias.value.data(), finish, y.data_mut());
+    Ok(y)
+}
+
+/// gelu(x W^T + b), which is the left operand of another layer, and with a tape the GELU's input.
+pub(super) fn product_gelu(x: &Left, weight: &Var, bias: &Var, training: bool) -> Result<(Left, Option<Tensor>)> {
+    let sizes = fits(x.shape(), weight, bias)?;
+    let shape = output(x.shape(), sizes.n);
+    if let Some(x) = x.on_card() {
+        // The kernel keeps the pre-activation whether or not anybody wants it.
+        let (y, pre) = (x.like(&shape)?, x.like(&shape)?);
+        let (weight, bias) = (weight.compute().values(), bias.value.floats());
+        cuda::forward(x.gpu(), x.values(), weight, bias, Fused::BiasGelu { pre: pre.values() }, y.values())?;
+        return Ok((Left::Values(Var::constant(y)), Some(pre)));
+    }
+    let (rows, panels) = (x.packed(sizes, weight.operands())?, panels(weight, sizes, training));
+    let mut pre = training.then(|| Tensor::scratch(&shape));
+    if !Left::pays(Device::Cpu, weight.operands(), training) {
+        let (mut y, mut pre) = (Tensor::scratch(&shape), Tensor::scratch(&shape));
+        cpu::forward(&rows, &panels, bias.value.data(), Finish::GeluBeside(y.data_mut()), pre.data_mut());
+        return Ok((Left::Values(Var::constant(y)), Some(pre)));
+    }
+    let kept = pre.as_mut().map_or(&mut [][..], |pre| pre.data_mut());
+    let hidden = cpu::gelu_rows(&rows, &panels, bias.value.data(), kept);
+    Ok((Left::rows(hidden, &shape, Slot::None), pre))
 }
 
 /// (m, n, k) of the layer that made g (..., n) with weights of n rows.
@@ -227,11 +199,11 @@ fn sizes(g: &Tensor, weight: &Weight) -> Sizes {
 }
 
 /// Gives g W, in the shape of x, to x's slot.
-pub(super) fn input_gradient(g: &Tensor, weight: &Weight, x: &Tensor, dx: Slot, grads: &mut Grads) -> Result<()> {
-    if !grads.wanted(dx) {
+pub(super) fn input_gradient(g: &Tensor, weight: &Weight, x: &Left, grads: &mut Grads) -> Result<()> {
+    if !grads.wanted(x.slot()) {
         return Ok(());
     }
-    let mut gradient = x.like(x.shape())?;
+    let mut gradient = g.like(x.shape())?;
     let sizes = sizes(g, weight);
     match g.device() {
         Device::Cpu => {
@@ -239,7 +211,7 @@ pub(super) fn input_gradient(g: &Tensor, weight: &Weight, x: &Tensor, dx: Slot, 
         }
         Device::Cuda => cuda::backward_dx(g.gpu(), sizes, g.values(), weight.values.values(), None, gradient.values())?,
     }
-    grads.add(dx, gradient)
+    grads.add(x.slot(), gradient)
 }
 
 /// The gradient of `pre`, whose GELU was the layer's input: (g W) gelu'(pre), whose rows' sum goes to `dbias`.
@@ -284,18 +256,18 @@ pub(super) fn bias_gradient(g: &Tensor, dbias: Slot, grads: &mut Grads) -> Resul
 }
 
 /// Adds g^T x to a weight's gradient.
-pub(super) fn weight_gradient(g: &Tensor, x: &Tensor, weight: &Weight, dweight: Slot, grads: &mut Grads) -> Result<()> {
+pub(super) fn weight_gradient(g: &Tensor, x: &Left, weight: &Weight, dweight: Slot, grads: &mut Grads) -> Result<()> {
     let sizes = sizes(g, weight);
-    match g.device() {
-        Device::Cpu => grads.param_put(dweight, |sum, write| {
-            cpu::backward_dweight(g.data(), x.data(), sum, write, sizes.n, sizes.k, weight.operands);
-        }),
-        Device::Cuda => {
-            let [(dweight, write)] = grads.param_slices([dweight])?;
-            let workspace = g.like_f32(&[cuda::dweight_len(sizes, write)])?;
-            cuda::backward_dweight(g.gpu(), sizes, g.values(), x.values(), workspace.floats(), dweight, write)?;
-        }
+    if let Some(x) = x.on_card() {
+        let [(dweight, write)] = grads.param_slices([dweight])?;
+        let workspace = g.like_f32(&[cuda::dweight_len(sizes, write)])?;
+        return cuda::backward_dweight(g.gpu(), sizes, g.values(), x.values(), workspace.floats(), dweight, write);
     }
+    let x = match x {
+        Left::Values(x) => Panels::new(Mat::new(x.value.data(), sizes.m, sizes.k), weight.operands),
+        Left::Rows(rows, ..) => Panels::of_rows(rows),
+    };
+    grads.param_put(dweight, |sum, write| cpu::backward_dweight(g.data(), &x, sum, write, sizes.n));
     Ok(())
 }
 
@@ -306,7 +278,7 @@ impl Backward for MatmulBackward {
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
         bias_gradient(&dy, self.dbias, grads)?;
-        input_gradient(&dy, &self.weight, &self.x, self.dx, grads)?;
+        input_gradient(&dy, &self.weight, &self.x, grads)?;
         weight_gradient(&dy, &self.x, &self.weight, self.dweight, grads)?;
         grads.add(self.dresidual, dy)
     }
@@ -334,33 +306,77 @@ mod tests {
         params
     }
 
-    fn bits(x: &Var) -> Vec<u32> {
-        x.value.data().iter().map(|v| v.to_bits()).collect()
+    fn bits(x: &Tensor) -> Vec<u32> {
+        x.data().iter().map(|v| v.to_bits()).collect()
+    }
+
+    /// Bits of a layer behind another op, and of the gradients of all parameters.
+    fn taped(params: &ParamArena, op: impl FnOnce(&mut Tape) -> Result<Left>) -> [Vec<u32>; 2] {
+        let [weight, bias] = [0, 1].map(|i| params.var(ParamId(i)));
+        let mut tape = Tape::new();
+        let x = op(&mut tape).unwrap();
+        let y = forward_left(Some(&mut tape), &x, &weight, &bias, Epilogue::Bias).unwrap();
+        let (dy, mut flat) = (values(y.value.len(), 8, 1.0), Tensor::zeros(params.flat().shape()));
+        tape.backward(&y, Tensor::from_vec(dy, y.shape()), params, &mut flat).unwrap();
+        [bits(&y.value), bits(&flat)]
     }
 
     #[test]
-    fn rows_that_an_op_packs_multiply_to_the_bits_of_its_values() {
+    fn rows_that_an_op_packs_have_the_bits_of_its_values() {
         for (k, read) in AWKWARD.into_iter().flat_map(|k| [Operands::F32, Operands::Bf16].map(|read| (k, read))) {
             let params = layer(k, read);
             let [weight, bias, scale, shift] = [0, 1, 2, 3].map(|i| params.var(ParamId(i)));
-            let product = |x: &Left| bits(&forward_left(None, x, &weight, &bias, Epilogue::Bias).unwrap());
+            let product = |x: &Left| bits(&forward_left(None, x, &weight, &bias, Epilogue::Bias).unwrap().value);
             let x = Var::constant(Tensor::from_vec(values(13 * k, 5, 1.0), &[13, k]));
-            let values_of = layer_norm::forward(None, &x, &scale, &shift, 1e-6).unwrap();
-            let rows = layer_norm::forward_left(None, &x, [&scale, &shift], 1e-6, read).unwrap();
-            assert!(matches!(rows, Left::Rows(..)));
-            assert_eq!(product(&rows), product(&Left::Values(values_of)), "layer norm of {k}, {read:?}");
+            let norm_values = |tape: Option<&mut Tape>| layer_norm::forward(tape, &x, &scale, &shift, 1e-6);
+            let norm_rows = |tape: Option<&mut Tape>| layer_norm::forward_left(tape, &x, [&scale, &shift], 1e-6, read);
+            let (of_values, of_rows) = (Left::Values(norm_values(None).unwrap()), norm_rows(None).unwrap());
+            assert!(matches!(of_rows, Left::Rows(..)));
+            assert_eq!(product(&of_rows), product(&of_values), "layer norm of {k}, {read:?}");
+            let of_values = taped(&params, |tape| norm_values(Some(tape)).map(Left::Values));
+            let of_rows = taped(&params, |tape| norm_rows(Some(tape)));
+            assert_eq!(of_rows, of_values, "layer norm of {k}, {read:?}, with a tape");
 
             let (spans, heads) = (Spans::of([5, 1, 7]), if k % 2 == 0 { 2 } else { 1 });
-            let qkv = Var::constant(Tensor::from_vec(values(13 * 3 * k, 6, 1.0), &[13, 3 * k]));
-            let values_of = attention::packed_within(None, &qkv, &spans, heads, read).unwrap();
-            let rows = attention::packed_left(None, &qkv, &spans, heads, read).unwrap();
-            assert!(matches!(rows, Left::Rows(..)));
-            assert_eq!(product(&rows), product(&Left::Values(values_of)), "attention of {k}, {read:?}");
+            let (qkv_weight, input) = (values(3 * k, 6, 1.0), values(13 * 3 * k, 7, 1.0));
+            let mut params = ParamArena::new(&[
+                ("weight".into(), vec![7, k]),
+                ("bias".into(), vec![7]),
+                ("qkv.weight".into(), vec![3 * k, 1]),
+                ("qkv.bias".into(), vec![3 * k]),
+            ]);
+            for (i, from) in [values(7 * k, 1, 1.0), values(7, 2, 1.0), qkv_weight, vec![0.0; 3 * k]].iter().enumerate()
+            {
+                params.values_mut(ParamId(i)).copy_from_slice(from);
+            }
+            params.set_operands(read);
+            let one = Var::constant(Tensor::from_vec(values(13, 4, 1.0), &[13, 1]));
+            let qkv = |tape: Option<&mut Tape>| match tape {
+                None => Var::constant(Tensor::from_vec(input.clone(), &[13, 3 * k])),
+                tape => {
+                    let [weight, bias] = [2, 3].map(|i| params.var(ParamId(i)));
+                    forward(tape, &one, &weight, &bias, Epilogue::Bias).unwrap()
+                }
+            };
+            let mixed_values = |mut tape: Option<&mut Tape>| {
+                let qkv = qkv(tape.as_deref_mut());
+                attention::packed_within(tape, &qkv, &spans, heads, read)
+            };
+            let mixed_rows = |mut tape: Option<&mut Tape>| {
+                let qkv = qkv(tape.as_deref_mut());
+                attention::packed_left(tape, &qkv, &spans, heads, read)
+            };
+            let (of_values, of_rows) = (Left::Values(mixed_values(None).unwrap()), mixed_rows(None).unwrap());
+            assert!(matches!(of_rows, Left::Rows(..)));
+            assert_eq!(product(&of_rows), product(&of_values), "attention of {k}, {read:?}");
+            let of_values = taped(&params, |tape| mixed_values(Some(tape)).map(Left::Values));
+            let of_rows = taped(&params, |tape| mixed_rows(Some(tape)));
+            assert_eq!(of_rows, of_values, "attention of {k}, {read:?}, with a tape");
         }
     }
 
     #[test]
-    fn packed_rows_and_a_tape_refuse_each_other() {
+    fn packed_rows_that_do_not_fit_are_refused() {
         let params = layer(4, Operands::F32);
         let [weight, bias, scale, shift] = [0, 1, 2, 3].map(|i| params.var(ParamId(i)));
         let x = Var::constant(Tensor::from_vec(values(12, 5, 1.0), &[3, 4]));
@@ -370,16 +386,12 @@ mod tests {
         assert!(
             why(layer_norm::forward_left(None, &live, [&scale, &shift], 1e-6, Operands::F32)).contains("live tape")
         );
-        let rows = layer_norm::forward_left(None, &x, [&scale, &shift], 1e-6, Operands::F32).unwrap();
-        let run = |tape: Option<&mut Tape>, after| forward_left(tape, &rows, &weight, &bias, after);
-        let error = run(Some(&mut tape), Epilogue::Bias).unwrap_err().to_string();
-        assert!(error.contains("no way back"), "{error}");
-        let residual = forward(Some(&mut tape), &live, &weight, &bias, Epilogue::Bias).unwrap();
-        let error = run(None, Epilogue::BiasResidual(&residual)).unwrap_err().to_string();
+        let rows = |tape, read| layer_norm::forward_left(tape, &x, [&scale, &shift], 1e-6, read).unwrap();
+        let run = |rows: &Left| forward_left(None, rows, &weight, &bias, Epilogue::Bias);
+        run(&rows(None, Operands::F32)).unwrap();
+        let error = run(&rows(Some(&mut tape), Operands::F32)).unwrap_err().to_string();
         assert!(error.contains("live tape"), "{error}");
-        run(None, Epilogue::Bias).unwrap();
-        let other = layer_norm::forward_left(None, &x, [&scale, &shift], 1e-6, Operands::Bf16).unwrap();
-        let error = forward_left(None, &other, &weight, &bias, Epilogue::Bias).unwrap_err().to_string();
+        let error = run(&rows(None, Operands::Bf16)).unwrap_err().to_string();
         assert!(error.contains("another shape or type"), "{error}");
     }
 

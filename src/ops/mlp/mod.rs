@@ -13,8 +13,7 @@
 pub mod reference;
 
 use super::matmul::{
-    After, Left, Weight, bias_gradient, gelu_gradient, input_gradient, leads_nowhere, product, product_of_gelu,
-    weight_gradient,
+    Left, Weight, bias_gradient, gelu_gradient, input_gradient, product, product_gelu, weight_gradient,
 };
 use crate::error::Result;
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
@@ -30,11 +29,10 @@ pub struct Layers<'a> {
 }
 
 struct MlpBackward {
-    x: Tensor,
+    x: Left,
     pre: Tensor,
-    hidden: Tensor,
+    hidden: Left,
     weights: [Weight; 2],
-    dx: Slot,
     dweights: [Slot; 2],
     dbiases: [Slot; 2],
     dresidual: Slot,
@@ -43,32 +41,19 @@ struct MlpBackward {
 /// The two layers on x. An error when the shapes do not fit.
 pub fn forward(tape: Option<&mut Tape>, x: &Left, layers: Layers, residual: Option<&Var>) -> Result<Var> {
     let Layers { weight1, bias1, weight2, bias2 } = layers;
-    let x = match x {
-        Left::Values(x) => x,
-        Left::Rows(rows, shape) => {
-            let (weights, biases) = ([weight1, weight2], [bias1, bias2]);
-            leads_nowhere("mlp", tape, weights.into_iter().chain(biases).chain(residual))?;
-            let y = product_of_gelu(rows, shape, weights, biases, residual.map(|r| &r.value))?;
-            return Ok(Var::constant(y));
-        }
-    };
     let training = tape.is_some();
-    let inputs: Vec<&Var> = std::iter::once(x).chain(residual).collect();
-    let (hidden, pre) = product(&x.value, weight1, bias1, After::Gelu, training)?;
-    let after = residual.map_or(After::Nothing, |r| After::Residual(&r.value));
-    let (y, _) = product(&hidden, weight2, bias2, after, training)?;
-    emit(tape, "mlp", y, &inputs, &[weight1, bias1, weight2, bias2], |_| {
-        let pre = pre.expect("a product that trains keeps the input of its GELU");
-        MlpBackward {
-            x: x.value.clone(),
-            pre,
-            hidden,
-            weights: [Weight::of(weight1), Weight::of(weight2)],
-            dx: x.slot,
-            dweights: [weight1.slot, weight2.slot],
-            dbiases: [bias1.slot, bias2.slot],
-            dresidual: residual.map_or(Slot::None, |r| r.slot),
-        }
+    let (hidden, pre) = product_gelu(x, weight1, bias1, training)?;
+    let y = product(&hidden, weight2, bias2, residual.map(|r| &r.value), training)?;
+    let dresidual = residual.map_or(Slot::None, |r| r.slot);
+    let params = [weight1, bias1, weight2, bias2].map(|p| p.slot);
+    emit(tape, "mlp", y, &[x.slot(), dresidual], &params, || MlpBackward {
+        x: x.clone(),
+        pre: pre.expect("a product that trains keeps the input of its GELU"),
+        hidden,
+        weights: [Weight::of(weight1), Weight::of(weight2)],
+        dweights: [weight1.slot, weight2.slot],
+        dbiases: [bias1.slot, bias2.slot],
+        dresidual,
     })
 }
 
@@ -78,13 +63,13 @@ impl Backward for MlpBackward {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        let MlpBackward { x, pre, hidden, weights: [weight1, weight2], dx, dweights, dbiases, dresidual } = *self;
+        let MlpBackward { x, pre, hidden, weights: [weight1, weight2], dweights, dbiases, dresidual } = *self;
         bias_gradient(&dy, dbiases[1], grads)?;
         weight_gradient(&dy, &hidden, &weight2, dweights[1], grads)?;
         drop(hidden);
         let g = gelu_gradient(&dy, &weight2, &pre, dbiases[0], grads)?;
         drop(pre);
-        input_gradient(&g, &weight1, &x, dx, grads)?;
+        input_gradient(&g, &weight1, &x, grads)?;
         weight_gradient(&g, &x, &weight1, dweights[0], grads)?;
         grads.add(dresidual, dy)
     }
@@ -136,7 +121,7 @@ mod tests {
                     let y = forward(tape, &Left::Values(v[0].clone()), layers, v.get(5))?;
                     if alone {
                         let rows = Rows::new(Mat::new(v[0].value.data(), m, k), Operands::F32);
-                        let packed = forward(None, &Left::Rows(rows, vec![m, k]), layers, v.get(5))?;
+                        let packed = forward(None, &Left::rows(rows, &[m, k], Slot::None), layers, v.get(5))?;
                         assert_eq!(packed.value.data(), y.value.data(), "{m} x {k}, {f}, {n}, packed");
                     }
                     Ok(y)

@@ -37,7 +37,7 @@ pub fn forward(tape: Option<&mut Tape>, a: &Var, b: &Var) -> Result<Var> {
             y
         }
     };
-    emit(tape, "residual", y, &[a, b], &[], |_| ResidualBackward { da: a.slot, db: b.slot })
+    emit(tape, "residual", y, &[a.slot, b.slot], &[], || ResidualBackward { da: a.slot, db: b.slot })
 }
 
 impl Backward for ResidualBackward {

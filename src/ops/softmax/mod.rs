@@ -31,7 +31,8 @@ pub fn forward(tape: Option<&mut Tape>, x: &Var) -> Result<Var> {
         Device::Cpu => cpu::forward(x.value.data(), y.data_mut(), d),
         Device::Cuda => return Err(Error::shape("softmax", "on a card it is part of attention and of cross_entropy")),
     }
-    emit(tape, "softmax", y, &[x], &[], |y| SoftmaxBackward { y: y.clone(), dx: x.slot })
+    let kept = y.clone();
+    emit(tape, "softmax", y, &[x.slot], &[], || SoftmaxBackward { y: kept, dx: x.slot })
 }
 
 impl Backward for SoftmaxBackward {

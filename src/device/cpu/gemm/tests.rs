@@ -83,9 +83,20 @@ fn a_product_of_a_product_never_in_memory_has_the_bits_of_two() {
             // What lies in recycled memory must not matter.
             let Kernel { mr, form, .. } = *kernel(operands);
             Packed::row_room(m, n, mr, form).all_mut().fill(f32::NAN);
-            let rows = par_gemm_to_rows(&Rows::new(Mat::new(&a, m, k), operands), &b, &halve);
+            let rows = par_gemm_to_rows(&Rows::new(Mat::new(&a, m, k), operands), &b, &mut [], &halve);
             par_gemm_rows(&mut got, &mut [], &rows, &c, Write::Set, &|_| {});
             assert_eq!(got, want, "{m} {n} {k} {last} {operands:?}");
+            // The same beside an output that is kept.
+            let mut kept = vec![f32::NAN; m * n];
+            let beside = |s: Segment| {
+                s.beside.copy_from_slice(s.values);
+                halve(Segment { values: s.beside, beside: &mut [], ..s });
+            };
+            let rows = par_gemm_to_rows(&Rows::new(Mat::new(&a, m, k), operands), &b, &mut kept, &beside);
+            par_gemm_rows(&mut got, &mut [], &rows, &c, Write::Set, &|_| {});
+            let mut product = vec![0.0; m * n];
+            par_gemm(&mut product, &mut [], Mat::new(&a, m, k), &b, Write::Set, &|_| {});
+            assert_eq!((got, kept), (want, product), "{m} {n} {k} {last} {operands:?}");
         }
     }
 }

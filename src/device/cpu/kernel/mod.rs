@@ -34,6 +34,11 @@ impl Operands {
         kernel(self).form.step > 1
     }
 
+    /// Whether packed rows take no more memory than their elements, so that they may be kept in their place.
+    pub fn rows_stay_small(self) -> bool {
+        kernel(self).form.words != Words::Parts
+    }
+
     /// The type, and how this processor multiplies it where that is worth a word.
     pub fn words(self) -> &'static str {
         let Kernel { form: Form { words, .. }, pays, .. } = *kernel(self);
