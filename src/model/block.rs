@@ -2,10 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::{LAYER_NORM_EPS, Vit};
+use crate::device::Device;
 use crate::error::Result;
 use crate::ops::matmul::{self, Epilogue, Left};
 use crate::ops::mlp::{self, Layers};
-use crate::ops::{attention, drop_path, gather, layer_norm, layer_scale, residual};
+use crate::ops::{attention, drop_path, gather, layer_norm, layer_scale, residual, single_query};
 use crate::tape::{Tape, Var};
 use crate::tensor::Spans;
 use std::sync::Arc;
@@ -38,10 +39,22 @@ impl Vit {
             self.params.rows(self.id(&format!("blocks.{l}.attn.qkv.{name}")), first, count)
         };
         let q = matmul::forward(tape.as_deref_mut(), &cls, &rows("weight", 0, d), &rows("bias", 0, d), Epilogue::Bias)?;
-        let (weight, bias) = (rows("weight", d, 2 * d), rows("bias", d, 2 * d));
-        let kv = matmul::forward(tape.as_deref_mut(), &normal, &weight, &bias, Epilogue::Bias)?;
         let (heads, read) = (self.config.heads, self.params.operands());
-        let mixed = attention::split_within(tape.as_deref_mut(), &q, &kv, spans, heads, read)?;
+        let mixed = if x.value.device() == Device::Cpu {
+            let [key_weight, value_weight] = [d, 2 * d].map(|first| rows("weight", first, d));
+            let [key_bias, value_bias] = [d, 2 * d].map(|first| rows("bias", first, d));
+            let layers = single_query::Layers {
+                key_weight: &key_weight,
+                key_bias: &key_bias,
+                value_weight: &value_weight,
+                value_bias: &value_bias,
+            };
+            single_query::forward(tape.as_deref_mut(), &q, &normal, layers, spans, heads)?
+        } else {
+            let (weight, bias) = (rows("weight", d, 2 * d), rows("bias", d, 2 * d));
+            let kv = matmul::forward(tape.as_deref_mut(), &normal, &weight, &bias, Epilogue::Bias)?;
+            attention::split_within(tape.as_deref_mut(), &q, &kv, spans, heads, read)?
+        };
         let x = gather::forward_within(tape.as_deref_mut(), x, &first, [spans, &ones])?;
         self.rest_of_block(tape, &x, &Left::Values(mixed), &ones, l)
     }
