@@ -94,6 +94,9 @@ unsafe impl Sync for Output {}
 const TILES: usize = 16;
 const TILES_A_THREAD: usize = 2;
 
+/// How many rows ahead the processor is told which words it will write.
+const ROWS_AHEAD: usize = 4;
+
 /// The runs that an inner size is cut into for a kernel, which depend on nothing else.
 fn runs(k: usize, kernel: &Kernel) -> impl Iterator<Item = Range<usize>> + use<> {
     let run = k.div_ceil(k.div_ceil(kernel.cut.run).max(1)).next_multiple_of(kernel.form.step);
@@ -456,6 +459,14 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, kept: &mut [f32], finish: &(dyn Fn
             tile(tiles.kernel, output, &a.packed, &b.packed, rows, cols, 1.0, Write::Set);
         }
         for i in 0..height {
+            if i + ROWS_AHEAD < height {
+                // SAFETY: as above; the words of a later row of the rectangle.
+                vector::fetch(
+                    unsafe { std::slice::from_raw_parts(start.add((i + ROWS_AHEAD) * row_words), form.len(width)) },
+                    0,
+                    form.len(width),
+                );
+            }
             // SAFETY: as above; row i of the rectangle.
             let values = unsafe { std::slice::from_raw_parts_mut(c.add(i * stride), width) };
             let beside: &mut [f32] = match (keeps, form.plain()) {

@@ -11,6 +11,9 @@ const ROWS: usize = 64;
 /// Rows that stay in the first cache, about, until they are packed.
 const ROWS_IN_CACHE: usize = 8;
 
+/// How many rows ahead the processor is told which it will read.
+const ROWS_AHEAD: usize = 2;
+
 /// y and, for each row, mean and reciprocal deviation.
 pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32], mean: &mut [f32], rstd: &mut [f32]) {
     let d = weight.len();
@@ -36,9 +39,12 @@ pub fn forward_rows(
 ) -> Rows {
     let d = weight.len();
     let statistics = mean.chunks_mut(ROWS_IN_CACHE).zip(rstd.chunks_mut(ROWS_IN_CACHE));
-    let parts = x.chunks(ROWS_IN_CACHE * d).zip(statistics).map(|part| (part.0.len() / d, part)).collect();
-    Rows::filled([x.len() / d, d], operands, parts, |(x, (mean, rstd)), y, stride| {
-        for (i, x) in x.chunks_exact(d).enumerate() {
+    let firsts = (0..x.len() / d).step_by(ROWS_IN_CACHE);
+    let parts = firsts.zip(statistics).map(|part| (part.1.0.len(), part)).collect();
+    Rows::filled([x.len() / d, d], operands, parts, |(first, (mean, rstd)), y, stride| {
+        for i in 0..mean.len() {
+            vector::fetch(x, (first + i + ROWS_AHEAD) * d, d);
+            let x = &x[(first + i) * d..][..d];
             let row = moments(x, eps);
             (mean[i], rstd[i]) = (row.mean, row.rstd);
             vector::normalise(x, row, weight, bias, &mut y[i * stride..][..d]);

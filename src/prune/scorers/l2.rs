@@ -9,8 +9,12 @@ use crate::prune::Grid;
 /// Over the values that the model is fed: `image` is (C, h, w), the result (N,).
 pub fn normalized(grid: &Grid, image: &[f32]) -> Vec<f64> {
     let mut sums = vec![0.0; grid.patches()];
-    for plane in image.chunks_exact(grid.height * grid.width) {
-        for_each_pixel(grid, |n, pixel| sums[n] += f64::from(plane[pixel]) * f64::from(plane[pixel]));
+    // Row by row of the image, so that the sums of neighbours do not wait for each other; a patch's own order stays.
+    for (y, row) in image.chunks_exact(grid.width).enumerate() {
+        let first = y % grid.height / grid.patch * grid.columns();
+        for (sum, values) in sums[first..].iter_mut().zip(row.chunks_exact(grid.patch)) {
+            *sum = values.iter().fold(*sum, |sum, &x| sum + f64::from(x) * f64::from(x));
+        }
     }
     sums
 }
