@@ -302,6 +302,21 @@ impl Rows {
         Rows { packed: Packed::left(a, mr, form, By::All), operands, m: a.rows, k: a.cols }
     }
 
+    /// [`Rows::new`] of a matrix whose rows are contiguous; adds the sum of its rows to `sums` (k), in an order that depends on m
+    /// alone.
+    pub fn and_sums(a: Mat, operands: Operands, sums: &mut [f32]) -> Self {
+        let Kernel { mr, form, .. } = *kernel(operands);
+        Rows { packed: Packed::left_and_sums(a, mr, form, sums), operands, m: a.rows, k: a.cols }
+    }
+
+    /// The rows' elements (m, k), as they are read, turned: a left operand (k, m). Panics where [`Operands::rows_stay_small`] is
+    /// false.
+    pub fn turned(&self) -> Self {
+        let &Rows { ref packed, operands, m, k } = self;
+        let Kernel { mr, form, .. } = *kernel(operands);
+        Rows { packed: packed.left_of_columns([m, k], mr, form, By::All), operands, m: k, k: m }
+    }
+
     /// Whether these are (m, k), for products that read both operands so.
     pub fn holds(&self, [m, k]: [usize; 2], operands: Operands) -> bool {
         (self.m, self.k, self.operands) == (m, k, operands)
@@ -420,12 +435,20 @@ pub fn par_gemm_rows(
 
 /// a b in parallel, each row of a tile as `finish` leaves it, packed as the left operand of another product while the tile
 /// is in cache. The output itself is nowhere else unless `kept` has room for it: then `finish` leaves there what it likes, and
-/// what is packed in the segment's second output.
-pub fn par_gemm_to_rows(a: &Rows, b: &Panels, kept: &mut [f32], finish: &(dyn Fn(Segment) + Sync)) -> Rows {
+/// what is packed in the segment's second output. Unless `sums` is empty, the sum of the rows that are packed is added to it, in an
+/// order that depends on the kernel and m alone.
+pub fn par_gemm_to_rows(
+    a: &Rows,
+    b: &Panels,
+    kept: &mut [f32],
+    sums: &mut [f32],
+    finish: &(dyn Fn(Segment) + Sync),
+) -> Rows {
     let (m, n) = (a.m, b.n);
     assert_eq!((a.k, a.operands), (b.k, b.operands), "the operands of a product differ in inner size or type");
     assert!(a.k > 0, "a product over nothing");
     assert!(kept.is_empty() || kept.len() == m * n, "a product does not fill its output");
+    assert!(sums.is_empty() || sums.len() == n, "{} sums of {n} columns", sums.len());
     let tiles = Tiles::new(b.operands, m, n);
     let Kernel { mr, nr, form, .. } = *tiles.kernel;
     let mut packed = Packed::row_room(m, n, mr, form);
@@ -433,10 +456,21 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, kept: &mut [f32], finish: &(dyn Fn
     let words_out = &Output { c: packed.all_mut().as_mut_ptr(), stride: row_words, m, n, origin: (0, 0) };
     let keeps = !kept.is_empty();
     let kept = &Output { c: kept.as_mut_ptr(), stride: n, ..*words_out };
+    // Of each row of tiles, whose heights do not depend on the number of threads.
+    let mut parts = Buffer::zeros(tiles.panels.0.div_ceil(tiles.tile.0) * sums.len());
+    let part = &Output { c: parts.as_mut_slice().as_mut_ptr(), stride: sums.len(), ..*words_out };
     assert!(nr.is_multiple_of(form.ratio().0), "a tile begins inside words of the output");
     tiles.for_each(|_, rows, cols| {
         let (first, column) = (rows.start * mr, cols.start * nr);
         let (height, width) = ((rows.end * mr).min(m) - first, (cols.end * nr).min(n) - column);
+        let sums: &mut [f32] = match part.stride {
+            0 => &mut [],
+            // SAFETY: the sums of a row of tiles are n, of which those of the tile's columns are of no other tile.
+            n => unsafe {
+                let place = rows.start / tiles.tile.0 * n + column;
+                std::slice::from_raw_parts_mut(part.c.add(place), width)
+            },
+        };
         // Words that hold elements are computed where they are to lie.
         let mut room = Buffer::scratch(match (form.plain(), keeps) {
             (true, _) => 0,
@@ -477,6 +511,9 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, kept: &mut [f32], finish: &(dyn Fn
             };
             finish(Segment { row: first + i, column, values: &mut *values, beside: &mut *beside });
             let finished = if keeps { beside } else { values };
+            if !sums.is_empty() {
+                vector::add(sums, finished);
+            }
             match form.words {
                 Words::F32 => {}
                 Words::Rounded => vector::round_bf16(finished),
@@ -488,6 +525,7 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, kept: &mut [f32], finish: &(dyn Fn
             }
         }
     });
+    parts.as_slice().chunks_exact(n.max(1)).for_each(|part| vector::add(sums, part));
     Rows { packed, operands: b.operands, m, k: n }
 }
 

@@ -22,6 +22,8 @@ const MOST_AHEAD: usize = 16;
 pub(super) const COLUMNS_AHEAD: usize = 8;
 /// Rows of the matrix that one task packs, about: as many lines of a column are read in one go where columns are contiguous.
 pub(super) const TOGETHER: usize = 128;
+/// Rows that one task packs and sums.
+const ROWS_SUMMED: usize = 64;
 /// Rows of a left operand that one task packs.
 const ROWS_TOGETHER: usize = 32;
 
@@ -130,9 +132,54 @@ impl Packed {
         }
         assert_eq!(form.words, Words::Pairs, "parts are not turned");
         Self::in_panels([cols, rows], width, form, by, |columns, depth, out| {
-            let words = &words[form.len(columns.start).min(words.len())..];
-            pairs::panels_of_rows(words, self.row, [rows, columns.len()], width, depth, out);
+            pairs::panels_of_halves(self.halves(rows, columns), width, depth, out);
         })
+    }
+
+    /// Columns of pairs that lie row after row.
+    fn halves(&self, rows: usize, columns: Range<usize>) -> pairs::Halves<'_> {
+        let words = &self.buffer.as_slice()[self.start..self.start + self.len];
+        let words = &words[(columns.start / 2).min(words.len())..];
+        pairs::Halves { words, stride: self.row, rows, cols: columns.len() }
+    }
+
+    /// What lies row after row, `rows` x `cols` elements, turned: each column a row of a left operand of a kernel of `height`
+    /// rows, laid out as [`Packed::left`] does.
+    pub fn left_of_columns(&self, [rows, cols]: [usize; 2], height: usize, form: Form, by: By) -> Self {
+        if form.step == 1 {
+            return self.panels_of_columns([rows, cols], height, form, by);
+        }
+        assert_eq!((self.word, form.words), (1, Words::Pairs), "only pairs in rows are turned");
+        let mut packed = Self::row_room(cols, rows, height, form);
+        let row = packed.row;
+        each(&mut packed.all_mut()[..cols * row], TOGETHER * row, by, |(index, out)| {
+            let columns = index * TOGETHER..((index + 1) * TOGETHER).min(cols);
+            pairs::rows_of_halves(self.halves(rows, columns), out, row);
+        });
+        packed
+    }
+
+    /// [`Packed::left`] of a matrix whose rows are contiguous, on all threads; adds the sum of its rows to `sums`, in an order that
+    /// depends on nothing else.
+    pub fn left_and_sums(m: Mat, height: usize, form: Form, sums: &mut [f32]) -> Self {
+        assert!(m.col_stride == 1 && sums.len() == m.cols, "rows are contiguous and have a sum");
+        let mut packed = Self::row_room(m.rows, m.cols, height, form);
+        let row = packed.row;
+        let mut parts = Buffer::zeros(m.rows.div_ceil(ROWS_SUMMED) * m.cols);
+        if m.rows * m.cols > 0 {
+            let outs = packed.all_mut()[..m.rows * row].par_chunks_mut(ROWS_SUMMED * row);
+            let work = outs.zip(parts.as_mut_slice().par_chunks_mut(m.cols)).enumerate().with_max_len(1);
+            work.for_each(|(index, (out, sums))| {
+                for (i, out) in (index * ROWS_SUMMED..).zip(out.chunks_exact_mut(row)) {
+                    fetch(m.data, (i + ROWS_AHEAD) * m.row_stride, m.cols);
+                    let elements = &m.data[i * m.row_stride..][..m.cols];
+                    pack_row(elements, form, out);
+                    vector::add(sums, elements);
+                }
+            });
+            parts.as_slice().chunks_exact(m.cols).for_each(|part| vector::add(sums, part));
+        }
+        packed
     }
 
     /// A left operand of `rows` x `cols`, part by part: of each its number of rows, and what `fill` gets together with room
@@ -361,6 +408,52 @@ mod tests {
                 let mut want = Packed::panels(m.t(), width, form, By::Caller);
                 let bits = |p: &mut Packed| p.all_mut().iter().map(|w| w.to_bits()).collect::<Vec<_>>();
                 assert_eq!(bits(&mut got), bits(&mut want), "{rows} x {cols}, {form:?}, panels of {width}");
+            }
+        }
+    }
+
+    #[test]
+    fn packed_rows_are_turned_into_the_rows_of_their_transpose() {
+        let forms = [(Words::F32, 1), (Words::Rounded, 1), (Words::Pairs, 1), (Words::Pairs, 16)].map(form);
+        for (rows, cols) in [(1, 1), (2, 33), (33, 2), (45, 137), (138, 300)] {
+            let values: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.3).sin()).collect();
+            let m = Mat::new(&values, rows, cols);
+            for (form, height) in forms.into_iter().flat_map(|form| [12, 32].map(|height| (form, height))) {
+                let packed = Packed::left(m, height, form, By::Caller);
+                // What lies in recycled memory must not matter.
+                Packed::row_room(cols, rows, height, form).all_mut().fill(f32::NAN);
+                let got = packed.left_of_columns([rows, cols], height, form, By::All);
+                let want = Packed::left(m.t(), height, form, By::Caller);
+                assert_eq!(got.depth(), want.depth());
+                for (i, l) in (0..cols).flat_map(|i| (0..want.depth()).map(move |l| (i, l))) {
+                    let [got, want] = [&got, &want].map(|packed| {
+                        let strip = packed.strip(i / height, l);
+                        strip.words[i % height * strip.row].to_bits()
+                    });
+                    assert_eq!(got, want, "word {l} of row {i} of {cols} x {rows}, {form:?}, {height}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_packed_and_summed_at_once() {
+        for (rows, cols) in [(0, 3), (1, 1), (64, 5), (65, 33), (200, 48)] {
+            let values: Vec<f32> = (0..rows * cols).map(|i| (i % 17) as f32 - 8.0).collect();
+            let m = Mat::new(&values, rows, cols);
+            for form in [(Words::F32, 1), (Words::Pairs, 1)].map(form) {
+                let mut sums = vec![0.5; cols];
+                let mut got = Packed::left_and_sums(m, 12, form, &mut sums);
+                let mut want = Packed::left(m, 12, form, By::Caller);
+                let words = |p: &mut Packed| {
+                    let (row, depth) = (p.row, p.depth);
+                    let rows = p.all_mut().chunks_exact(row.max(1)).take(rows);
+                    rows.flat_map(|words| words[..depth].to_vec()).map(f32::to_bits).collect::<Vec<_>>()
+                };
+                assert_eq!(words(&mut got), words(&mut want), "{rows} x {cols}");
+                // Whole numbers, whose sums are exact.
+                let column = |j: usize| 0.5 + (0..rows).map(|i| values[i * cols + j]).sum::<f32>();
+                assert_eq!(sums, (0..cols).map(column).collect::<Vec<_>>(), "{rows} x {cols}");
             }
         }
     }

@@ -29,11 +29,50 @@ fn word<const PARTS: usize>(l: usize, part: usize) -> usize {
     (l / PAIRS * PARTS + part) * PAIRS + l % PAIRS
 }
 
-/// The words of `rows` rows of a matrix, one by one: `put` gets the row, which word of it, and the word. What the matrix lacks is zeros.
-fn one_by_one<const PARTS: usize>(m: Mat, rows: usize, mut put: impl FnMut(usize, usize, f32)) {
-    for (i, l) in (0..rows).flat_map(|i| (0..count::<PARTS>(m.cols)).map(move |l| (i, l))) {
-        let element = |l| if i < m.rows && l < m.cols { m.data[i * m.row_stride + l * m.col_stride] } else { 0.0 };
-        for (part, value) in pair::<PARTS>(element(2 * l), element(2 * l + 1)).into_iter().enumerate() {
+/// Elements in bf16 that are packed row after row: `words` begins with the first of `cols` columns of the first of `rows` rows, which
+/// are `stride` words apart.
+#[derive(Clone, Copy)]
+pub(super) struct Halves<'a> {
+    pub words: &'a [f32],
+    pub stride: usize,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+impl Halves<'_> {
+    /// The bits of an element; zeros beside the matrix.
+    fn bits(&self, row: usize, column: usize) -> u32 {
+        match row < self.rows && column < self.cols {
+            true => self.words[row * self.stride + column / 2].to_bits() >> (16 * (column % 2)) & 0xffff,
+            false => 0,
+        }
+    }
+
+    /// The word of rows 2 l and 2 l + 1 in a column.
+    fn pair(&self, column: usize, l: usize) -> [f32; 1] {
+        [f32::from_bits(self.bits(2 * l, column) | self.bits(2 * l + 1, column) << 16)]
+    }
+
+    fn assert_inside(&self) {
+        assert!(self.words.len() >= reach(self.rows, count::<1>(self.cols), self.stride), "rows leave their matrix");
+    }
+}
+
+/// The words of pair `l` of row `i` of a matrix; what it lacks is zeros.
+fn pair_of<const PARTS: usize>(m: Mat, i: usize, l: usize) -> [f32; PARTS] {
+    let element = |l| if i < m.rows && l < m.cols { m.data[i * m.row_stride + l * m.col_stride] } else { 0.0 };
+    pair(element(2 * l), element(2 * l + 1))
+}
+
+/// The words of `rows` rows of `cols` elements, one by one: `put` gets the row, which word of it, and the word, of which `words`
+/// makes those of a row's pair.
+fn one_by_one<const PARTS: usize>(
+    [rows, cols]: [usize; 2],
+    words: impl Fn(usize, usize) -> [f32; PARTS],
+    mut put: impl FnMut(usize, usize, f32),
+) {
+    for (i, l) in (0..rows).flat_map(|i| (0..count::<PARTS>(cols)).map(move |l| (i, l))) {
+        for (part, value) in words(i, l).into_iter().enumerate() {
             put(i, word::<PARTS>(l, part), value);
         }
     }
@@ -47,75 +86,94 @@ pub(super) fn neighbours<const PARTS: usize>(x: &[f32], out: &mut [f32]) {
         // SAFETY: the processor has the features, checked on the line above; the lengths are asserted.
         return unsafe { avx512::neighbours::<PARTS>(x, out) };
     }
-    one_by_one::<PARTS>(Mat::new(x, 1, x.len()), 1, |_, word, value| out[word] = value);
+    let m = Mat::new(x, 1, x.len());
+    one_by_one([1, x.len()], |i, l| pair_of::<PARTS>(m, i, l), |_, word, value| out[word] = value);
+}
+
+/// Where panels of `rows` rows lie: word l of row `panel * width + i` at `(panel * depth + l) * width + i`. An error in a size is a
+/// panic.
+fn assert_panels(words: usize, rows: usize, [width, depth]: [usize; 2], out: &[f32]) {
+    assert!(depth >= words && out.len() >= rows.div_ceil(width) * depth * width, "panels find no room");
+    assert!(matches!(width % PAIRS, 0 | 12), "no kernel reads pairs in panels of {width} rows");
 }
 
 /// Panels of `width` rows of a matrix whose columns are contiguous: `out[(panel * depth + l) * width + i]` is word l of row
 /// `panel * width + i`, zero for rows that the matrix lacks. Words beyond the last pair are left alone.
 pub(super) fn panels_of_columns<const PARTS: usize>(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
-    let panels = m.rows.div_ceil(width);
     assert_eq!(m.row_stride, 1, "panels of contiguous columns");
-    assert!(depth >= PARTS * count::<PARTS>(m.cols) && out.len() >= panels * depth * width, "panels find no room");
-    assert!(matches!(width % PAIRS, 0 | 12), "no kernel reads pairs in panels of {width} rows");
+    assert_panels(PARTS * count::<PARTS>(m.cols), m.rows, [width, depth], out);
     assert!(m.data.len() >= reach(m.cols, m.rows, m.col_stride), "columns leave their matrix");
     #[cfg(target_arch = "x86_64")]
     if avx512::there() {
         // SAFETY: the processor has the features, checked above; what the matrix and the output hold is asserted.
         return unsafe { avx512::panels_of_columns::<PARTS>(m, width, depth, out) };
     }
-    one_by_one::<PARTS>(m, panels * width, |i, word, value| {
-        out[(i / width * depth + word) * width + i % width] = value;
-    });
+    let rows = m.rows.next_multiple_of(width);
+    one_by_one(
+        [rows, m.cols],
+        |i, l| pair_of::<PARTS>(m, i, l),
+        |i, word, value| {
+            out[(i / width * depth + word) * width + i % width] = value;
+        },
+    );
 }
 
-/// The panels of [`panels_of_columns`], in one part, of `cols` columns of a matrix that is packed row after row: `words`
-/// holds its `rows` rows, `stride` words apart, from the first of those columns on. Row `panel * width + i` of the panels is a column.
-pub(super) fn panels_of_rows(
-    words: &[f32],
-    stride: usize,
-    [rows, cols]: [usize; 2],
-    width: usize,
-    depth: usize,
-    out: &mut [f32],
-) {
-    let panels = cols.div_ceil(width);
-    assert!(depth >= count::<1>(rows) && out.len() >= panels * depth * width, "panels find no room");
-    assert!(matches!(width % PAIRS, 0 | 12), "no kernel reads pairs in panels of {width} rows");
-    assert!(words.len() >= reach(rows, count::<1>(cols), stride), "rows leave their matrix");
+/// The panels of [`panels_of_columns`], in one part, of a matrix's columns: each is a row of the panels.
+pub(super) fn panels_of_halves(m: Halves, width: usize, depth: usize, out: &mut [f32]) {
+    assert_panels(count::<1>(m.rows), m.cols, [width, depth], out);
+    m.assert_inside();
     #[cfg(target_arch = "x86_64")]
     if avx512::there() {
         // SAFETY: the processor has the features, checked above; what the matrix and the output hold is asserted.
-        return unsafe { avx512::panels_of_rows(words, stride, [rows, cols], width, depth, out) };
+        return unsafe { avx512::panels_of_halves(m, width, depth, out) };
     }
-    let half = |l: usize, i: usize| match l < rows && i < cols {
-        true => words[l * stride + i / 2].to_bits() >> (16 * (i % 2)) & 0xffff,
-        false => 0,
-    };
-    for (l, i) in (0..count::<1>(rows)).flat_map(|l| (0..panels * width).map(move |i| (l, i))) {
-        out[(i / width * depth + l) * width + i % width] = f32::from_bits(half(2 * l, i) | half(2 * l + 1, i) << 16);
-    }
+    let columns = m.cols.next_multiple_of(width);
+    one_by_one(
+        [columns, m.rows],
+        |i, l| m.pair(i, l),
+        |i, word, value| {
+            out[(i / width * depth + word) * width + i % width] = value;
+        },
+    );
+}
+
+/// Rows of `words` words, `stride` apart, are what one task packs and find room.
+fn assert_rows(words: usize, rows: usize, stride: usize, out: &[f32]) {
+    assert!(words <= stride && rows * stride <= out.len(), "{rows} rows of {words} words find no room");
+    assert!(rows <= TOGETHER, "{rows} rows are more than a task packs");
 }
 
 /// Rows of words, `stride` apart, of a matrix whose columns are contiguous. In the last step, for which there is room, words beyond the
 /// last pair become zeros or stay what they were; those beyond the step stay.
 pub(super) fn rows_of_columns<const PARTS: usize>(m: Mat, out: &mut [f32], stride: usize) {
-    let words = PARTS * count::<PARTS>(m.cols).next_multiple_of(PAIRS);
     assert_eq!(m.row_stride, 1, "rows of contiguous columns");
-    assert!(words <= stride && m.rows * stride <= out.len(), "{} rows of {words} words find no room", m.rows);
-    assert!(m.rows <= TOGETHER, "{} rows are more than a task packs", m.rows);
+    assert_rows(PARTS * count::<PARTS>(m.cols).next_multiple_of(PAIRS), m.rows, stride, out);
     assert!(m.data.len() >= reach(m.cols, m.rows, m.col_stride), "columns leave their matrix");
     #[cfg(target_arch = "x86_64")]
     if avx512::there() {
         // SAFETY: the processor has the features, checked above; what the matrix and the output hold is asserted.
         return unsafe { avx512::rows_of_columns::<PARTS>(m, out, stride) };
     }
-    one_by_one::<PARTS>(m, m.rows, |i, word, value| out[i * stride + word] = value);
+    let put = |i: usize, word: usize, value: f32| out[i * stride + word] = value;
+    one_by_one([m.rows, m.cols], |i, l| pair_of::<PARTS>(m, i, l), put);
+}
+
+/// The rows of [`rows_of_columns`], in one part, of a matrix's columns: each becomes a row.
+pub(super) fn rows_of_halves(m: Halves, out: &mut [f32], stride: usize) {
+    assert_rows(count::<1>(m.rows).next_multiple_of(PAIRS), m.cols, stride, out);
+    m.assert_inside();
+    #[cfg(target_arch = "x86_64")]
+    if avx512::there() {
+        // SAFETY: the processor has the features, checked above; what the matrix and the output hold is asserted.
+        return unsafe { avx512::rows_of_halves(m, out, stride) };
+    }
+    one_by_one([m.cols, m.rows], |i, l| m.pair(i, l), |i, word, value| out[i * stride + word] = value);
 }
 
 /// The processor's own rounding. It takes subnormal elements for zeros, as those instructions do.
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Mat, PAIRS, TOGETHER, count, word};
+    use super::{Halves, Mat, PAIRS, TOGETHER, count, word};
     use crate::device::cpu::pack::COLUMNS_AHEAD;
     use crate::device::cpu::transpose::transpose;
     use std::arch::x86_64::*;
@@ -199,17 +257,37 @@ mod avx512 {
         }
     }
 
-    /// The vector of a column from row `at` on; zeros for lanes out of the mask and of a column that the matrix lacks.
+    /// The words of pair `l` of columns of a matrix, whose columns are contiguous, from row `at` on: zeros for lanes out of the
+    /// mask and of a column that the matrix lacks.
     ///
     /// # Safety
-    /// The matrix lies inside its data, with contiguous columns, and has the rows of the mask.
+    /// The matrix lies inside its data and has the rows of the mask.
     #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn vector(m: &Mat, column: usize, at: usize, mask: __mmask16) -> __m512 {
-        let start = m.data.as_ptr().wrapping_add(column * m.col_stride + at);
-        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(COLUMNS_AHEAD * m.col_stride).cast());
-        // SAFETY: lanes are those of elements inside the matrix, which the caller promises to lie inside its data.
-        unsafe { _mm512_maskz_loadu_ps(if column < m.cols { mask } else { 0 }, start) }
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn of_elements<const PARTS: usize>(m: &Mat, l: usize, at: usize, mask: __mmask16) -> [__m512i; PARTS] {
+        let [mut low, mut high] = [2 * l, 2 * l + 1].map(|column| {
+            let start = m.data.as_ptr().wrapping_add(column * m.col_stride + at);
+            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(COLUMNS_AHEAD * m.col_stride).cast());
+            // SAFETY: lanes are those of elements inside the matrix, which the caller promises to lie inside its data.
+            unsafe { _mm512_maskz_loadu_ps(if column < m.cols { mask } else { 0 }, start) }
+        });
+        std::array::from_fn(|_| interleaved(part(&mut low, &mut high)))
+    }
+
+    /// The same of rows 2 l and 2 l + 1 of packed elements, from column `at` on.
+    ///
+    /// # Safety
+    /// The matrix lies inside its words and has the columns of the mask.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn of_halves(m: &Halves, l: usize, at: usize, mask: __mmask16) -> [__m512i; 1] {
+        let [low, high] = [2 * l, 2 * l + 1].map(|row| {
+            let start = m.words.as_ptr().cast::<i16>().wrapping_add(2 * row * m.stride + at);
+            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(2 * COLUMNS_AHEAD * m.stride).cast());
+            // SAFETY: lanes are those of elements inside the matrix, which the caller promises to lie inside its words.
+            _mm512_cvtepu16_epi32(unsafe { _mm256_maskz_loadu_epi16(if row < m.rows { mask } else { 0 }, start) })
+        });
+        [_mm512_or_si512(low, _mm512_slli_epi32::<16>(high))]
     }
 
     /// See `super::rows_of_columns`.
@@ -218,26 +296,51 @@ mod avx512 {
     /// The matrix lies inside its data, with contiguous columns.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub unsafe fn rows_of_columns<const PARTS: usize>(m: Mat, out: &mut [f32], stride: usize) {
+        // SAFETY: the caller's promise; `rows` asks for rows that there are.
+        let words = |l, at, mask| unsafe { of_elements::<PARTS>(&m, l, at, mask) };
+        // SAFETY: the processor has the features, as this function does.
+        unsafe { rows([m.rows, m.cols], words, out, stride) }
+    }
+
+    /// See `super::rows_of_halves`.
+    ///
+    /// # Safety
+    /// The matrix lies inside its words.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub unsafe fn rows_of_halves(m: Halves, out: &mut [f32], stride: usize) {
+        // SAFETY: the caller's promise; `rows` asks for columns that there are.
+        let words = |l, at, mask| unsafe { of_halves(&m, l, at, mask) };
+        // SAFETY: the processor has the features, as this function does.
+        unsafe { rows([m.cols, m.rows], words, out, stride) }
+    }
+
+    /// Rows of words, of which `words` makes those of pair l, from a row on, for the rows of a mask.
+    ///
+    /// # Safety
+    /// The processor has the features.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn rows<const PARTS: usize>(
+        [rows, cols]: [usize; 2],
+        words: impl Fn(usize, usize, __mmask16) -> [__m512i; PARTS],
+        out: &mut [f32],
+        stride: usize,
+    ) {
         const { assert!(PAIRS == LANES && TOGETHER.is_multiple_of(LANES)) };
-        if m.rows == 0 {
+        if rows == 0 {
             return;
         }
         let mut block = [[[0.0; TOGETHER]; PAIRS]; PARTS];
-        for group in (0..m.cols.div_ceil(2)).step_by(PAIRS) {
+        for group in (0..cols.div_ceil(2)).step_by(PAIRS) {
             let steps = out.as_mut_ptr().wrapping_add(PARTS * group);
             for l in 0..PAIRS {
-                for (turn, at) in (0..m.rows).step_by(LANES).enumerate() {
+                for (turn, at) in (0..rows).step_by(LANES).enumerate() {
                     // The rows' steps, which lie far apart, are asked for while the block is filled.
                     let step = steps.wrapping_add((turn * PAIRS + l) * stride);
                     for number in 0..PARTS {
                         _mm_prefetch::<_MM_HINT_T0>(step.wrapping_add(number * PAIRS).cast());
                     }
-                    let (column, mask) = (2 * (group + l), lanes(m.rows - at));
-                    // SAFETY: the caller's promise.
-                    let [mut low, mut high] =
-                        [column, column + 1].map(|column| unsafe { vector(&m, column, at, mask) });
-                    for block in &mut block {
-                        let words = interleaved(part(&mut low, &mut high));
+                    for (block, words) in block.iter_mut().zip(words(group + l, at, lanes(rows - at))) {
                         let block: &mut [f32] = &mut block[l][at..at + LANES];
                         // SAFETY: the slice holds a vector.
                         unsafe { _mm512_storeu_si512(block.as_mut_ptr().cast(), words) };
@@ -246,7 +349,7 @@ mod avx512 {
             }
             for (number, block) in block.iter().enumerate() {
                 let out = &mut out[PARTS * group + number * PAIRS..];
-                transpose(block.as_flattened(), TOGETHER, [PAIRS, m.rows], out, stride);
+                transpose(block.as_flattened(), TOGETHER, [PAIRS, rows], out, stride);
             }
         }
     }
@@ -258,47 +361,45 @@ mod avx512 {
     /// sixteen, or twelve more.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub unsafe fn panels_of_columns<const PARTS: usize>(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
-        let places = places(m.rows, width, depth);
-        for l in 0..count::<PARTS>(m.cols) {
-            let words: [usize; PARTS] = std::array::from_fn(|number| word::<PARTS>(l, number) * width);
-            for place in &places {
-                // SAFETY: the caller's promise.
-                let [mut low, mut high] =
-                    [2 * l, 2 * l + 1].map(|column| unsafe { vector(&m, column, place.row, place.mask) });
-                for word in words {
-                    // SAFETY: the caller promises room.
-                    unsafe { place.put(out, word, interleaved(part(&mut low, &mut high))) }
-                }
-            }
-        }
+        // SAFETY: the caller's promise; `panels` asks for rows that there are.
+        let words = |l, at, mask| unsafe { of_elements::<PARTS>(&m, l, at, mask) };
+        // SAFETY: the caller's promise.
+        unsafe { panels([m.rows, m.cols], words, width, depth, out) }
     }
 
-    /// See `super::panels_of_rows`.
+    /// See `super::panels_of_halves`.
     ///
     /// # Safety
-    /// `words` holds the rows; `out` has room for the panels, whose rows are a multiple of sixteen, or twelve more.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    pub unsafe fn panels_of_rows(
-        words: &[f32],
-        stride: usize,
+    /// The matrix lies inside its words; the rest as of `panels_of_columns`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub unsafe fn panels_of_halves(m: Halves, width: usize, depth: usize, out: &mut [f32]) {
+        // SAFETY: the caller's promise; `panels` asks for columns that there are.
+        let words = |l, at, mask| unsafe { of_halves(&m, l, at, mask) };
+        // SAFETY: the caller's promise.
+        unsafe { panels([m.cols, m.rows], words, width, depth, out) }
+    }
+
+    /// Panels of words, of which `words` makes those of pair l, from a row on, for the rows of a mask.
+    ///
+    /// # Safety
+    /// The processor has the features; `out` has room for the panels, whose rows are a multiple of sixteen, or twelve more.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn panels<const PARTS: usize>(
         [rows, cols]: [usize; 2],
+        words: impl Fn(usize, usize, __mmask16) -> [__m512i; PARTS],
         width: usize,
         depth: usize,
         out: &mut [f32],
     ) {
-        let places = places(cols, width, depth);
-        let halves: *const i16 = words.as_ptr().cast();
-        for l in 0..count::<1>(rows) {
+        let places = places(rows, width, depth);
+        for l in 0..count::<PARTS>(cols) {
+            let starts: [usize; PARTS] = std::array::from_fn(|number| word::<PARTS>(l, number) * width);
             for place in &places {
-                let [low, high] = [2 * l, 2 * l + 1].map(|row| {
-                    let start = halves.wrapping_add(2 * row * stride + place.row);
-                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(2 * COLUMNS_AHEAD * stride).cast());
-                    // SAFETY: masked lanes are not read; the others are inside the matrix, which the caller promises.
-                    let halves = unsafe { _mm256_maskz_loadu_epi16(if row < rows { place.mask } else { 0 }, start) };
-                    _mm512_cvtepu16_epi32(halves)
-                });
-                // SAFETY: the caller promises room.
-                unsafe { place.put(out, l * width, _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))) }
+                for (start, words) in starts.into_iter().zip(words(l, place.row, place.mask)) {
+                    // SAFETY: the caller promises room.
+                    unsafe { place.put(out, start, words) }
+                }
             }
         }
     }

@@ -1,9 +1,7 @@
 //! The linear layer on the CPU: tiled products, with bias, residual and GELU while a tile is in cache.
 #![forbid(unsafe_code)]
 
-use crate::device::cpu::gemm::{
-    Mat, Operands, Panels, Rows, Segment, Write, par_gemm, par_gemm_rows, par_gemm_to_rows,
-};
+use crate::device::cpu::gemm::{Mat, Operands, Panels, Rows, Segment, Write, par_gemm_rows, par_gemm_to_rows};
 use crate::device::cpu::vector;
 use rayon::prelude::*;
 
@@ -46,7 +44,7 @@ pub fn forward(x: &Rows, weight: &Panels, bias: &[f32], finish: Finish, y: &mut 
 /// gelu(x W^T + b) of a packed x, as the left operand of another product; x W^T + b goes into `pre` unless that is empty.
 pub fn gelu_rows(x: &Rows, weight: &Panels, bias: &[f32], pre: &mut [f32]) -> Rows {
     let keeps = !pre.is_empty();
-    par_gemm_to_rows(x, weight, pre, &|s| {
+    par_gemm_to_rows(x, weight, pre, &mut [], &|s| {
         let bias = &bias[s.column..s.column + s.values.len()];
         match keeps {
             true => vector::add_gelu(s.values, bias, s.beside),
@@ -66,16 +64,30 @@ fn add_bias_and(residual: &[f32], s: Segment, bias: &[f32]) {
     vector::add_both(s.values, &bias[s.column..end], &residual[start..start + end - s.column]);
 }
 
+/// dy (rows, n_out) as the products of the way back read it; its rows' sum is added to `dbias`.
+pub fn gradient_rows(dy: &[f32], operands: Operands, dbias: &mut [f32]) -> Rows {
+    let n = dbias.len();
+    Rows::and_sums(Mat::new(dy, dy.len() / n, n), operands, dbias)
+}
+
 /// dx (rows, n_in) = dy (rows, n_out) W.
-pub fn backward_dx(dy: &[f32], weight: &[f32], dx: &mut [f32], n: usize, k: usize, operands: Operands) {
-    let m = dy.len() / n;
+pub fn backward_dx(dy: &Rows, weight: &[f32], dx: &mut [f32], n: usize, k: usize, operands: Operands) {
     let weight = Panels::new(Mat::new(weight, n, k), operands);
-    par_gemm(dx, &mut [], Mat::new(dy, m, n), &weight, Write::Set, &|_| {});
+    par_gemm_rows(dx, &mut [], dy, &weight, Write::Set, &|_| {});
+}
+
+/// What makes of a tile's rows of dx (rows, n_in) those of dx gelu'(pre).
+fn gelu_slope(pre: &[f32], k: usize) -> impl Fn(Segment) + Sync {
+    move |s| {
+        let start = s.row * k + s.column;
+        vector::fetch(pre, start + ROWS_AHEAD * k, s.values.len());
+        vector::gelu_backward(&pre[start..start + s.values.len()], s.values);
+    }
 }
 
 /// dx (rows, n_in) = dy (rows, n_out) W gelu'(pre), for an input that was gelu(pre).
 pub fn backward_dx_gelu(
-    dy: &[f32],
+    dy: &Rows,
     weight: &[f32],
     pre: &[f32],
     dx: &mut [f32],
@@ -83,18 +95,27 @@ pub fn backward_dx_gelu(
     k: usize,
     operands: Operands,
 ) {
-    let m = dy.len() / n;
     let weight = Panels::new(Mat::new(weight, n, k), operands);
-    par_gemm(dx, &mut [], Mat::new(dy, m, n), &weight, Write::Set, &|s| {
-        let start = s.row * k + s.column;
-        vector::fetch(pre, start + ROWS_AHEAD * k, s.values.len());
-        vector::gelu_backward(&pre[start..start + s.values.len()], s.values);
-    });
+    par_gemm_rows(dx, &mut [], dy, &weight, Write::Set, &gelu_slope(pre, k));
 }
 
-/// dW (n_out, n_in) (+)= dy^T x, of an x that is packed as the right operand.
-pub fn backward_dweight(dy: &[f32], x: &Panels, dweight: &mut [f32], write: Write, n: usize) {
-    par_gemm(dweight, &mut [], Mat::new(dy, dy.len() / n, n).t(), x, write, &|_| {});
+/// [`backward_dx_gelu`] as products read it; its rows' sum is added to `sums`.
+pub fn backward_dx_gelu_rows(
+    dy: &Rows,
+    weight: &[f32],
+    pre: &[f32],
+    n: usize,
+    operands: Operands,
+    sums: &mut [f32],
+) -> Rows {
+    let k = sums.len();
+    let weight = Panels::new(Mat::new(weight, n, k), operands);
+    par_gemm_to_rows(dy, &weight, &mut [], sums, &gelu_slope(pre, k))
+}
+
+/// dW (n_out, n_in) (+)= dy^T x, of dy^T (n_out, rows) and x packed.
+pub fn backward_dweight(dy: &Rows, x: &Panels, dweight: &mut [f32], write: Write) {
+    par_gemm_rows(dweight, &mut [], dy, x, write, &|_| {});
 }
 
 /// db (n_out) += column sums of dy: each task owns a run of columns and adds the rows in order.

@@ -48,6 +48,10 @@ impl Weight {
     pub(super) fn of(weight: &Var) -> Self {
         Weight { values: weight.compute().clone(), operands: weight.operands() }
     }
+
+    pub(super) fn operands(&self) -> Operands {
+        self.operands
+    }
 }
 
 /// The left operand of a layer, as the op before leaves it.
@@ -192,54 +196,101 @@ pub(super) fn product_gelu(x: &Left, weight: &Var, bias: &Var, training: bool) -
     Ok((Left::rows(hidden, &shape, Slot::None), pre))
 }
 
-/// (m, n, k) of the layer that made g (..., n) with weights of n rows.
-fn sizes(g: &Tensor, weight: &Weight) -> Sizes {
-    let n = weight.values.shape()[0];
-    Sizes { m: g.len() / n, n, k: weight.values.len() / n }
+/// The gradient g of a layer's output, as the products of its way back read it.
+pub(super) struct Upstream {
+    /// On a card; on the CPU too, but where `rows` suffice.
+    values: Option<Tensor>,
+    /// On the CPU.
+    rows: Option<Rows>,
+}
+
+impl Upstream {
+    /// Of g, of a layer whose weight is read so; the sum of its rows is added to the gradient of the bias.
+    pub(super) fn of(g: &Tensor, operands: Operands, dbias: Slot, grads: &mut Grads) -> Result<Self> {
+        let mut rows = None;
+        match g.device() {
+            Device::Cpu => grads.param_add(dbias, |sum| rows = Some(cpu::gradient_rows(g.data(), operands, sum))),
+            Device::Cuda => bias_gradient(g, dbias, grads)?,
+        }
+        Ok(Upstream { values: Some(g.clone()), rows })
+    }
+
+    /// The values, where they are at hand.
+    fn values(&self) -> &Tensor {
+        self.values.as_ref().expect("rows suffice where values are missing")
+    }
+
+    /// g^T (n, m) on the CPU.
+    fn turned(&self, z: Sizes, operands: Operands) -> Rows {
+        match &self.rows {
+            Some(rows) if operands.rows_stay_small() => rows.turned(),
+            _ => Rows::new(Mat::new(self.values().data(), z.m, z.n).t(), operands),
+        }
+    }
+}
+
+/// (m, n, k) of a layer on x (.., k).
+fn sizes(x: &[usize], weight: &Weight) -> Sizes {
+    let (n, k) = (weight.values.shape()[0], *x.last().expect("a layer's input has a last dimension"));
+    Sizes { m: x.iter().product::<usize>() / k, n, k }
 }
 
 /// Gives g W, in the shape of x, to x's slot.
-pub(super) fn input_gradient(g: &Tensor, weight: &Weight, x: &Left, grads: &mut Grads) -> Result<()> {
+pub(super) fn input_gradient(g: &Upstream, weight: &Weight, x: &Left, grads: &mut Grads) -> Result<()> {
     if !grads.wanted(x.slot()) {
         return Ok(());
     }
-    let mut gradient = g.like(x.shape())?;
-    let sizes = sizes(g, weight);
-    match g.device() {
-        Device::Cpu => {
-            cpu::backward_dx(g.data(), weight.values.data(), gradient.data_mut(), sizes.n, sizes.k, weight.operands)
+    let z = sizes(x.shape(), weight);
+    let gradient = match &g.rows {
+        Some(rows) => {
+            let mut gradient = Tensor::scratch(x.shape());
+            cpu::backward_dx(rows, weight.values.data(), gradient.data_mut(), z.n, z.k, weight.operands);
+            gradient
         }
-        Device::Cuda => cuda::backward_dx(g.gpu(), sizes, g.values(), weight.values.values(), None, gradient.values())?,
-    }
+        None => {
+            let g = g.values();
+            let gradient = g.like(x.shape())?;
+            cuda::backward_dx(g.gpu(), z, g.values(), weight.values.values(), None, gradient.values())?;
+            gradient
+        }
+    };
     grads.add(x.slot(), gradient)
 }
 
-/// The gradient of `pre`, whose GELU was the layer's input: (g W) gelu'(pre), whose rows' sum goes to `dbias`.
+/// The gradient of `pre`, whose GELU was the layer's input: (g W) gelu'(pre), whose rows' sum is added to `dbias`.
 pub(super) fn gelu_gradient(
-    g: &Tensor,
+    g: &Upstream,
     weight: &Weight,
     pre: &Tensor,
     dbias: Slot,
     grads: &mut Grads,
-) -> Result<Tensor> {
-    let mut gradient = pre.like(pre.shape())?;
-    let sizes = sizes(g, weight);
-    match g.device() {
-        Device::Cpu => {
-            let (weight, operands) = (weight.values.data(), weight.operands);
-            cpu::backward_dx_gelu(g.data(), weight, pre.data(), gradient.data_mut(), sizes.n, sizes.k, operands);
-            grads.param_add(dbias, |sum| cpu::backward_dbias_add(gradient.data(), sum));
+) -> Result<Upstream> {
+    let (z, operands) = (sizes(pre.shape(), weight), weight.operands);
+    match &g.rows {
+        Some(rows) if operands.rows_stay_small() => {
+            let mut made = None;
+            grads.param_add(dbias, |sum| {
+                made = Some(cpu::backward_dx_gelu_rows(rows, weight.values.data(), pre.data(), z.n, operands, sum));
+            });
+            Ok(Upstream { values: None, rows: made })
         }
-        Device::Cuda => {
-            let gpu = g.gpu();
-            let partial = g.like_f32(&[cuda::gelu_partial_len(sizes)])?;
+        Some(rows) => {
+            let mut gradient = Tensor::scratch(pre.shape());
+            let (weight, pre) = (weight.values.data(), pre.data());
+            cpu::backward_dx_gelu(rows, weight, pre, gradient.data_mut(), z.n, z.k, operands);
+            Upstream::of(&gradient, operands, dbias, grads)
+        }
+        None => {
+            let g = g.values();
+            let (gpu, gradient) = (g.gpu(), pre.like(pre.shape())?);
+            let partial = g.like_f32(&[cuda::gelu_partial_len(z)])?;
             let gelu = GeluBackward { pre: pre.values(), partial: partial.floats() };
-            cuda::backward_dx(gpu, sizes, g.values(), weight.values.values(), Some(gelu), gradient.values())?;
+            cuda::backward_dx(gpu, z, g.values(), weight.values.values(), Some(gelu), gradient.values())?;
             let [(dbias, write)] = grads.param_slices([dbias])?;
             cuda::reduce_dbias(gpu, partial.floats(), dbias, write)?;
+            Ok(Upstream { values: Some(gradient), rows: None })
         }
     }
-    Ok(gradient)
 }
 
 /// Adds the sum of g's rows to a bias's gradient.
@@ -256,18 +307,20 @@ pub(super) fn bias_gradient(g: &Tensor, dbias: Slot, grads: &mut Grads) -> Resul
 }
 
 /// Adds g^T x to a weight's gradient.
-pub(super) fn weight_gradient(g: &Tensor, x: &Left, weight: &Weight, dweight: Slot, grads: &mut Grads) -> Result<()> {
-    let sizes = sizes(g, weight);
+pub(super) fn weight_gradient(g: &Upstream, x: &Left, weight: &Weight, dweight: Slot, grads: &mut Grads) -> Result<()> {
+    let z = sizes(x.shape(), weight);
     if let Some(x) = x.on_card() {
+        let g = g.values();
         let [(dweight, write)] = grads.param_slices([dweight])?;
-        let workspace = g.like_f32(&[cuda::dweight_len(sizes, write)])?;
-        return cuda::backward_dweight(g.gpu(), sizes, g.values(), x.values(), workspace.floats(), dweight, write);
+        let workspace = g.like_f32(&[cuda::dweight_len(z, write)])?;
+        return cuda::backward_dweight(g.gpu(), z, g.values(), x.values(), workspace.floats(), dweight, write);
     }
     let x = match x {
-        Left::Values(x) => Panels::new(Mat::new(x.value.data(), sizes.m, sizes.k), weight.operands),
+        Left::Values(x) => Panels::new(Mat::new(x.value.data(), z.m, z.k), weight.operands),
         Left::Rows(rows, ..) => Panels::of_rows(rows),
     };
-    grads.param_put(dweight, |sum, write| cpu::backward_dweight(g.data(), &x, sum, write, sizes.n));
+    let g = g.turned(z, weight.operands);
+    grads.param_put(dweight, |sum, write| cpu::backward_dweight(&g, &x, sum, write));
     Ok(())
 }
 
@@ -277,9 +330,11 @@ impl Backward for MatmulBackward {
     }
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
-        bias_gradient(&dy, self.dbias, grads)?;
-        input_gradient(&dy, &self.weight, &self.x, grads)?;
-        weight_gradient(&dy, &self.x, &self.weight, self.dweight, grads)?;
+        let g = Upstream::of(&dy, self.weight.operands, self.dbias, grads)?;
+        input_gradient(&g, &self.weight, &self.x, grads)?;
+        weight_gradient(&g, &self.x, &self.weight, self.dweight, grads)?;
+        // Whoever gets dy next may add to it in place.
+        drop(g);
         grads.add(self.dresidual, dy)
     }
 }

@@ -12,9 +12,7 @@
 
 pub mod reference;
 
-use super::matmul::{
-    Left, Weight, bias_gradient, gelu_gradient, input_gradient, product, product_gelu, weight_gradient,
-};
+use super::matmul::{Left, Upstream, Weight, gelu_gradient, input_gradient, product, product_gelu, weight_gradient};
 use crate::error::Result;
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
@@ -64,13 +62,14 @@ impl Backward for MlpBackward {
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
         let MlpBackward { x, pre, hidden, weights: [weight1, weight2], dweights, dbiases, dresidual } = *self;
-        bias_gradient(&dy, dbiases[1], grads)?;
-        weight_gradient(&dy, &hidden, &weight2, dweights[1], grads)?;
+        let g = Upstream::of(&dy, weight2.operands(), dbiases[1], grads)?;
+        weight_gradient(&g, &hidden, &weight2, dweights[1], grads)?;
         drop(hidden);
-        let g = gelu_gradient(&dy, &weight2, &pre, dbiases[0], grads)?;
-        drop(pre);
-        input_gradient(&g, &weight1, &x, grads)?;
-        weight_gradient(&g, &x, &weight1, dweights[0], grads)?;
+        let middle = gelu_gradient(&g, &weight2, &pre, dbiases[0], grads)?;
+        // Whoever gets dy next may add to it in place.
+        drop((g, pre));
+        input_gradient(&middle, &weight1, &x, grads)?;
+        weight_gradient(&middle, &x, &weight1, dweights[0], grads)?;
         grads.add(dresidual, dy)
     }
 }

@@ -83,7 +83,7 @@ fn a_product_of_a_product_never_in_memory_has_the_bits_of_two() {
             // What lies in recycled memory must not matter.
             let Kernel { mr, form, .. } = *kernel(operands);
             Packed::row_room(m, n, mr, form).all_mut().fill(f32::NAN);
-            let rows = par_gemm_to_rows(&Rows::new(Mat::new(&a, m, k), operands), &b, &mut [], &halve);
+            let rows = par_gemm_to_rows(&Rows::new(Mat::new(&a, m, k), operands), &b, &mut [], &mut [], &halve);
             par_gemm_rows(&mut got, &mut [], &rows, &c, Write::Set, &|_| {});
             assert_eq!(got, want, "{m} {n} {k} {last} {operands:?}");
             // The same beside an output that is kept.
@@ -92,11 +92,17 @@ fn a_product_of_a_product_never_in_memory_has_the_bits_of_two() {
                 s.beside.copy_from_slice(s.values);
                 halve(Segment { values: s.beside, beside: &mut [], ..s });
             };
-            let rows = par_gemm_to_rows(&Rows::new(Mat::new(&a, m, k), operands), &b, &mut kept, &beside);
+            let mut sums = vec![0.0; n];
+            let rows = par_gemm_to_rows(&Rows::new(Mat::new(&a, m, k), operands), &b, &mut kept, &mut sums, &beside);
             par_gemm_rows(&mut got, &mut [], &rows, &c, Write::Set, &|_| {});
             let mut product = vec![0.0; m * n];
             par_gemm(&mut product, &mut [], Mat::new(&a, m, k), &b, Write::Set, &|_| {});
             assert_eq!((got, kept), (want, product), "{m} {n} {k} {last} {operands:?}");
+            for (j, sum) in sums.into_iter().enumerate() {
+                let column = || (0..m).map(|i| f64::from(middle[i * n + j]));
+                let budget = UNIT_F32 * m as f64 * column().map(f64::abs).sum::<f64>();
+                assert!((f64::from(sum) - column().sum::<f64>()).abs() <= budget, "{m} {n} {k}, sum of column {j}");
+            }
         }
     }
 }
