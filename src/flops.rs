@@ -46,7 +46,7 @@ impl Cost {
 ///
 /// With F = 4D the bracket is the `12*S*D^2 + 2*S^2*D` of readings.md.
 pub fn macs(config: &VitConfig, s: usize, embedded: usize) -> u64 {
-    let Sizes { d, f, depth, classes, patch_values } = Sizes::of(config);
+    let Sizes { d, f, depth, classes, patch_values, .. } = Sizes::of(config);
     let (s, n) = (s as u64, embedded as u64);
     depth * (s * (4 * d * d + 2 * d * f) + 2 * s * s * d) + n * patch_values * d + d * classes
 }
@@ -65,10 +65,11 @@ pub fn fvcore_fused(config: &VitConfig, s: usize) -> u64 {
 
 /// What this engine computes for k kept patches.
 ///
-/// Sparse embedding embeds only those k. The short last block takes keys and values of all S tokens, but query,
-/// attention, projection and MLP of [CLS] alone.
+/// Sparse embedding embeds only those k. The short last block computes [CLS] alone: its query meets all S tokens without keys and
+/// values (`ops::single_query`), so each weight meets one token. A card makes keys and values, 2 (S - 1) D^2 - 2 (H - 1) S D more,
+/// which is not counted: what it does in a second, and its share of the peak, are understated by up to 1.5 %.
 pub fn macs_executed(config: &VitConfig, options: &VitOptions, k: usize) -> u64 {
-    let Sizes { d, f, .. } = Sizes::of(config);
+    let Sizes { d, f, heads, .. } = Sizes::of(config);
     let s = k as u64 + 1;
     let embedded = match options.embed {
         EmbedMode::Sparse => k,
@@ -79,7 +80,7 @@ pub fn macs_executed(config: &VitConfig, options: &VitOptions, k: usize) -> u64 
         return full;
     }
     let full_block = s * (4 * d * d + 2 * d * f) + 2 * s * s * d;
-    let short_block = 2 * s * d * d + (2 * d * d + 2 * d * f) + 2 * s * d;
+    let short_block = 4 * d * d + 2 * d * f + 2 * heads * s * d;
     full - full_block + short_block
 }
 
@@ -123,6 +124,7 @@ impl Looked {
 struct Sizes {
     d: u64,
     f: u64,
+    heads: u64,
     depth: u64,
     classes: u64,
     /// P*P*C, the values of a patch.
@@ -134,6 +136,7 @@ impl Sizes {
         Sizes {
             d: config.width as u64,
             f: config.mlp as u64,
+            heads: config.heads as u64,
             depth: config.depth as u64,
             classes: config.classes as u64,
             patch_values: (config.patch * config.patch * config.channels) as u64,
@@ -207,7 +210,8 @@ mod tests {
         let (s, d, f) = (138u64, 768u64, 3072u64);
         let embed = 137 * (16 * 16 * 3) * d;
         let block = s * d * (3 * d) + 2 * s * s * d + s * d * d + s * d * f + s * f * d;
-        let last = s * d * (2 * d) + d * d + 2 * s * d + d * d + d * f + f * d;
+        // Query, key weight, scores, mixed tokens, value weight, projection, MLP.
+        let last = d * d + d * d + 12 * s * d + 12 * s * d + d * d + d * d + d * f + f * d;
         let expected = embed + 11 * block + last + d * 5;
         assert_eq!(macs_executed(&base(), &VitOptions::default(), 137), expected);
     }
@@ -217,7 +221,7 @@ mod tests {
         let long = VitOptions { embed: EmbedMode::Dense, full_last_block: true, ..VitOptions::default() };
         assert_eq!(macs_executed(&base(), &long, 137), macs(&base(), 138, 196));
         let share = macs_executed(&base(), &VitOptions::default(), 196) as f64 / macs(&base(), 197, 196) as f64;
-        assert!((0.925..0.94).contains(&share), "the short last block saves about 7 %: {share}");
+        assert!((0.91..0.925).contains(&share), "the short last block saves about 8 %: {share}");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use super::{LAYER_NORM_EPS, Vit};
-use crate::device::Device;
 use crate::error::Result;
 use crate::ops::matmul::{self, Epilogue, Left};
 use crate::ops::mlp::{self, Layers};
@@ -26,8 +25,8 @@ impl Vit {
         self.rest_of_block(tape, x, &mixed, spans, l)
     }
 
-    /// Block `l` for [CLS] alone, which is all that the head reads of the last block: keys and values of all tokens,
-    /// but query, projection and MLP of the first. x as in `block` gives (B,1,D), the first row of what `block` gives.
+    /// Block `l` for [CLS] alone, which is all that the head reads of the last block: attention of its query over all
+    /// tokens, projection and MLP of the first. x as in `block` gives (B,1,D), the first row of what `block` gives.
     pub(super) fn short_block(&self, mut tape: Option<&mut Tape>, x: &Var, spans: &Spans, l: usize) -> Result<Var> {
         let p = |name: &str| self.param(&format!("blocks.{l}.{name}"));
         let d = self.config.width;
@@ -39,22 +38,9 @@ impl Vit {
             self.params.rows(self.id(&format!("blocks.{l}.attn.qkv.{name}")), first, count)
         };
         let q = matmul::forward(tape.as_deref_mut(), &cls, &rows("weight", 0, d), &rows("bias", 0, d), Epilogue::Bias)?;
+        let kv = [&rows("weight", d, 2 * d), &rows("bias", d, 2 * d)];
         let (heads, read) = (self.config.heads, self.params.operands());
-        let mixed = if x.value.device() == Device::Cpu {
-            let [key_weight, value_weight] = [d, 2 * d].map(|first| rows("weight", first, d));
-            let [key_bias, value_bias] = [d, 2 * d].map(|first| rows("bias", first, d));
-            let layers = single_query::Layers {
-                key_weight: &key_weight,
-                key_bias: &key_bias,
-                value_weight: &value_weight,
-                value_bias: &value_bias,
-            };
-            single_query::forward(tape.as_deref_mut(), &q, &normal, layers, spans, heads)?
-        } else {
-            let (weight, bias) = (rows("weight", d, 2 * d), rows("bias", d, 2 * d));
-            let kv = matmul::forward(tape.as_deref_mut(), &normal, &weight, &bias, Epilogue::Bias)?;
-            attention::split_within(tape.as_deref_mut(), &q, &kv, spans, heads, read)?
-        };
+        let mixed = single_query::forward(tape.as_deref_mut(), &q, &normal, kv, spans, heads, read)?;
         let x = gather::forward_within(tape.as_deref_mut(), x, &first, [spans, &ones])?;
         self.rest_of_block(tape, &x, &Left::Values(mixed), &ones, l)
     }

@@ -23,23 +23,28 @@ pub struct Memory {
 impl Memory {
     /// The estimate for `config` on a model of shape `vit` with `parameters` parameters and k kept patches.
     ///
-    /// A block saves, for each token, its input, both norms' outputs, the mixed values and the input of the MLP (5 D),
-    /// queries, keys and values (3 D), and the MLP's hidden values before and after GELU (2 F). The short last block
-    /// saves 4 D of them for all tokens. Blocks that are run again save their input alone. Under a frozen backbone one
-    /// block's values are held at a time.
+    /// A block saves, for each token, its input, the input of the MLP, queries, keys and values (5 D) and the hidden values
+    /// before GELU (F); and what weights multiply, which the CPU keeps as its products read it: both norms' outputs, the mixed
+    /// values (3 D) and the hidden values (F). The short last block saves its input and its norm's output for all tokens, on a
+    /// card keys and values too. Blocks that are run again save their input alone. Under a frozen backbone one block's values are
+    /// held at a time.
     pub fn estimate(config: &TrainConfig, vit: &VitConfig, parameters: u64, k: usize) -> Self {
         let (d, f, b, s) = (vit.width as u64, vit.mlp as u64, config.batch_size as u64, k as u64 + 1);
-        // On the CPU only the operands of products are 16 bits wide, while they are multiplied.
+        // On the CPU only the operands of products are 16 bits wide.
         let half = matches!(config.precision, Precision::F16 | Precision::Bf16) && config.device != DeviceName::Cpu;
         let size = if half { 2 } else { 4 };
+        let (operand, last) = match config.device {
+            DeviceName::Cpu => (config.operands().row_bytes().min(4), 2 * 4),
+            _ => (size, 4 * size),
+        };
         let embedded = if config.embed == EmbedMode::Dense { vit.patches() } else { k } as u64;
         let patches = embedded * (vit.patch * vit.patch * vit.channels) as u64;
-        let block = s * (8 * d + 2 * f);
+        let block = s * (size * (5 * d + f) + operand * (3 * d + f));
         let blocks = match vit.depth as u64 {
             _ if config.recipe.freeze.holds("norm.weight") => 0,
             depth => {
-                let each = if config.recipe.grad_checkpointing { s * d } else { block };
-                (depth - 1) * each + if config.full_last_block { block } else { 4 * s * d }
+                let each = if config.recipe.grad_checkpointing { size * s * d } else { block };
+                (depth - 1) * each + if config.full_last_block { block } else { last * s * d }
             }
         };
         let pixels = (vit.image_size * vit.image_size * vit.channels) as u64;
@@ -48,7 +53,7 @@ impl Memory {
             weights: parameters * (4 * copies + if half { 2 } else { 0 }),
             gradients: parameters * 4 * (1 + u64::from(config.recipe.grad_accum > 1)),
             moments: parameters * 8,
-            activations: size * b * (patches + blocks + block),
+            activations: b * (size * patches + blocks + block),
             images: 3 * b * pixels * 5,
         }
     }

@@ -302,11 +302,11 @@ impl Rows {
         Rows { packed: Packed::left(a, mr, form, By::All), operands, m: a.rows, k: a.cols }
     }
 
-    /// [`Rows::new`] of a matrix whose rows are contiguous; adds the sum of its rows to `sums` (k), in an order that depends on m
+    /// [`Rows::new`] of a matrix whose rows are contiguous, which also adds the sum of its rows to `sums` (k), in an order that depends on m
     /// alone.
-    pub fn and_sums(a: Mat, operands: Operands, sums: &mut [f32]) -> Self {
+    pub fn new_adding_sums(a: Mat, operands: Operands, sums: &mut [f32]) -> Self {
         let Kernel { mr, form, .. } = *kernel(operands);
-        Rows { packed: Packed::left_and_sums(a, mr, form, sums), operands, m: a.rows, k: a.cols }
+        Rows { packed: Packed::left_adding_sums(a, mr, form, sums), operands, m: a.rows, k: a.cols }
     }
 
     /// The rows' elements (m, k), as they are read, turned: a left operand (k, m). Panics where [`Operands::rows_stay_small`] is
@@ -323,7 +323,7 @@ impl Rows {
     }
 
     /// A left operand (m, k), part by part on all threads: of each its number of rows, and what `fill` gets together with room
-    /// for them and how far apart they begin. Where words are not elements, a part is in f32 in the caches alone.
+    /// for them and how far apart they begin. Where words are not elements as they are, a part is in f32 in the caches alone.
     pub fn filled<P: Send>(
         [m, k]: [usize; 2],
         operands: Operands,
@@ -434,8 +434,8 @@ pub fn par_gemm_rows(
 }
 
 /// a b in parallel, each row of a tile as `finish` leaves it, packed as the left operand of another product while the tile
-/// is in cache. The output itself is nowhere else unless `kept` has room for it: then `finish` leaves there what it likes, and
-/// what is packed in the segment's second output. Unless `sums` is empty, the sum of the rows that are packed is added to it, in an
+/// is in cache. The output itself is nowhere else unless `kept` has room for it: then `finish` may change it there, and writes what
+/// is packed into the segment's second output. Unless `sums` is empty, the sum of the rows that are packed is added to it, in an
 /// order that depends on the kernel and m alone.
 pub fn par_gemm_to_rows(
     a: &Rows,

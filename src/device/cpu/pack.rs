@@ -139,6 +139,7 @@ impl Packed {
     /// Columns of pairs that lie row after row.
     fn halves(&self, rows: usize, columns: Range<usize>) -> pairs::Halves<'_> {
         let words = &self.buffer.as_slice()[self.start..self.start + self.len];
+        assert!(columns.start.is_multiple_of(2), "columns begin inside a word");
         let words = &words[(columns.start / 2).min(words.len())..];
         pairs::Halves { words, stride: self.row, rows, cols: columns.len() }
     }
@@ -160,8 +161,8 @@ impl Packed {
     }
 
     /// [`Packed::left`] of a matrix whose rows are contiguous, on all threads; adds the sum of its rows to `sums`, in an order that
-    /// depends on nothing else.
-    pub fn left_and_sums(m: Mat, height: usize, form: Form, sums: &mut [f32]) -> Self {
+    /// depends on their number alone.
+    pub fn left_adding_sums(m: Mat, height: usize, form: Form, sums: &mut [f32]) -> Self {
         assert!(m.col_stride == 1 && sums.len() == m.cols, "rows are contiguous and have a sum");
         let mut packed = Self::row_room(m.rows, m.cols, height, form);
         let row = packed.row;
@@ -443,7 +444,7 @@ mod tests {
             let m = Mat::new(&values, rows, cols);
             for form in [(Words::F32, 1), (Words::Pairs, 1)].map(form) {
                 let mut sums = vec![0.5; cols];
-                let mut got = Packed::left_and_sums(m, 12, form, &mut sums);
+                let mut got = Packed::left_adding_sums(m, 12, form, &mut sums);
                 let mut want = Packed::left(m, 12, form, By::Caller);
                 let words = |p: &mut Packed| {
                     let (row, depth) = (p.row, p.depth);

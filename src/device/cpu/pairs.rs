@@ -193,7 +193,7 @@ mod avx512 {
 
     /// The elements of `low` and then those of `high` in bf16; what that leaves of them stays in both.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     fn part(low: &mut __m512, high: &mut __m512) -> __m512i {
         // SAFETY: both types are 512 bits, of which every pattern is a value.
         let words = unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(*high, *low)) };
@@ -228,7 +228,7 @@ mod avx512 {
     ///
     /// # Safety
     /// `out` holds the words of `x`.
-    #[target_feature(enable = "avx512f,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     pub unsafe fn neighbours<const PARTS: usize>(x: &[f32], out: &mut [f32]) {
         const { assert!(PAIRS == LANES) };
         let (whole, rest) = x.as_chunks::<{ 2 * LANES }>();
@@ -263,7 +263,7 @@ mod avx512 {
     /// # Safety
     /// The matrix lies inside its data and has the rows of the mask.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn of_elements<const PARTS: usize>(m: &Mat, l: usize, at: usize, mask: __mmask16) -> [__m512i; PARTS] {
         let [mut low, mut high] = [2 * l, 2 * l + 1].map(|column| {
             let start = m.data.as_ptr().wrapping_add(column * m.col_stride + at);
@@ -279,7 +279,7 @@ mod avx512 {
     /// # Safety
     /// The matrix lies inside its words and has the columns of the mask.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn of_halves(m: &Halves, l: usize, at: usize, mask: __mmask16) -> [__m512i; 1] {
         let [low, high] = [2 * l, 2 * l + 1].map(|row| {
             let start = m.words.as_ptr().cast::<i16>().wrapping_add(2 * row * m.stride + at);
@@ -294,7 +294,7 @@ mod avx512 {
     ///
     /// # Safety
     /// The matrix lies inside its data, with contiguous columns.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     pub unsafe fn rows_of_columns<const PARTS: usize>(m: Mat, out: &mut [f32], stride: usize) {
         // SAFETY: the caller's promise; `rows` asks for rows that there are.
         let words = |l, at, mask| unsafe { of_elements::<PARTS>(&m, l, at, mask) };
@@ -319,7 +319,7 @@ mod avx512 {
     /// # Safety
     /// The processor has the features.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn rows<const PARTS: usize>(
         [rows, cols]: [usize; 2],
         words: impl Fn(usize, usize, __mmask16) -> [__m512i; PARTS],
@@ -359,7 +359,7 @@ mod avx512 {
     /// # Safety
     /// The matrix lies inside its data, with contiguous columns; `out` has room for its panels, whose rows are a multiple of
     /// sixteen, or twelve more.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     pub unsafe fn panels_of_columns<const PARTS: usize>(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
         // SAFETY: the caller's promise; `panels` asks for rows that there are.
         let words = |l, at, mask| unsafe { of_elements::<PARTS>(&m, l, at, mask) };
@@ -384,7 +384,7 @@ mod avx512 {
     /// # Safety
     /// The processor has the features; `out` has room for the panels, whose rows are a multiple of sixteen, or twelve more.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn panels<const PARTS: usize>(
         [rows, cols]: [usize; 2],
         words: impl Fn(usize, usize, __mmask16) -> [__m512i; PARTS],

@@ -59,7 +59,7 @@ impl Backward for LayerScaleBackward {
             Device::Cuda => {
                 let products = dy.like_f32(dy.shape())?;
                 elements::product(dy.gpu(), dy.values(), self.x.values(), products.floats())?;
-                matmul::bias_gradient(&products, self.dgamma, grads)?;
+                matmul::put_bias_gradient(&products, self.dgamma, grads)?;
             }
         }
         if !grads.wanted(self.dx) {

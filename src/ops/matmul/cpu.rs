@@ -3,10 +3,6 @@
 
 use crate::device::cpu::gemm::{Mat, Operands, Panels, Rows, Segment, Write, par_gemm_rows, par_gemm_to_rows};
 use crate::device::cpu::vector;
-use rayon::prelude::*;
-
-/// Columns of one task of the bias gradient.
-const COLUMNS: usize = 64;
 
 /// How many rows of a tile the processor is told ahead which it will read.
 const ROWS_AHEAD: usize = 2;
@@ -67,7 +63,7 @@ fn add_bias_and(residual: &[f32], s: Segment, bias: &[f32]) {
 /// dy (rows, n_out) as the products of the way back read it; its rows' sum is added to `dbias`.
 pub fn gradient_rows(dy: &[f32], operands: Operands, dbias: &mut [f32]) -> Rows {
     let n = dbias.len();
-    Rows::and_sums(Mat::new(dy, dy.len() / n, n), operands, dbias)
+    Rows::new_adding_sums(Mat::new(dy, dy.len() / n, n), operands, dbias)
 }
 
 /// dx (rows, n_in) = dy (rows, n_out) W.
@@ -116,15 +112,4 @@ pub fn backward_dx_gelu_rows(
 /// dW (n_out, n_in) (+)= dy^T x, of dy^T (n_out, rows) and x packed.
 pub fn backward_dweight(dy: &Rows, x: &Panels, dweight: &mut [f32], write: Write) {
     par_gemm_rows(dweight, &mut [], dy, x, write, &|_| {});
-}
-
-/// db (n_out) += column sums of dy: each task owns a run of columns and adds the rows in order.
-pub fn backward_dbias_add(dy: &[f32], dbias: &mut [f32]) {
-    let n = dbias.len();
-    dbias.par_chunks_mut(COLUMNS).enumerate().for_each(|(task, dbias)| {
-        let first = task * COLUMNS;
-        for row in dy.chunks_exact(n) {
-            vector::add(dbias, &row[first..first + dbias.len()]);
-        }
-    });
 }

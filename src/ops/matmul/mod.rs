@@ -2,7 +2,7 @@
 //!
 //! - computes: y = x W^T + b; or x W^T + b + r
 //! - derivative: dx = dy W, dW += dy^T x, db += sum of dy's rows, dr = dy
-//! - saves: x, W
+//! - saves: x, on the CPU where it is packed as packed rows, and W
 //! - shapes: x (..., n_in), W (n_out, n_in), b (n_out), r and y (..., n_out)
 //! - cost: 2 rows n_in n_out FLOPs forward, twice that backward; 4 (rows n_in + n_in n_out + rows n_out) bytes forward
 #![deny(unsafe_code)]
@@ -185,12 +185,12 @@ pub(super) fn product_gelu(x: &Left, weight: &Var, bias: &Var, training: bool) -
         return Ok((Left::Values(Var::constant(y)), Some(pre)));
     }
     let (rows, panels) = (x.packed(sizes, weight.operands())?, panels(weight, sizes, training));
-    let mut pre = training.then(|| Tensor::scratch(&shape));
     if !Left::pays(Device::Cpu, weight.operands(), training) {
         let (mut y, mut pre) = (Tensor::scratch(&shape), Tensor::scratch(&shape));
         cpu::forward(&rows, &panels, bias.value.data(), Finish::GeluBeside(y.data_mut()), pre.data_mut());
         return Ok((Left::Values(Var::constant(y)), Some(pre)));
     }
+    let mut pre = training.then(|| Tensor::scratch(&shape));
     let kept = pre.as_mut().map_or(&mut [][..], |pre| pre.data_mut());
     let hidden = cpu::gelu_rows(&rows, &panels, bias.value.data(), kept);
     Ok((Left::rows(hidden, &shape, Slot::None), pre))
@@ -198,7 +198,7 @@ pub(super) fn product_gelu(x: &Left, weight: &Var, bias: &Var, training: bool) -
 
 /// The gradient g of a layer's output, as the products of its way back read it.
 pub(super) struct Upstream {
-    /// On a card; on the CPU too, but where `rows` suffice.
+    /// On a card; on the CPU too, unless `rows` suffice.
     values: Option<Tensor>,
     /// On the CPU.
     rows: Option<Rows>,
@@ -210,7 +210,7 @@ impl Upstream {
         let mut rows = None;
         match g.device() {
             Device::Cpu => grads.param_add(dbias, |sum| rows = Some(cpu::gradient_rows(g.data(), operands, sum))),
-            Device::Cuda => bias_gradient(g, dbias, grads)?,
+            Device::Cuda => put_bias_gradient(g, dbias, grads)?,
         }
         Ok(Upstream { values: Some(g.clone()), rows })
     }
@@ -293,21 +293,21 @@ pub(super) fn gelu_gradient(
     }
 }
 
-/// Adds the sum of g's rows to a bias's gradient.
-pub(super) fn bias_gradient(g: &Tensor, dbias: Slot, grads: &mut Grads) -> Result<()> {
-    match g.device() {
-        Device::Cpu => grads.param_add(dbias, |sum| cpu::backward_dbias_add(g.data(), sum)),
-        Device::Cuda => {
-            let [(dbias, write)] = grads.param_slices([dbias])?;
-            let workspace = g.like_f32(&[cuda::dbias_len(g.len() / dbias.len(), dbias.len())])?;
-            cuda::backward_dbias(g.gpu(), g.values(), workspace.floats(), dbias, write)?;
-        }
-    }
-    Ok(())
+/// On a card: sets, or adds to, a bias's gradient by the sum of g's rows.
+pub(super) fn put_bias_gradient(g: &Tensor, dbias: Slot, grads: &mut Grads) -> Result<()> {
+    let [(dbias, write)] = grads.param_slices([dbias])?;
+    let workspace = g.like_f32(&[cuda::dbias_len(g.len() / dbias.len(), dbias.len())])?;
+    cuda::backward_dbias(g.gpu(), g.values(), workspace.floats(), dbias, write)
 }
 
-/// Adds g^T x to a weight's gradient.
-pub(super) fn weight_gradient(g: &Upstream, x: &Left, weight: &Weight, dweight: Slot, grads: &mut Grads) -> Result<()> {
+/// Sets, or adds to, a weight's gradient by g^T x.
+pub(super) fn put_weight_gradient(
+    g: &Upstream,
+    x: &Left,
+    weight: &Weight,
+    dweight: Slot,
+    grads: &mut Grads,
+) -> Result<()> {
     let z = sizes(x.shape(), weight);
     if let Some(x) = x.on_card() {
         let g = g.values();
@@ -332,7 +332,7 @@ impl Backward for MatmulBackward {
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
         let g = Upstream::of(&dy, self.weight.operands, self.dbias, grads)?;
         input_gradient(&g, &self.weight, &self.x, grads)?;
-        weight_gradient(&g, &self.x, &self.weight, self.dweight, grads)?;
+        put_weight_gradient(&g, &self.x, &self.weight, self.dweight, grads)?;
         // Whoever gets dy next may add to it in place.
         drop(g);
         grads.add(self.dresidual, dy)

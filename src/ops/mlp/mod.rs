@@ -5,14 +5,16 @@
 //! - computes: y = gelu(x W1^T + b1) W2^T + b2, + r where there is a residual
 //! - derivative: with pre = x W1^T + b1 and g = (dy W2) gelu'(pre): dx = g W1, dW1 += g^T x, db1 += sum of g's rows,
 //!   dW2 += dy^T gelu(pre), db2 += sum of dy's rows, dr = dy
-//! - saves: x, pre, gelu(pre), W1, W2
+//! - saves: x and gelu(pre), on the CPU as packed rows, pre, W1, W2
 //! - shapes: x (..., n_in), W1 (F, n_in), b1 (F), W2 (n_out, F), b2 (n_out), r and y (..., n_out)
 //! - cost: 2 rows F (n_in + n_out) FLOPs forward, twice that backward
 #![forbid(unsafe_code)]
 
 pub mod reference;
 
-use super::matmul::{Left, Upstream, Weight, gelu_gradient, input_gradient, product, product_gelu, weight_gradient};
+use super::matmul::{
+    Left, Upstream, Weight, gelu_gradient, input_gradient, product, product_gelu, put_weight_gradient,
+};
 use crate::error::Result;
 use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::Tensor;
@@ -63,13 +65,13 @@ impl Backward for MlpBackward {
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
         let MlpBackward { x, pre, hidden, weights: [weight1, weight2], dweights, dbiases, dresidual } = *self;
         let g = Upstream::of(&dy, weight2.operands(), dbiases[1], grads)?;
-        weight_gradient(&g, &hidden, &weight2, dweights[1], grads)?;
+        put_weight_gradient(&g, &hidden, &weight2, dweights[1], grads)?;
         drop(hidden);
         let middle = gelu_gradient(&g, &weight2, &pre, dbiases[0], grads)?;
         // Whoever gets dy next may add to it in place.
         drop((g, pre));
         input_gradient(&middle, &weight1, &x, grads)?;
-        weight_gradient(&middle, &x, &weight1, dweights[0], grads)?;
+        put_weight_gradient(&middle, &x, &weight1, dweights[0], grads)?;
         grads.add(dresidual, dy)
     }
 }

@@ -1,4 +1,4 @@
-//! Attention of one query an image on the CPU: what meets a weight by heads, what meets an image's rows by images.
+//! Attention of one query an image on the CPU: what meets a weight by heads, what meets an image's tokens by images.
 #![forbid(unsafe_code)]
 
 use crate::device::cpu::gemm::{Mat, Operands, Write, gemm};
@@ -12,8 +12,8 @@ pub struct Kept {
     u: Buffer,
     /// (H,S), image after image.
     p: Buffer,
-    /// (H,B,D).
-    pub z: Buffer,
+    /// Mixed tokens, (H,B,D).
+    pub m: Buffer,
 }
 
 /// Columns `head` of `heads` of a matrix of `rows` rows.
@@ -66,36 +66,30 @@ fn scale(d: usize, heads: usize) -> f32 {
     1.0 / ((d / heads) as f32).sqrt()
 }
 
-/// y (B,D) of q (B,D) and the rows n, and what the way back reads.
-pub fn forward(
-    [q, n]: [&[f32]; 2],
-    [key_weight, value_weight]: [&[f32]; 2],
-    value_bias: &[f32],
-    rows: &Spans,
-    heads: usize,
-    y: &mut [f32],
-) -> Kept {
-    let (b, d) = (rows.images(), value_bias.len());
+/// y (B,D) of q (B,D), tokens x, W (2D,D) and b (2D), and what the way back reads.
+pub fn forward([q, x, weight, bias]: [&[f32]; 4], spans: &Spans, heads: usize, y: &mut [f32]) -> Kept {
+    let (b, d) = (spans.images(), bias.len() / 2);
+    let (key_weight, value_weight) = weight.split_at(d * d);
     let u = through_weight(q, key_weight, heads, [b, d]);
-    let mut p = Buffer::scratch(heads * rows.rows());
-    let mut z_of_images = Buffer::scratch(heads * b * d);
-    let ps = pieces(p.as_mut_slice(), rows.lengths().map(|len| heads * len));
-    let work = ps.into_par_iter().zip(z_of_images.as_mut_slice().par_chunks_mut(heads * d)).enumerate();
-    work.with_max_len(1).for_each(|(image, (p, z))| {
+    let mut p = Buffer::scratch(heads * spans.rows());
+    let mut m_of_images = Buffer::scratch(heads * b * d);
+    let ps = pieces(p.as_mut_slice(), spans.lengths().map(|len| heads * len));
+    let work = ps.into_par_iter().zip(m_of_images.as_mut_slice().par_chunks_mut(heads * d)).enumerate();
+    work.with_max_len(1).for_each(|(image, (p, m))| {
         let len = p.len() / heads;
-        let n = Mat::new(&n[rows.range(image).start * d..][..len * d], len, d);
-        product(p, of_image(u.as_slice(), image, heads, [b, d]), n.t(), 1.0, Write::Set, len);
+        let x = Mat::new(&x[spans.range(image).start * d..][..len * d], len, d);
+        product(p, of_image(u.as_slice(), image, heads, [b, d]), x.t(), 1.0, Write::Set, len);
         for row in p.chunks_exact_mut(len) {
             let shift = vector::max(row) * scale(d, heads);
             let sum = vector::exp_scaled_sum(row, scale(d, heads), shift);
             vector::scale(row, 1.0 / sum);
         }
-        product(z, Mat::new(p, heads, len), n, 1.0, Write::Set, d);
+        product(m, Mat::new(p, heads, len), x, 1.0, Write::Set, d);
     });
-    let z = turned(&z_of_images, [b, heads, d]);
-    back_through_weight(z.as_slice(), value_weight, heads, [b, d], y);
-    y.chunks_exact_mut(d).for_each(|y| vector::add(y, value_bias));
-    Kept { u, p, z }
+    let m = turned(&m_of_images, [b, heads, d]);
+    back_through_weight(m.as_slice(), value_weight, heads, [b, d], y);
+    y.chunks_exact_mut(d).for_each(|y| vector::add(y, &bias[d..]));
+    Kept { u, p, m }
 }
 
 /// (I,J,D) as (J,I,D).
@@ -107,52 +101,52 @@ fn turned(x: &Buffer, [i, j, d]: [usize; 3]) -> Buffer {
     out
 }
 
-/// Sets dq (B,D) and the gradient of the rows n; returns du (H,B,D).
+/// Sets dq (B,D) and dx of x, W (2D,D) and dy (B,D); returns du (H,B,D).
 pub fn backward(
-    n: &[f32],
-    [key_weight, value_weight]: [&[f32]; 2],
+    [x, weight, dy]: [&[f32]; 3],
     kept: &Kept,
-    rows: &Spans,
+    spans: &Spans,
     heads: usize,
-    dy: &[f32],
-    [dq, dn]: [&mut [f32]; 2],
+    [dq, dx]: [&mut [f32]; 2],
 ) -> Buffer {
-    let (b, d) = (rows.images(), dy.len() / rows.images());
-    let dz = through_weight(dy, value_weight, heads, [b, d]);
+    let (b, d) = (spans.images(), dy.len() / spans.images());
+    let (key_weight, value_weight) = weight.split_at(d * d);
+    let dm = through_weight(dy, value_weight, heads, [b, d]);
     let mut du_of_images = Buffer::scratch(heads * b * d);
     let dus = du_of_images.as_mut_slice().par_chunks_mut(heads * d);
-    let work = rows.split_mut(dn, d).into_par_iter().zip(dus).enumerate();
-    work.with_max_len(1).for_each(|(image, (dn, du))| {
-        let (len, first) = (dn.len() / d, rows.range(image).start);
-        let n = Mat::new(&n[first * d..][..len * d], len, d);
-        let [u, dz] = [&kept.u, &dz].map(|x| of_image(x.as_slice(), image, heads, [b, d]));
+    let work = spans.split_mut(dx, d).into_par_iter().zip(dus).enumerate();
+    work.with_max_len(1).for_each(|(image, (dx, du))| {
+        let (len, first) = (dx.len() / d, spans.range(image).start);
+        let x = Mat::new(&x[first * d..][..len * d], len, d);
+        let [u, dm] = [&kept.u, &dm].map(|rows| of_image(rows.as_slice(), image, heads, [b, d]));
         let p = &kept.p.as_slice()[first * heads..][..len * heads];
         let mut ds = Buffer::scratch(heads * len);
         let ds = ds.as_mut_slice();
-        product(ds, dz, n.t(), 1.0, Write::Set, len);
+        product(ds, dm, x.t(), 1.0, Write::Set, len);
         for (p, ds) in p.chunks_exact(len).zip(ds.chunks_exact_mut(len)) {
             vector::softmax_backward(p, ds, vector::dot(p, ds));
         }
         let (p, ds) = (Mat::new(p, heads, len), Mat::new(ds, heads, len));
-        product(du, ds, n, scale(d, heads), Write::Set, d);
-        product(dn, p.t(), dz, 1.0, Write::Set, d);
-        product(dn, ds.t(), u, scale(d, heads), Write::Add, d);
+        product(du, ds, x, scale(d, heads), Write::Set, d);
+        product(dx, p.t(), dm, 1.0, Write::Set, d);
+        product(dx, ds.t(), u, scale(d, heads), Write::Add, d);
     });
     let du = turned(&du_of_images, [b, heads, d]);
     back_through_weight(du.as_slice(), key_weight, heads, [b, d], dq);
     du
 }
 
-/// The gradient of a weight (D,D): of each head the sum over images of x (B,D), its columns, times its row of y (H,B,D).
-pub fn weight_gradient(x: &[f32], y: &Buffer, b: usize, heads: usize, sum: &mut [f32], write: Write) {
-    let d = x.len() / b;
+/// Sets, or adds to, the gradient of a weight (D,D): of each head the sum over images of `left` (B,D), its columns, times its row of
+/// `right` (H,B,D).
+pub fn put_weight_gradient(left: &[f32], right: &Buffer, b: usize, heads: usize, sum: &mut [f32], write: Write) {
+    let d = left.len() / b;
     sum.par_chunks_mut(d / heads * d).enumerate().with_max_len(1).for_each(|(head, sum)| {
-        let y = Mat::new(&y.as_slice()[head * b * d..(head + 1) * b * d], b, d);
-        product(sum, columns(x, b, head, heads).t(), y, 1.0, write, d);
+        let right = Mat::new(&right.as_slice()[head * b * d..(head + 1) * b * d], b, d);
+        product(sum, columns(left, b, head, heads).t(), right, 1.0, write, d);
     });
 }
 
 /// Adds the rows of dy to a bias's gradient.
-pub fn bias_gradient(dy: &[f32], sum: &mut [f32]) {
+pub fn add_bias_gradient(dy: &[f32], sum: &mut [f32]) {
     dy.chunks_exact(sum.len()).for_each(|dy| vector::add(sum, dy));
 }

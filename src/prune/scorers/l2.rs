@@ -33,3 +33,21 @@ pub fn raw(grid: &Grid, rgb: &[u8]) -> Vec<f64> {
     }
     sums
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_is_summed_in_its_own_order_whatever_the_image() {
+        for (height, width, patch, channels) in [(8, 8, 4, 3), (9, 11, 4, 2), (16, 7, 7, 1), (5, 5, 5, 3)] {
+            let grid = Grid { height, width, patch };
+            let image: Vec<f32> = (0..channels * height * width).map(|i| (i as f32 * 0.7).sin() * 1e3).collect();
+            let mut sums = vec![0.0; grid.patches()];
+            for plane in image.chunks_exact(height * width) {
+                for_each_pixel(&grid, |n, pixel| sums[n] += f64::from(plane[pixel]) * f64::from(plane[pixel]));
+            }
+            assert_eq!(normalized(&grid, &image), sums, "{height} x {width} in patches of {patch}");
+        }
+    }
+}

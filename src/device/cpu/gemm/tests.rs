@@ -83,25 +83,30 @@ fn a_product_of_a_product_never_in_memory_has_the_bits_of_two() {
             // What lies in recycled memory must not matter.
             let Kernel { mr, form, .. } = *kernel(operands);
             Packed::row_room(m, n, mr, form).all_mut().fill(f32::NAN);
-            let rows = par_gemm_to_rows(&Rows::new(Mat::new(&a, m, k), operands), &b, &mut [], &mut [], &halve);
-            par_gemm_rows(&mut got, &mut [], &rows, &c, Write::Set, &|_| {});
-            assert_eq!(got, want, "{m} {n} {k} {last} {operands:?}");
-            // The same beside an output that is kept.
-            let mut kept = vec![f32::NAN; m * n];
+            let mut product = vec![0.0; m * n];
+            par_gemm(&mut product, &mut [], Mat::new(&a, m, k), &b, Write::Set, &|_| {});
+            // With and without an output that is kept, and sums.
             let beside = |s: Segment| {
                 s.beside.copy_from_slice(s.values);
                 halve(Segment { values: s.beside, beside: &mut [], ..s });
             };
-            let mut sums = vec![0.0; n];
-            let rows = par_gemm_to_rows(&Rows::new(Mat::new(&a, m, k), operands), &b, &mut kept, &mut sums, &beside);
-            par_gemm_rows(&mut got, &mut [], &rows, &c, Write::Set, &|_| {});
-            let mut product = vec![0.0; m * n];
-            par_gemm(&mut product, &mut [], Mat::new(&a, m, k), &b, Write::Set, &|_| {});
-            assert_eq!((got, kept), (want, product), "{m} {n} {k} {last} {operands:?}");
-            for (j, sum) in sums.into_iter().enumerate() {
-                let column = || (0..m).map(|i| f64::from(middle[i * n + j]));
-                let budget = UNIT_F32 * m as f64 * column().map(f64::abs).sum::<f64>();
-                assert!((f64::from(sum) - column().sum::<f64>()).abs() <= budget, "{m} {n} {k}, sum of column {j}");
+            for (keeps, sums) in [(false, false), (false, true), (true, false), (true, true)] {
+                let case = format!("{m} {n} {k} {last} {operands:?}, kept {keeps}, summed {sums}");
+                let mut kept = vec![f32::NAN; if keeps { m * n } else { 0 }];
+                let mut sums = vec![0.5; if sums { n } else { 0 }];
+                let a = Rows::new(Mat::new(&a, m, k), operands);
+                let rows = match keeps {
+                    true => par_gemm_to_rows(&a, &b, &mut kept, &mut sums, &beside),
+                    false => par_gemm_to_rows(&a, &b, &mut kept, &mut sums, &halve),
+                };
+                par_gemm_rows(&mut got, &mut [], &rows, &c, Write::Set, &|_| {});
+                assert_eq!(got, want, "{case}");
+                assert!(kept.is_empty() || kept == product, "{case}");
+                for (j, sum) in sums.into_iter().enumerate() {
+                    let column = || std::iter::once(0.5).chain((0..m).map(|i| f64::from(middle[i * n + j])));
+                    let budget = UNIT_F32 * (m + 1) as f64 * column().map(f64::abs).sum::<f64>();
+                    assert!((f64::from(sum) - column().sum::<f64>()).abs() <= budget, "{case}, sum of column {j}");
+                }
             }
         }
     }
@@ -149,14 +154,22 @@ fn a_strip_that_finds_no_room_is_refused() {
 fn bits_do_not_depend_on_the_number_of_threads() {
     let (m, n, k) = (700, 450, 130);
     let (a, b) = (values(m * k, 3), values(k * n, 4));
-    let run = |threads, operands| {
+    let run = |threads, operands: Operands| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let mut out = vec![0.0; m * n];
+        let (mut out, mut sums, mut turned) = (vec![0.0; m * n], vec![0.0; k + n], vec![0.0; k * n]);
         pool.install(|| {
             let panels = Panels::new(Mat::new(&b, k, n), operands);
             par_gemm(&mut out, &mut [], Mat::new(&a, m, k), &panels, Write::Set, &|_| {});
+            // As the way back does: rows with their sums, a product into rows with its, and rows turned on both sides.
+            let (of_rows, of_product) = sums.split_at_mut(k);
+            let rows = Rows::new_adding_sums(Mat::new(&a, m, k), operands, of_rows);
+            let product = par_gemm_to_rows(&rows, &panels, &mut [], of_product, &|_| {});
+            if operands.rows_stay_small() {
+                let right = Panels::of_rows(&product);
+                par_gemm_rows(&mut turned, &mut [], &rows.turned(), &right, Write::Set, &|_| {});
+            }
         });
-        out.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+        [out, sums, turned].concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
     };
     for operands in [Operands::F32, Operands::Bf16] {
         assert_eq!(run(1, operands), run(3, operands));

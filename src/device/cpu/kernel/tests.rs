@@ -1,0 +1,193 @@
+//! What the kernels compute.
+#![allow(unsafe_code)]
+
+use super::*;
+use crate::device::cpu::vector::{UNIT_F32, bf16_bits};
+
+/// The words of a row of elements, as many as fill whole ones.
+fn encoded(elements: &[f32], form: Form) -> Vec<f32> {
+    let bits = |x: f32| u32::from(bf16_bits(x));
+    let pair = |x: &[f32]| f32::from_bits(bits(x[0]) | bits(x[1]) << 16);
+    match form.words {
+        Words::F32 => elements.to_vec(),
+        Words::Rounded => elements.iter().map(|&x| f32::from_bits(bits(x) << 16)).collect(),
+        Words::Pairs => elements.chunks(2).map(pair).collect(),
+        Words::Parts => {
+            let mut words = Vec::new();
+            for group in elements.chunks(2 * PAIRS) {
+                let mut left = group.to_vec();
+                for _ in 0..3 {
+                    words.extend(left.chunks(2).map(pair));
+                    left.iter_mut().for_each(|x| *x -= f32::from_bits(bits(*x) << 16));
+                }
+            }
+            words
+        }
+    }
+}
+
+/// The elements that a row of words stands for.
+fn decoded(words: &[f32], form: Form) -> Vec<f64> {
+    let half = |bits: u32| f64::from(f32::from_bits(bits << 16));
+    let pair = |word: &f32| [half(word.to_bits() & 0xffff), half(word.to_bits() >> 16)];
+    match form.words {
+        Words::F32 | Words::Rounded => words.iter().map(|&x| f64::from(x)).collect(),
+        Words::Pairs => words.iter().flat_map(pair).collect(),
+        Words::Parts => {
+            let sums = |group: &[f32]| -> Vec<f64> {
+                let part = |part: usize| group[part * PAIRS..][..PAIRS].iter().flat_map(pair);
+                part(0).zip(part(1)).zip(part(2)).map(|((a, b), c)| a + b + c).collect()
+            };
+            words.chunks(3 * PAIRS).flat_map(sums).collect()
+        }
+    }
+}
+
+#[test]
+fn kernels_match_loops_inside_the_rectangle_and_touch_nothing_else() {
+    for kernel in [Operands::F32, Operands::Bf16].into_iter().flat_map(candidates) {
+        let (mr, nr, stride, form) = (kernel.mr, kernel.nr, kernel.nr + 3, kernel.form);
+        let rectangles = [(mr, nr), (1, nr), (mr, 1), (mr - 1, nr - 1), (mr / 2, nr), (mr / 2 + 1, nr)];
+        for ((rows, cols), steps) in rectangles.into_iter().flat_map(|r| [0, 1, 7, 64].map(|k| (r, k))) {
+            let k = steps * form.step;
+            // Rows side by side are for kernels that take a word at a time.
+            let layouts = [(k + 5, 1), (1, mr)].into_iter().take(if form.step == 1 { 2 } else { 1 });
+            let elements = k / form.ratio().1 * form.ratio().0;
+            // Sums of small whole numbers are exact.
+            for ((row, word), exactly) in layouts.flat_map(|layout| [(layout, false), (layout, true)]) {
+                let value = |x: f32, i: usize| if exactly { (i * 5 % 7) as f32 - 3.0 } else { x };
+                let reach = if k == 0 { 0 } else { (mr - 1) * row + (k - 1) * word + 1 };
+                // What lies between the rows is not to be read.
+                let (mut a, mut b) = (vec![f32::NAN; reach], vec![0.0; k * nr]);
+                let made = |side: usize, i: usize| -> Vec<f32> {
+                    let at = |l: usize| side * 1000 + i * elements + l;
+                    let elements: Vec<f32> =
+                        (0..elements).map(|l| value((at(l) as f32 * 0.37).sin(), at(l) / (1 + side))).collect();
+                    encoded(&elements, form)
+                };
+                let (rows_of_a, columns_of_b): (Vec<_>, Vec<_>) =
+                    ((0..mr).map(|i| made(0, i)).collect(), (0..nr).map(|j| made(1, j)).collect());
+                for (i, words) in rows_of_a.iter().enumerate() {
+                    words.iter().enumerate().for_each(|(l, &x)| a[i * row + l * word] = x);
+                }
+                for (j, words) in columns_of_b.iter().enumerate() {
+                    words.iter().enumerate().for_each(|(l, &x)| b[l * nr + j] = x);
+                }
+                let [rows_of_a, columns_of_b] =
+                    [rows_of_a, columns_of_b].map(|all| all.iter().map(|x| decoded(x, form)).collect::<Vec<_>>());
+                for (add, alpha) in [(false, 0.5), (true, 0.5), (false, 1.0), (true, 1.0)] {
+                    let start: Vec<f32> = (0..mr * stride).map(|i| value(i as f32 * 1e-2, i)).collect();
+                    let mut c = start.clone();
+                    let out = Rectangle { c: c.as_mut_ptr(), stride, rows, cols };
+                    // SAFETY: `c` holds mr rows of `stride` elements and belongs to this test.
+                    unsafe { kernel.run(k, Strip { words: &a, row, word }, b[..].into(), out, alpha, add) };
+                    for (at, (&got, &old)) in c.iter().zip(&start).enumerate() {
+                        let (i, j) = (at / stride, at % stride);
+                        if i >= rows || j >= cols {
+                            assert_eq!(got, old, "element ({i},{j}) is outside");
+                            continue;
+                        }
+                        let terms = rows_of_a[i].iter().zip(&columns_of_b[j]).map(|(a, b)| a * b);
+                        let exact = f64::from(alpha) * terms.sum::<f64>() + if add { f64::from(old) } else { 0.0 };
+                        // Elements in parts make six products each, and what those leave out is a rounding.
+                        let n = elements as f64;
+                        let (roundings, sizes) = match form.words {
+                            Words::Parts => (6.0 * n + 3.0, 1.01 * n),
+                            _ => (n + 2.0, n),
+                        };
+                        let bound = roundings * UNIT_F32 * (sizes + f64::from(old) + 1.0);
+                        let budget = if exactly { 0.0 } else { bound };
+                        assert!((f64::from(got) - exact).abs() <= budget, "({i},{j}): {got} not {exact}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A kernel that takes a word at a time.
+fn plain_kernel() -> Kernel {
+    candidates(Operands::F32).find(|kernel| kernel.form.step == 1).expect("plain loops run anywhere")
+}
+
+#[test]
+fn six_of_nine_products_of_parts_are_made() {
+    let Some(kernel) = candidates(Operands::F32).find(|kernel| kernel.form.words == Words::Parts) else {
+        return eprintln!("SKIPPED: this processor multiplies no elements in parts");
+    };
+    let (mr, nr, k) = (kernel.mr, kernel.nr, 2 * kernel.form.step);
+    let value = |i: usize, l: usize| ((i * 7 + l * 3) % 11) as f32 - 5.0;
+    let cases = (0..9).flat_map(|n| [mr, mr / 2].map(|rows| (n / 3, n % 3, rows)));
+    for (first, second, rows) in cases {
+        // Small whole numbers in one part of a and one of b; the other parts are zeros.
+        let words = |of: usize, i: usize| -> Vec<f32> {
+            let word = |at: usize| {
+                let (group, part, pair) = (at / (3 * PAIRS), at / PAIRS % 3, at % PAIRS);
+                let half = |half| u32::from(bf16_bits(value(i, (group * PAIRS + pair) * 2 + half)));
+                if part == of { f32::from_bits(half(0) | half(1) << 16) } else { 0.0 }
+            };
+            (0..k).map(word).collect()
+        };
+        let a: Vec<f32> = (0..mr).flat_map(|i| words(first, i)).collect();
+        let columns: Vec<Vec<f32>> = (0..nr).map(|j| words(second, mr + j)).collect();
+        let b: Vec<f32> = (0..k * nr).map(|at| columns[at % nr][at / nr]).collect();
+        let mut c = vec![0.0; mr * nr];
+        let out = Rectangle { c: c.as_mut_ptr(), stride: nr, rows, cols: nr };
+        // SAFETY: `c` holds mr rows of nr elements and belongs to this test.
+        unsafe { kernel.run(k, Strip { words: &a, row: k, word: 1 }, b[..].into(), out, 1.0, false) };
+        for (at, &got) in c.iter().enumerate() {
+            let made = first + second <= 2 && at / nr < rows;
+            let sum: f32 = (0..4 * PAIRS).map(|l| value(at / nr, l) * value(mr + at % nr, l)).sum();
+            assert_eq!(got, if made { sum } else { 0.0 }, "parts {first}, {second}; element {at}, {rows} rows");
+        }
+    }
+}
+
+#[test]
+#[should_panic = "end before 3 words"]
+fn rows_that_end_too_early_are_refused() {
+    let kernel = plain_kernel();
+    let (a, b, mut c) = (vec![0.0; (kernel.mr - 1) * 4 + 2], vec![0.0; 3 * kernel.nr], vec![0.0; MOST]);
+    let out = Rectangle { c: c.as_mut_ptr(), stride: kernel.nr, rows: kernel.mr, cols: kernel.nr };
+    // SAFETY: `c` holds a rectangle of any kernel.
+    unsafe { kernel.run(3, Strip { words: &a, row: 4, word: 1 }, b[..].into(), out, 1.0, false) };
+}
+
+#[test]
+#[should_panic = "neither row after row nor in a panel"]
+fn rows_in_no_layout_of_a_kernel_are_refused() {
+    let kernel = plain_kernel();
+    let (a, b, mut c) = (vec![0.0; 1000], vec![0.0; 3 * kernel.nr], vec![0.0; MOST]);
+    let out = Rectangle { c: c.as_mut_ptr(), stride: kernel.nr, rows: kernel.mr, cols: kernel.nr };
+    // SAFETY: `c` holds a rectangle of any kernel.
+    unsafe { kernel.run(3, Strip { words: &a, row: 10, word: 3 }, b[..].into(), out, 1.0, false) };
+}
+
+#[test]
+fn kernels_that_fuse_give_the_bits_of_fused_loops() {
+    let (m, n, k) = (24, 96, 50);
+    let (x, y) =
+        (|i: usize, l: usize| ((i * k + l) as f32 * 0.37).sin(), |l: usize, j: usize| ((l * n + j) as f32).cos());
+    let product = |kernel: &Kernel| {
+        let mut c = vec![0.0; m * n];
+        for (row, col) in (0..m).step_by(kernel.mr).flat_map(|row| (0..n).step_by(kernel.nr).map(move |col| (row, col)))
+        {
+            let a: Vec<f32> = (0..k * kernel.mr).map(|at| x(row + at % kernel.mr, at / kernel.mr)).collect();
+            let b: Vec<f32> = (0..k * kernel.nr).map(|at| y(at / kernel.nr, col + at % kernel.nr)).collect();
+            let out = Rectangle { c: c[row * n + col..].as_mut_ptr(), stride: n, rows: kernel.mr, cols: kernel.nr };
+            // SAFETY: m and n are multiples of every kernel's rectangle, so each lies inside `c`.
+            unsafe { kernel.run(k, Strip { words: &a, row: 1, word: kernel.mr }, b[..].into(), out, 1.0, false) };
+        }
+        c.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+    };
+    let loops: Vec<u32> =
+        (0..m * n).map(|at| (0..k).fold(0.0f32, |sum, l| x(at / n, l).mul_add(y(l, at % n), sum)).to_bits()).collect();
+    let fused: Vec<Kernel> = candidates(Operands::F32).filter(|k| k.mr != 4 && k.form.words == Words::F32).collect();
+    for kernel in &fused {
+        assert_eq!(product(kernel), loops, "{} x {}", kernel.mr, kernel.nr);
+    }
+    for operands in [Operands::F32, Operands::Bf16] {
+        let sizes: Vec<String> = candidates(operands).map(|k| format!("{} x {} {:?}", k.mr, k.nr, k.form)).collect();
+        eprintln!("{operands:?}: this processor runs {}; others are SKIPPED", sizes.join(", "));
+    }
+}
