@@ -10,7 +10,7 @@
 //! | layer_norm | rows of D | x, weight, bias |
 //! | layer_scale | gamma x by channel, on the CPU | x, gamma |
 //! | attention | softmax(Q K^T / sqrt(Dh)) V per head | q, k, v |
-//! | single_query | attention of one query an image over keys and values that are not made; CPU only | q, rows, Wk, Wv, bv |
+//! | single_query | attention of one query an image over keys and values that the CPU does not make | q, tokens, W and b of keys and values |
 //! | gelu, softmax, gather, residual | on their own | x |
 //! | drop_path | x + s_b branch, a scale an image; CPU only | x, branch |
 //! | cross_entropy | logits, labels -> mean loss | logits |
