@@ -124,7 +124,7 @@ fn near(pool: &rayon::ThreadPool, operands: Operands) -> f64 {
         let (rows, w) = (Strip::rows(operands), values(N * K, 3));
         let panels = Panels::by_caller(Mat::new(&w, N, K).t(), operands);
         let mut strip = Strip::new(K, operands);
-        (0..rows).for_each(|i| strip.pack(i, &w[i * K..][..K]));
+        (0..rows).for_each(|i| strip.pack(i, Mat::new(&w, N, K), i));
         let mut out = vec![0.0; rows * panels.width()];
         let _ready = ready(operands);
         let mut product = || gemm_strip(&mut out, panels.width(), &strip, &panels);

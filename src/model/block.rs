@@ -5,7 +5,7 @@ use super::{LAYER_NORM_EPS, Vit};
 use crate::error::Result;
 use crate::ops::matmul::{self, Epilogue, Left};
 use crate::ops::mlp::{self, Layers};
-use crate::ops::{attention, drop_path, gather, layer_norm, layer_scale, residual, single_query};
+use crate::ops::{drop_path, gather, layer_norm, layer_scale, residual, self_attention, single_query};
 use crate::tape::{Tape, Var};
 use crate::tensor::Spans;
 use std::sync::Arc;
@@ -18,10 +18,8 @@ impl Vit {
         let norm = [&p("norm1.weight"), &p("norm1.bias")];
         let normal = layer_norm::forward_left(tape.as_deref_mut(), x, norm, LAYER_NORM_EPS, read)?;
         let (weight, bias) = (p("attn.qkv.weight"), p("attn.qkv.bias"));
-        let qkv = matmul::forward_left(tape.as_deref_mut(), &normal, &weight, &bias, Epilogue::Bias)?;
+        let mixed = self_attention::forward(tape.as_deref_mut(), &normal, &weight, &bias, spans, heads)?;
         drop(normal);
-        let mixed = attention::packed_left(tape.as_deref_mut(), &qkv, spans, heads, read)?;
-        drop(qkv);
         self.rest_of_block(tape, x, &mixed, spans, l)
     }
 

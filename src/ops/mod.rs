@@ -38,6 +38,7 @@ pub mod ptx;
 pub mod real;
 pub mod residual;
 pub mod saliency;
+pub mod self_attention;
 pub mod single_query;
 pub mod softmax;
 #[cfg(test)]

@@ -8,61 +8,12 @@
 use super::Buffer;
 use super::kernel::{Kernel, Panel, Rectangle, Walk, Words, kernel};
 pub use super::kernel::{Operands, Ready};
-use super::pack::{By, Packed, pack_row};
+pub use super::mat::Mat;
+use super::mat::reach;
+use super::pack::{By, Packed, pack_part, pack_row};
 use super::vector;
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// A read-only matrix: element (i, j) lies at `data[i * row_stride + j * col_stride]`.
-#[derive(Clone, Copy)]
-pub struct Mat<'a> {
-    pub(super) data: &'a [f32],
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-    pub(super) row_stride: usize,
-    pub(super) col_stride: usize,
-}
-
-impl<'a> Mat<'a> {
-    /// A contiguous row-major matrix.
-    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        Self::strided(data, rows, cols, cols)
-    }
-
-    /// Rows of `cols` elements that begin `row_stride` apart. Panics when the last row leaves `data`.
-    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        let needed = reach(rows, cols, row_stride);
-        assert!(data.len() >= needed, "a {rows} x {cols} matrix needs {needed} elements, not {}", data.len());
-        Mat { data, rows, cols, row_stride, col_stride: 1 }
-    }
-
-    /// The transpose, as a view.
-    pub fn t(self) -> Self {
-        Mat {
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-            data: self.data,
-        }
-    }
-
-    /// Rows `first..first + rows` as a view.
-    pub(super) fn row_range(self, first: usize, rows: usize) -> Self {
-        assert!(first + rows <= self.rows, "rows {first}+{rows} leave a matrix of {}", self.rows);
-        let start = if rows == 0 { 0 } else { first * self.row_stride };
-        Mat { data: &self.data[start.min(self.data.len())..], rows, ..self }
-    }
-}
-
-/// Elements from the first of a matrix to its last. Panics when that is more than memory can hold.
-pub(super) fn reach(rows: usize, cols: usize, row_stride: usize) -> usize {
-    if rows == 0 || cols == 0 {
-        return 0;
-    }
-    let last_row = (rows - 1).checked_mul(row_stride);
-    last_row.and_then(|start| start.checked_add(cols)).expect("a matrix beyond memory")
-}
 
 /// Whether a product overwrites its output or adds to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,14 +152,6 @@ impl Panels {
         Panels { packed: Packed::panels(b.t(), nr, form, By::Caller), operands, k: b.rows, n: b.cols }
     }
 
-    /// The rows' elements (m, k), as they are read, as the right operand of products over m: packed on all threads.
-    /// Panics where [`Operands::rows_stay_small`] is false.
-    pub fn of_rows(rows: &Rows) -> Self {
-        let &Rows { ref packed, operands, m, k } = rows;
-        let Kernel { nr, form, .. } = *kernel(operands);
-        Panels { packed: packed.panels_of_columns([m, k], nr, form, By::All), operands, k: m, n: k }
-    }
-
     /// Columns with those that fill up the last panel.
     pub fn width(&self) -> usize {
         self.n.next_multiple_of(kernel(self.operands).nr)
@@ -239,11 +182,11 @@ impl Strip {
         kernel(operands).mr
     }
 
-    /// Row `i` holds these elements, as many as the strip has columns.
-    pub fn pack(&mut self, i: usize, elements: &[f32]) {
-        assert_eq!(elements.len(), self.cols, "a row of a strip");
+    /// Row `i` is a row of `m`, which has as many columns as the strip.
+    pub fn pack(&mut self, i: usize, m: Mat, row: usize) {
+        assert_eq!(m.cols, self.cols, "a row of a strip");
         let (form, stride) = (kernel(self.operands).form, self.packed.row());
-        pack_row(elements, form, &mut self.packed.all_mut()[i * stride..(i + 1) * stride]);
+        pack_part(m, row, 0..m.cols, form, &mut self.packed.all_mut()[i * stride..(i + 1) * stride]);
     }
 
     /// Row `i` is what `write` writes, all of it.
@@ -309,12 +252,10 @@ impl Rows {
         Rows { packed: Packed::left_adding_sums(a, mr, form, sums), operands, m: a.rows, k: a.cols }
     }
 
-    /// The rows' elements (m, k), as they are read, turned: a left operand (k, m). Panics where [`Operands::rows_stay_small`] is
-    /// false.
-    pub fn turned(&self) -> Self {
-        let &Rows { ref packed, operands, m, k } = self;
-        let Kernel { mr, form, .. } = *kernel(operands);
-        Rows { packed: packed.left_of_columns([m, k], mr, form, By::All), operands, m: k, k: m }
+    /// The rows' elements (m, k) as they are read, for products that read both operands so. Panics where
+    /// [`Operands::rows_stay_small`] is false.
+    pub fn mat(&self) -> Mat<'_> {
+        self.packed.mat([self.m, self.k], kernel(self.operands).form)
     }
 
     /// Whether these are (m, k), for products that read both operands so.
@@ -325,13 +266,24 @@ impl Rows {
     /// A left operand (m, k), part by part on all threads: of each its number of rows, and what `fill` gets together with room
     /// for them and how far apart they begin. Where words are not elements as they are, a part is in f32 in the caches alone.
     pub fn filled<P: Send>(
-        [m, k]: [usize; 2],
+        size: [usize; 2],
         operands: Operands,
         parts: Vec<(usize, P)>,
         fill: impl Fn(P, &mut [f32], usize) + Sync + Send,
     ) -> Self {
+        Self::filled_adding_sums(size, operands, parts, &mut [], fill)
+    }
+
+    /// [`Rows::filled`], which unless `sums` is empty also adds the sum of all rows to it, in an order that depends on the parts alone.
+    pub fn filled_adding_sums<P: Send>(
+        [m, k]: [usize; 2],
+        operands: Operands,
+        parts: Vec<(usize, P)>,
+        sums: &mut [f32],
+        fill: impl Fn(P, &mut [f32], usize) + Sync + Send,
+    ) -> Self {
         let Kernel { mr, form, .. } = *kernel(operands);
-        Rows { packed: Packed::filled([m, k], mr, form, parts, fill), operands, m, k }
+        Rows { packed: Packed::filled([m, k], mr, form, parts, sums, fill), operands, m, k }
     }
 }
 

@@ -4,6 +4,7 @@
 mod buffer;
 pub mod gemm;
 mod kernel;
+mod mat;
 mod pack;
 mod pairs;
 mod panel_cache;

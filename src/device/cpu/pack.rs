@@ -1,8 +1,8 @@
 //! Operands of the matrix product laid out as the micro-kernels read them.
 #![forbid(unsafe_code)]
 
-use super::gemm::Mat;
 use super::kernel::{Form, Strip, Words};
+use super::mat::{Elements, Mat};
 use super::transpose::transpose;
 use super::vector::fetch;
 use super::{Buffer, pairs, pieces, vector};
@@ -59,6 +59,8 @@ impl Packed {
             let m = m.row_range(rows.start, rows.len());
             if m.row_stride == 1 {
                 return match form.words {
+                    Words::Pairs if m.elements == Elements::Bf16 => pairs::panels_of_halves(m, width, depth, out),
+                    _ if m.elements == Elements::Bf16 => unreachable!("only pairs are made of pairs"),
                     Words::F32 => pack_columns(m, width, depth, out),
                     Words::Rounded => {
                         pack_columns(m, width, depth, out);
@@ -110,60 +112,36 @@ impl Packed {
             if m.col_stride != 1 {
                 let m = m.row_range(first, together.min(m.rows - first));
                 return match form.words {
+                    Words::Pairs if m.elements == Elements::Bf16 => pairs::rows_of_halves(m, out, row),
                     Words::Pairs => pairs::rows_of_columns::<1>(m, out, row),
                     Words::Parts => pairs::rows_of_columns::<3>(m, out, row),
                     Words::F32 | Words::Rounded => unreachable!("a kernel of many words a step reads pairs or parts"),
                 };
             }
             for (i, out) in (first..).zip(out.chunks_exact_mut(row)) {
-                fetch(m.data, (i + ROWS_AHEAD) * m.row_stride, m.cols);
-                pack_row(&m.data[i * m.row_stride..][..m.cols], form, out);
+                m.fetch_row(i + ROWS_AHEAD);
+                pack_part(m, i, 0..m.cols, form, out);
             }
         });
         packed
     }
 
-    /// What lies row after row, `rows` x `cols` elements, as the panels of its columns, of `width` columns.
-    pub fn panels_of_columns(&self, [rows, cols]: [usize; 2], width: usize, form: Form, by: By) -> Self {
+    /// What lies row after row, `rows` x `cols` elements in this form, as a matrix.
+    pub fn mat(&self, [rows, cols]: [usize; 2], form: Form) -> Mat<'_> {
         assert_eq!(self.word, 1, "the matrix lies in panels");
         let words = &self.buffer.as_slice()[self.start..self.start + self.len];
-        if form.plain() {
-            return Self::panels(Mat::strided(words, rows, cols, self.row).t(), width, form, by);
+        match form.words {
+            Words::F32 | Words::Rounded => Mat::strided(words, rows, cols, self.row),
+            Words::Pairs => Mat::pairs(words, rows, cols, self.row),
+            Words::Parts => panic!("elements in parts are not put together again"),
         }
-        assert_eq!(form.words, Words::Pairs, "parts are not turned");
-        Self::in_panels([cols, rows], width, form, by, |columns, depth, out| {
-            pairs::panels_of_halves(self.halves(rows, columns), width, depth, out);
-        })
-    }
-
-    /// Columns of pairs that lie row after row.
-    fn halves(&self, rows: usize, columns: Range<usize>) -> pairs::Halves<'_> {
-        let words = &self.buffer.as_slice()[self.start..self.start + self.len];
-        assert!(columns.start.is_multiple_of(2), "columns begin inside a word");
-        let words = &words[(columns.start / 2).min(words.len())..];
-        pairs::Halves { words, stride: self.row, rows, cols: columns.len() }
-    }
-
-    /// What lies row after row, `rows` x `cols` elements, turned: each column a row of a left operand of a kernel of `height`
-    /// rows, laid out as [`Packed::left`] does.
-    pub fn left_of_columns(&self, [rows, cols]: [usize; 2], height: usize, form: Form, by: By) -> Self {
-        if form.step == 1 {
-            return self.panels_of_columns([rows, cols], height, form, by);
-        }
-        assert_eq!((self.word, form.words), (1, Words::Pairs), "only pairs in rows are turned");
-        let mut packed = Self::row_room(cols, rows, height, form);
-        let row = packed.row;
-        each(&mut packed.all_mut()[..cols * row], TOGETHER * row, by, |(index, out)| {
-            let columns = index * TOGETHER..((index + 1) * TOGETHER).min(cols);
-            pairs::rows_of_halves(self.halves(rows, columns), out, row);
-        });
-        packed
     }
 
     /// [`Packed::left`] of a matrix whose rows are contiguous, on all threads; adds the sum of its rows to `sums`, in an order that
     /// depends on their number alone.
     pub fn left_adding_sums(m: Mat, height: usize, form: Form, sums: &mut [f32]) -> Self {
-        assert!(m.col_stride == 1 && sums.len() == m.cols, "rows are contiguous and have a sum");
+        assert!(m.col_stride == 1 && m.elements == Elements::F32, "sums of contiguous rows in f32");
+        assert_eq!(sums.len(), m.cols, "a sum for each column");
         let mut packed = Self::row_room(m.rows, m.cols, height, form);
         let row = packed.row;
         let mut parts = Buffer::zeros(m.rows.div_ceil(ROWS_SUMMED) * m.cols);
@@ -184,28 +162,36 @@ impl Packed {
     }
 
     /// A left operand of `rows` x `cols`, part by part: of each its number of rows, and what `fill` gets together with room
-    /// for them and how far apart they begin. On all threads.
+    /// for them and how far apart they begin. On all threads. Unless `sums` is empty, the sum of all rows is added to it, part by
+    /// part.
     pub fn filled<P: Send>(
         [rows, cols]: [usize; 2],
         height: usize,
         form: Form,
         parts: Vec<(usize, P)>,
+        sums: &mut [f32],
         fill: impl Fn(P, &mut [f32], usize) + Sync + Send,
     ) -> Self {
         assert_eq!(parts.iter().map(|part| part.0).sum::<usize>(), rows, "the parts are not all rows");
+        assert!(sums.is_empty() || sums.len() == cols, "{} sums of {cols} columns", sums.len());
         let mut packed = Self::row_room(rows, cols, height, form);
         let row = packed.row;
         let outs = pieces(packed.all_mut(), parts.iter().map(|part| part.0 * row));
-        parts.into_par_iter().zip(outs).with_max_len(1).for_each(|((rows, part), out)| {
-            if form.words == Words::F32 {
+        let mut sums_of_parts = Buffer::zeros(parts.len() * sums.len());
+        let sums_out = pieces(sums_of_parts.as_mut_slice(), parts.iter().map(|_| sums.len()));
+        let work = parts.into_par_iter().zip(outs).zip(sums_out).with_max_len(1);
+        work.for_each(|(((rows, part), out), sums)| {
+            if form.words == Words::F32 && sums.is_empty() {
                 return fill(part, out, row);
             }
             let mut values = Buffer::scratch(rows * cols);
             fill(part, values.as_mut_slice(), cols);
             for (values, out) in values.as_slice().chunks_exact(cols).zip(out.chunks_exact_mut(row)) {
                 pack_row(values, form, out);
+                vector::add(sums, values);
             }
         });
+        sums_of_parts.as_slice().chunks_exact(cols.max(1)).for_each(|part| vector::add(sums, part));
         packed
     }
 
@@ -283,6 +269,20 @@ pub(super) fn pack_row(elements: &[f32], form: Form, out: &mut [f32]) {
     }
 }
 
+/// The words of some elements of a row of a matrix, whose rows are contiguous, at the beginning of `out`.
+pub(super) fn pack_part(m: Mat, row: usize, cols: Range<usize>, form: Form, out: &mut [f32]) {
+    let (words, odd) = (m.words(row, cols.clone()), cols.len() % 2 == 1);
+    if m.elements == Elements::F32 {
+        return pack_row(words, form, out);
+    }
+    assert_eq!(form.words, Words::Pairs, "only pairs are made of pairs");
+    let out = &mut out[..words.len()];
+    out.copy_from_slice(words);
+    if let (true, Some(last)) = (odd, out.last_mut()) {
+        *last = f32::from_bits(last.to_bits() & 0xffff);
+    }
+}
+
 /// Words from row to row of a block: an odd number of cache lines, so that the rows do not compete for the same ones.
 fn block_stride(form: Form) -> usize {
     form.len(BLOCK) + LINE
@@ -307,8 +307,8 @@ fn pack_rows(m: Mat, width: usize, form: Form, block: &mut [f32], out: &mut [f32
                 // Of the next panel, if there is one.
                 ahead => (ahead, 0, m.cols.min(BLOCK)),
             };
-            fetch(m.data, ahead * m.row_stride + column, some);
-            pack_row(&m.data[i * m.row_stride + first..][..len], form, row);
+            m.fetch(ahead, column..column + some);
+            pack_part(m, i, first..first + len, form, row);
         }
         transpose(block, stride, [m.rows, out.len() / width], out, width);
     }
@@ -375,7 +375,8 @@ mod tests {
             let soil = || Packed::row_room(rows, cols, 12, form).all_mut().fill(f32::NAN);
             soil();
             let parts = vec![(1, 0..1), (40, 1..41), (0, 41..41), (29, 41..70)];
-            let mut written = Packed::filled([rows, cols], 12, form, parts, |rows, out, stride| {
+            let mut sums = vec![0.5; cols];
+            let mut written = Packed::filled([rows, cols], 12, form, parts, &mut sums, |rows, out, stride| {
                 for (i, row) in rows.enumerate() {
                     out[i * stride..][..cols].copy_from_slice(&values[row * cols..][..cols]);
                 }
@@ -391,6 +392,11 @@ mod tests {
             };
             let packed = rows(&mut packed);
             assert_eq!(rows(&mut written), packed);
+            for (j, sum) in sums.into_iter().enumerate() {
+                let column = || std::iter::once(0.5).chain((0..70).map(|i| f64::from(values[i * cols + j])));
+                let budget = vector::UNIT_F32 * 71.0 * column().map(f64::abs).sum::<f64>();
+                assert!((f64::from(sum) - column().sum::<f64>()).abs() <= budget, "{form:?}, sum of column {j}");
+            }
         }
     }
 
@@ -405,7 +411,7 @@ mod tests {
                 Packed::row_room(rows, cols, 12, form).all_mut().fill(f32::NAN);
                 let packed = Packed::left(m, 12, form, By::Caller);
                 Packed::panels(m.t(), width, form, By::Caller).all_mut().fill(f32::NAN);
-                let mut got = packed.panels_of_columns([rows, cols], width, form, By::All);
+                let mut got = Packed::panels(packed.mat([rows, cols], form).t(), width, form, By::All);
                 let mut want = Packed::panels(m.t(), width, form, By::Caller);
                 let bits = |p: &mut Packed| p.all_mut().iter().map(|w| w.to_bits()).collect::<Vec<_>>();
                 assert_eq!(bits(&mut got), bits(&mut want), "{rows} x {cols}, {form:?}, panels of {width}");
@@ -423,7 +429,7 @@ mod tests {
                 let packed = Packed::left(m, height, form, By::Caller);
                 // What lies in recycled memory must not matter.
                 Packed::row_room(cols, rows, height, form).all_mut().fill(f32::NAN);
-                let got = packed.left_of_columns([rows, cols], height, form, By::All);
+                let got = Packed::left(packed.mat([rows, cols], form).t(), height, form, By::All);
                 let want = Packed::left(m.t(), height, form, By::Caller);
                 assert_eq!(got.depth(), want.depth());
                 for (i, l) in (0..cols).flat_map(|i| (0..want.depth()).map(move |l| (i, l))) {

@@ -3,8 +3,8 @@
 //! part come first, then those of the others.
 #![allow(unsafe_code)]
 
-use super::gemm::{Mat, reach};
 use super::kernel::PAIRS;
+use super::mat::{Elements, Mat, reach};
 use super::pack::TOGETHER;
 use super::vector::bf16_bits;
 
@@ -29,17 +29,25 @@ fn word<const PARTS: usize>(l: usize, part: usize) -> usize {
     (l / PAIRS * PARTS + part) * PAIRS + l % PAIRS
 }
 
-/// Elements in bf16 that are packed row after row: `words` begins with the first of `cols` columns of the first of `rows` rows, which
-/// are `stride` words apart.
+/// A matrix in bf16, stored row after row: `words` begins with the first of `cols` columns of the first of `rows` rows, which are
+/// `stride` words apart.
 #[derive(Clone, Copy)]
-pub(super) struct Halves<'a> {
-    pub words: &'a [f32],
-    pub stride: usize,
-    pub rows: usize,
-    pub cols: usize,
+struct Halves<'a> {
+    words: &'a [f32],
+    stride: usize,
+    rows: usize,
+    cols: usize,
 }
 
-impl Halves<'_> {
+impl<'a> Halves<'a> {
+    /// What `m` is the transpose of.
+    fn turned(m: Mat<'a>) -> Self {
+        assert_eq!((m.elements, m.row_stride), (Elements::Bf16, 1), "columns of pairs");
+        let halves = Halves { words: m.data, stride: m.col_stride / 2, rows: m.cols, cols: m.rows };
+        assert!(m.data.len() >= reach(halves.rows, count::<1>(halves.cols), halves.stride), "rows leave their matrix");
+        halves
+    }
+
     /// The bits of an element; zeros beside the matrix.
     fn bits(&self, row: usize, column: usize) -> u32 {
         match row < self.rows && column < self.cols {
@@ -51,10 +59,6 @@ impl Halves<'_> {
     /// The word of rows 2 l and 2 l + 1 in a column.
     fn pair(&self, column: usize, l: usize) -> [f32; 1] {
         [f32::from_bits(self.bits(2 * l, column) | self.bits(2 * l + 1, column) << 16)]
-    }
-
-    fn assert_inside(&self) {
-        assert!(self.words.len() >= reach(self.rows, count::<1>(self.cols), self.stride), "rows leave their matrix");
     }
 }
 
@@ -118,10 +122,10 @@ pub(super) fn panels_of_columns<const PARTS: usize>(m: Mat, width: usize, depth:
     );
 }
 
-/// The panels of [`panels_of_columns`], in one part, of a matrix's columns: each is a row of the panels.
-pub(super) fn panels_of_halves(m: Halves, width: usize, depth: usize, out: &mut [f32]) {
-    assert_panels(count::<1>(m.rows), m.cols, [width, depth], out);
-    m.assert_inside();
+/// [`panels_of_columns`] of a matrix in bf16.
+pub(super) fn panels_of_halves(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
+    assert_panels(count::<1>(m.cols), m.rows, [width, depth], out);
+    let m = Halves::turned(m);
     #[cfg(target_arch = "x86_64")]
     if avx512::there() {
         // SAFETY: the processor has the features, checked above; what the matrix and the output hold is asserted.
@@ -158,10 +162,10 @@ pub(super) fn rows_of_columns<const PARTS: usize>(m: Mat, out: &mut [f32], strid
     one_by_one([m.rows, m.cols], |i, l| pair_of::<PARTS>(m, i, l), put);
 }
 
-/// The rows of [`rows_of_columns`], in one part, of a matrix's columns: each becomes a row.
-pub(super) fn rows_of_halves(m: Halves, out: &mut [f32], stride: usize) {
-    assert_rows(count::<1>(m.rows).next_multiple_of(PAIRS), m.cols, stride, out);
-    m.assert_inside();
+/// [`rows_of_columns`] of a matrix in bf16.
+pub(super) fn rows_of_halves(m: Mat, out: &mut [f32], stride: usize) {
+    assert_rows(count::<1>(m.cols).next_multiple_of(PAIRS), m.rows, stride, out);
+    let m = Halves::turned(m);
     #[cfg(target_arch = "x86_64")]
     if avx512::there() {
         // SAFETY: the processor has the features, checked above; what the matrix and the output hold is asserted.

@@ -5,36 +5,38 @@
 use super::Layout;
 use crate::device::cpu::gemm::{Mat, Panels, Rows, Strip, Write, gemm, gemm_strip, ready};
 use crate::device::cpu::{Buffer, pieces, vector};
-use crate::tensor::Spans;
+use crate::tensor::{Spans, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Strips of queries that one task takes at most.
 const STRIPS: usize = 4;
+/// Rows of a gradient that one task packs.
+const ROWS_TOGETHER: usize = 16;
 /// Tasks that a batch makes at least, when it has so many strips, to share it among threads.
 const PARTS: usize = 16;
 
-/// Where q, k and v lie: slices that begin at their first element, and the distance between rows.
+/// q (queries of all images, D), k and v (keys of all images, D).
 #[derive(Clone, Copy)]
 pub struct Operands<'a> {
-    pub q: &'a [f32],
-    pub k: &'a [f32],
-    pub v: &'a [f32],
-    pub q_stride: usize,
-    pub kv_stride: usize,
+    pub q: Mat<'a>,
+    pub k: Mat<'a>,
+    pub v: Mat<'a>,
 }
 
 impl<'a> Operands<'a> {
+    /// Of rows of q, k and v side by side.
+    pub fn side_by_side(qkv: Mat<'a>) -> Self {
+        let (rows, d) = (qkv.rows(), qkv.cols() / 3);
+        let [q, k, v] = [0, 1, 2].map(|part| qkv.block(0..rows, part * d..(part + 1) * d));
+        Operands { q, k, v }
+    }
+
     /// q, k and v of one head of one image.
     fn head(&self, z: &Layout, image: usize, head: usize) -> [Mat<'a>; 3] {
-        let view = |data: &'a [f32], rows: Range<usize>, stride: usize| {
-            Mat::strided(&data[rows.start * stride + head * z.head_width..], rows.len(), z.head_width, stride)
-        };
-        [
-            view(self.q, z.queries.range(image), self.q_stride),
-            view(self.k, z.keys.range(image), self.kv_stride),
-            view(self.v, z.keys.range(image), self.kv_stride),
-        ]
+        let columns = || head * z.head_width..(head + 1) * z.head_width;
+        let (queries, keys) = (z.queries.range(image), z.keys.range(image));
+        [self.q.block(queries, columns()), self.k.block(keys.clone(), columns()), self.v.block(keys, columns())]
     }
 }
 
@@ -104,7 +106,7 @@ fn panels(x: Operands, z: &Layout) -> Vec<[Panels; 2]> {
 /// A part's rows of y, which begin `stride` apart, and their log-sum-exps (rows, H). The scores of a strip of queries stay in
 /// the near caches, where the sums of e^score are divided by once the values are mixed.
 fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut [f32], stride: usize, lse: &mut [f32]) {
-    let (keys, first) = (z.keys.range(part.image).len(), z.queries.range(part.image).start + part.queries.start);
+    let keys = z.keys.range(part.image).len();
     let padded = keys.next_multiple_of(vector::LANES);
     let (mut q, mut p) = (Strip::new(z.head_width, z.read), Strip::new(padded, z.read));
     let strip_rows = Strip::rows(z.read);
@@ -116,12 +118,13 @@ fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut 
     let _ready = ready(z.read);
     for (head, [k, v]) in heads.iter().enumerate() {
         let column = head * z.head_width;
+        let [queries, ..] = x.head(z, part.image, head);
         for start in (0..part.queries.len()).step_by(strip_rows) {
             let rows = strip_rows.min(part.queries.len() - start);
             for i in 0..rows {
-                let query = (first + start + i) * x.q_stride + column;
-                vector::fetch(x.q, query + strip_rows * x.q_stride, z.head_width);
-                q.pack(i, &x.q[query..][..z.head_width]);
+                let query = part.queries.start + start + i;
+                queries.fetch_row(query + strip_rows);
+                q.pack(i, queries, query);
             }
             gemm_strip(scores, width, &q, k);
             for i in 0..rows {
@@ -170,6 +173,39 @@ pub fn backward(x: Operands, z: &Layout, lse: &[f32], dy: &[f32]) -> Buffer {
         gemm(dk, z.head_width, ds.t(), q, scale(z), Write::Set, z.read);
     });
     by_head
+}
+
+/// [`gradient`] as products read it; its rows' sum is added to `sums`.
+pub fn gradient_rows(by_head: &Buffer, z: &Layout, sums: &mut [f32]) -> Rows {
+    let (d, rows) = (z.width(), z.queries.rows());
+    let parts = |image: usize| {
+        let (first, len) = (z.queries.range(image).start, z.queries.range(image).len());
+        let blocks = &by_head.as_slice()[first * 3 * d..][..len * 3 * d];
+        (0..len).step_by(ROWS_TOGETHER).map(move |start| {
+            let rows = start..(start + ROWS_TOGETHER).min(len);
+            (rows.len(), (blocks, len, rows))
+        })
+    };
+    let parts = (0..z.queries.images()).flat_map(parts).collect();
+    Rows::filled_adding_sums([rows, 3 * d], z.read, parts, sums, |(blocks, len, rows), out, stride| {
+        for (head, block) in blocks.chunks_exact(len * 3 * z.head_width).enumerate() {
+            for (part, values) in block.chunks_exact(len * z.head_width).enumerate() {
+                let values = &values[rows.start * z.head_width..rows.end * z.head_width];
+                for (row, values) in values.chunks_exact(z.head_width).enumerate() {
+                    out[row * stride + part * d + head * z.head_width..][..z.head_width].copy_from_slice(values);
+                }
+            }
+        }
+    })
+}
+
+/// dq, dk and dv of [`backward`] side by side, (rows, 3D), where queries are keys.
+pub fn gradient(by_head: &Buffer, z: &Layout) -> Tensor {
+    let d = z.width();
+    let mut dqkv = Tensor::scratch(&z.queries.shape(3 * d));
+    spread_query(by_head, z, dqkv.data_mut(), 3 * d);
+    spread_keys_values(by_head, z, dqkv.data_mut(), 3 * d, d);
+    dqkv
 }
 
 /// Spreads the result of `backward` over dq and dkv, whose rows hold all heads: `dq` (queries, ..) with dq at column 0,

@@ -13,11 +13,10 @@ pub mod cpu;
 pub mod cuda;
 pub mod reference;
 
-use super::matmul::Left;
 use crate::device::Device;
-use crate::device::cpu::gemm::Operands as Read;
+use crate::device::cpu::gemm::{Mat, Operands as Read};
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Grads, Slot, Tape, Var, emit, emit_slot};
+use crate::tape::{Backward, Grads, Slot, Tape, Var, emit};
 use crate::tensor::{Spans, Tensor};
 use cpu::Operands;
 use reference::Sizes;
@@ -33,12 +32,12 @@ enum Source {
 impl Source {
     fn operands(&self, d: usize) -> Operands<'_> {
         match self {
-            Source::Packed(qkv, _) => {
-                let x = qkv.data();
-                Operands { q: x, k: &x[d..], v: &x[2 * d..], q_stride: 3 * d, kv_stride: 3 * d }
-            }
+            Source::Packed(qkv, _) => Operands::side_by_side(Mat::new(qkv.data(), qkv.len() / (3 * d), 3 * d)),
             Source::Split { q, kv, .. } => {
-                Operands { q: q.data(), k: kv.data(), v: &kv.data()[d..], q_stride: d, kv_stride: 2 * d }
+                let (queries, keys) = (q.len() / d, kv.len() / (2 * d));
+                let kv = Mat::new(kv.data(), keys, 2 * d);
+                let [k, v] = [0, 1].map(|part| kv.block(0..keys, part * d..(part + 1) * d));
+                Operands { q: Mat::new(q.data(), queries, d), k, v }
             }
         }
     }
@@ -67,7 +66,7 @@ impl Layout {
     }
 
     /// The same for images of one length, which is what the kernels of a card take.
-    fn sizes(&self) -> Result<Sizes> {
+    pub(super) fn sizes(&self) -> Result<Sizes> {
         let (Some(queries), Some(keys)) = (self.queries.common(), self.keys.common()) else {
             return Err(Error::shape("attention", "a card's kernels take images of one length"));
         };
@@ -95,34 +94,23 @@ pub fn packed(tape: Option<&mut Tape>, qkv: &Var, heads: usize) -> Result<Var> {
 /// Self-attention within each image of qkv (rows,3D); products of the CPU read their operands as `read` says. An error
 /// when D is not a multiple of `heads`, or when the rows are not those of `spans`.
 pub fn packed_within(tape: Option<&mut Tape>, qkv: &Var, spans: &Spans, heads: usize, read: Read) -> Result<Var> {
-    let layout = packed_layout(qkv, spans, heads, read)?;
+    let layout = Layout::packed(qkv.shape(), spans, heads, read)?;
     run(tape, Source::Packed(qkv.value.clone(), qkv.slot), layout)
 }
 
-/// [`packed_within`] for a product that reads its operands alike, written as that reads it where [`Left::pays`]. An error
-/// as there.
-pub fn packed_left(tape: Option<&mut Tape>, qkv: &Var, spans: &Spans, heads: usize, read: Read) -> Result<Left> {
-    if !Left::pays(qkv.value.device(), read, tape.is_some()) {
-        return Ok(Left::Values(packed_within(tape, qkv, spans, heads, read)?));
+impl Layout {
+    /// Of self-attention over values of this shape, q, k and v side by side. An error when D is not a multiple of `heads`, or
+    /// when the rows are not those of `spans`.
+    pub(super) fn packed(qkv: &[usize], spans: &Spans, heads: usize, read: Read) -> Result<Self> {
+        let width = qkv.last().map_or(0, |&width| width);
+        let d = width / 3;
+        let divides = heads > 0 && d > 0 && width == 3 * d && d.is_multiple_of(heads);
+        if !divides || spans.any_empty() || qkv.iter().product::<usize>() != spans.rows() * width {
+            let reason = format!("qkv {qkv:?} with {heads} heads, {} rows", spans.rows());
+            return Err(Error::shape("attention", reason));
+        }
+        Ok(Layout { queries: spans.clone(), keys: spans.clone(), heads, head_width: d / heads, read })
     }
-    let layout = packed_layout(qkv, spans, heads, read)?;
-    let (source, shape) = (Source::Packed(qkv.value.clone(), qkv.slot), spans.shape(layout.width()));
-    let mut lse = Tensor::scratch(&[spans.rows() * heads]);
-    let rows = cpu::forward_rows(source.operands(layout.width()), &layout, lse.data_mut());
-    let saved = || AttentionBackward { source, layout, y: None, lse };
-    let slot = emit_slot(tape, "attention", &shape, &[qkv.slot], &[], saved)?;
-    Ok(Left::rows(rows, &shape, slot))
-}
-
-fn packed_layout(qkv: &Var, spans: &Spans, heads: usize, read: Read) -> Result<Layout> {
-    let width = qkv.shape().last().map_or(0, |&width| width);
-    let d = width / 3;
-    let divides = heads > 0 && d > 0 && width == 3 * d && d.is_multiple_of(heads);
-    if !divides || spans.any_empty() || qkv.value.len() != spans.rows() * width {
-        let reason = format!("qkv {:?} with {heads} heads, {} rows", qkv.shape(), spans.rows());
-        return Err(Error::shape("attention", reason));
-    }
-    Ok(Layout { queries: spans.clone(), keys: spans.clone(), heads, head_width: d / heads, read })
 }
 
 /// Attention of queries q (B,Sq,D) over kv (B,S,2D). An error when the shapes do not fit together.
@@ -205,12 +193,7 @@ impl Backward for AttentionBackward {
             Device::Cpu => {
                 let heads = cpu::backward(self.source.operands(d), z, self.lse.data(), dy.data());
                 match &self.source {
-                    Source::Packed(qkv, slot) => {
-                        let mut dqkv = Tensor::scratch(qkv.shape());
-                        cpu::spread_query(&heads, z, dqkv.data_mut(), 3 * d);
-                        cpu::spread_keys_values(&heads, z, dqkv.data_mut(), 3 * d, d);
-                        grads.add(*slot, dqkv)?;
-                    }
+                    Source::Packed(_, slot) => grads.add(*slot, cpu::gradient(&heads, z))?,
                     Source::Split { q, kv, dq: dq_slot, dkv: dkv_slot } => {
                         let (mut dq, mut dkv) = (Tensor::scratch(q.shape()), Tensor::scratch(kv.shape()));
                         cpu::spread_query(&heads, z, dq.data_mut(), d);
@@ -231,17 +214,7 @@ mod tests {
     use crate::ops::real::Real;
     use crate::ops::testing::{Definition, check, values};
     use crate::tensor::compare::relative_norm;
-
-    /// Columns `first..first + d` of rows of `stride`.
-    fn columns<R: Real>(x: &[R], stride: usize, first: usize, d: usize) -> Vec<R> {
-        x.chunks(stride).flat_map(|row| row[first..first + d].to_vec()).collect()
-    }
-
-    /// Rows of the parts side by side.
-    fn interleave<R: Real>(parts: &[Vec<R>], d: usize) -> Vec<R> {
-        let rows = parts[0].len() / d;
-        (0..rows).flat_map(|r| parts.iter().flat_map(move |p| p[r * d..(r + 1) * d].to_vec())).collect()
-    }
+    use reference::{columns, interleave};
 
     struct Packed(Sizes);
     struct Split(Sizes);

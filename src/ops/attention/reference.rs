@@ -26,6 +26,17 @@ impl Sizes {
     }
 }
 
+/// Columns `first..first + d` of rows of `stride`.
+pub fn columns<R: Real>(x: &[R], stride: usize, first: usize, d: usize) -> Vec<R> {
+    x.chunks(stride).flat_map(|row| row[first..first + d].to_vec()).collect()
+}
+
+/// Rows of the parts side by side.
+pub fn interleave<R: Real>(parts: &[Vec<R>], d: usize) -> Vec<R> {
+    let rows = parts[0].len() / d;
+    (0..rows).flat_map(|r| parts.iter().flat_map(move |p| p[r * d..(r + 1) * d].to_vec())).collect()
+}
+
 /// Attention weights (queries, keys) of one head of one image.
 fn weights<R: Real>(q: &[R], k: &[R], z: Sizes, image: usize, head: usize) -> Vec<R> {
     let scale = R::of(1.0 / (z.head_width as f64).sqrt());

@@ -37,6 +37,11 @@ pub fn forward(x: &Rows, weight: &Panels, bias: &[f32], finish: Finish, y: &mut 
     }
 }
 
+/// x W^T + b of a packed x, as products read it.
+pub fn forward_rows(x: &Rows, weight: &Panels, bias: &[f32]) -> Rows {
+    par_gemm_to_rows(x, weight, &mut [], &mut [], &|s| add_bias(s.values, bias, s.column))
+}
+
 /// gelu(x W^T + b) of a packed x, as the left operand of another product; x W^T + b goes into `pre` unless that is empty.
 pub fn gelu_rows(x: &Rows, weight: &Panels, bias: &[f32], pre: &mut [f32]) -> Rows {
     let keeps = !pre.is_empty();

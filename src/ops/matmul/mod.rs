@@ -90,6 +90,11 @@ impl Left {
         }
     }
 
+    /// Where they are.
+    pub(super) fn device(&self) -> Device {
+        self.on_card().map_or(Device::Cpu, |x| x.device())
+    }
+
     /// The values as a tensor, where they are on a card.
     fn on_card(&self) -> Option<&Tensor> {
         match self {
@@ -144,7 +149,7 @@ fn fits(x: &[usize], weight: &Var, bias: &Var) -> Result<Sizes> {
 }
 
 /// The shape of a product of x whose rows have n elements.
-fn output(x: &[usize], n: usize) -> Vec<usize> {
+pub(super) fn output(x: &[usize], n: usize) -> Vec<usize> {
     x[..x.len() - 1].iter().copied().chain([n]).collect()
 }
 
@@ -171,6 +176,13 @@ pub(super) fn product(x: &Left, weight: &Var, bias: &Var, residual: Option<&Tens
     let finish = residual.map_or(Finish::Nothing, |r| Finish::Residual(r.data()));
     cpu::forward(&rows, &panels(weight, sizes, training), bias.value.data(), finish, y.data_mut());
     Ok(y)
+}
+
+/// x W^T + b on the CPU, written as products read it.
+pub(super) fn product_rows(x: &Left, weight: &Var, bias: &Var, training: bool) -> Result<Rows> {
+    let sizes = fits(x.shape(), weight, bias)?;
+    let rows = x.packed(sizes, weight.operands())?;
+    Ok(cpu::forward_rows(&rows, &panels(weight, sizes, training), bias.value.data()))
 }
 
 /// gelu(x W^T + b), which is the left operand of another layer, and with a tape the GELU's input.
@@ -215,6 +227,11 @@ impl Upstream {
         Ok(Upstream { values: Some(g.clone()), rows })
     }
 
+    /// Of g as rows that products read, on the CPU where those stay small.
+    pub(super) fn of_rows(rows: Rows) -> Self {
+        Upstream { values: None, rows: Some(rows) }
+    }
+
     /// The values, where they are at hand.
     fn values(&self) -> &Tensor {
         self.values.as_ref().expect("rows suffice where values are missing")
@@ -223,7 +240,7 @@ impl Upstream {
     /// g^T (n, m) on the CPU.
     fn turned(&self, z: Sizes, operands: Operands) -> Rows {
         match &self.rows {
-            Some(rows) if operands.rows_stay_small() => rows.turned(),
+            Some(rows) if operands.rows_stay_small() => Rows::new(rows.mat().t(), operands),
             _ => Rows::new(Mat::new(self.values().data(), z.m, z.n).t(), operands),
         }
     }
@@ -272,7 +289,7 @@ pub(super) fn gelu_gradient(
             grads.param_add(dbias, |sum| {
                 made = Some(cpu::backward_dx_gelu_rows(rows, weight.values.data(), pre.data(), z.n, operands, sum));
             });
-            Ok(Upstream { values: None, rows: made })
+            Ok(Upstream::of_rows(made.expect("a parameter's gradient is added to")))
         }
         Some(rows) => {
             let mut gradient = Tensor::scratch(pre.shape());
@@ -316,9 +333,10 @@ pub(super) fn put_weight_gradient(
         return cuda::backward_dweight(g.gpu(), z, g.values(), x.values(), workspace.floats(), dweight, write);
     }
     let x = match x {
-        Left::Values(x) => Panels::new(Mat::new(x.value.data(), z.m, z.k), weight.operands),
-        Left::Rows(rows, ..) => Panels::of_rows(rows),
+        Left::Values(x) => Mat::new(x.value.data(), z.m, z.k),
+        Left::Rows(rows, ..) => rows.mat(),
     };
+    let x = Panels::new(x, weight.operands);
     let g = g.turned(z, weight.operands);
     grads.param_put(dweight, |sum, write| cpu::backward_dweight(&g, &x, sum, write));
     Ok(())
@@ -342,11 +360,10 @@ impl Backward for MatmulBackward {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::layer_norm;
     use crate::ops::real::Real;
     use crate::ops::testing::{AWKWARD, Definition, Input, check, values};
-    use crate::ops::{attention, layer_norm};
     use crate::tape::{ParamArena, ParamId};
-    use crate::tensor::Spans;
 
     /// A layer (7, k) of an arena whose products read their operands so, with a norm of k and a bias of 7.
     fn layer(k: usize, read: Operands) -> ParamArena {
@@ -402,37 +419,6 @@ mod tests {
             let norm_values = |tape: Option<&mut Tape>| layer_norm::forward(tape, &x, &scale, &shift, 1e-6);
             let norm_rows = |tape: Option<&mut Tape>| layer_norm::forward_left(tape, &x, [&scale, &shift], 1e-6, read);
             check_alike(&format!("layer norm of {k}, {read:?}"), &params, norm_values, norm_rows);
-
-            let (spans, heads) = (Spans::of([5, 1, 7]), if k % 2 == 0 { 2 } else { 1 });
-            let (qkv_weight, input) = (values(3 * k, 6, 1.0), values(13 * 3 * k, 7, 1.0));
-            let mut params = ParamArena::new(&[
-                ("weight".into(), vec![7, k]),
-                ("bias".into(), vec![7]),
-                ("qkv.weight".into(), vec![3 * k, 1]),
-                ("qkv.bias".into(), vec![3 * k]),
-            ]);
-            for (i, from) in [values(7 * k, 1, 1.0), values(7, 2, 1.0), qkv_weight, vec![0.0; 3 * k]].iter().enumerate()
-            {
-                params.values_mut(ParamId(i)).copy_from_slice(from);
-            }
-            params.set_operands(read);
-            let one = Var::constant(Tensor::from_vec(values(13, 4, 1.0), &[13, 1]));
-            let qkv = |tape: Option<&mut Tape>| match tape {
-                None => Var::constant(Tensor::from_vec(input.clone(), &[13, 3 * k])),
-                tape => {
-                    let [weight, bias] = [2, 3].map(|i| params.var(ParamId(i)));
-                    forward(tape, &one, &weight, &bias, Epilogue::Bias).unwrap()
-                }
-            };
-            let mixed_values = |mut tape: Option<&mut Tape>| {
-                let qkv = qkv(tape.as_deref_mut());
-                attention::packed_within(tape, &qkv, &spans, heads, read)
-            };
-            let mixed_rows = |mut tape: Option<&mut Tape>| {
-                let qkv = qkv(tape.as_deref_mut());
-                attention::packed_left(tape, &qkv, &spans, heads, read)
-            };
-            check_alike(&format!("attention of {k}, {read:?}"), &params, mixed_values, mixed_rows);
         }
     }
 

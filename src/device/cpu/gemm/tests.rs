@@ -113,6 +113,35 @@ fn a_product_of_a_product_never_in_memory_has_the_bits_of_two() {
 }
 
 #[test]
+fn packed_rows_are_read_as_the_matrix_that_they_were() {
+    let (rows, cols) = (45, 101);
+    let x = values(rows * cols, 18);
+    for operands in [Operands::F32, Operands::Bf16].into_iter().filter(|read| read.rows_stay_small()) {
+        let whole = Mat::new(&x, rows, cols);
+        let packed = Rows::new(whole, operands);
+        // Blocks begin with a word; beside the last element of an odd number lies that of another.
+        for (r, c) in
+            [(0..45, 0..101), (0..45, 0..64), (3..40, 2..35), (7..8, 64..101), (0..45, 100..101), (5..5, 0..4)]
+        {
+            let [got, want] = [packed.mat(), whole].map(|m| m.block(r.clone(), c.clone()));
+            for (what, turned) in [("", false), (", turned", true)] {
+                let [got, want] = [got, want].map(|m| if turned { m.t() } else { m });
+                let (m, k) = (want.rows(), want.cols());
+                let other = values(k * 33 + 29 * m, 19);
+                let (right, left) = (Mat::new(&other[..k * 33], k, 33), Mat::new(&other[k * 33..], 29, m));
+                let products = |x: Mat| {
+                    let (mut as_left, mut as_right) = (vec![0.5; m * 33], vec![0.5; 29 * k]);
+                    gemm(&mut as_left, 33, x, right, 1.0, Write::Set, operands);
+                    gemm(&mut as_right, k.max(1), left, x, 1.0, Write::Set, operands);
+                    [as_left, as_right].concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+                };
+                assert_eq!(products(got), products(want), "{operands:?}, rows {r:?}, columns {c:?}{what}");
+            }
+        }
+    }
+}
+
+#[test]
 fn strips_give_the_bits_of_whole_products() {
     for (m, n, k) in [(1, 1, 1), (5, 33, 7), (13, 64, 197), (29, 40, 3203)] {
         let (a, b) = (values(m * k, 8), values(k * n, 9));
@@ -127,7 +156,7 @@ fn strips_give_the_bits_of_whole_products() {
                 for (i, row) in rows.chunks_exact(k).enumerate() {
                     let longer: Vec<f32> = row.iter().copied().chain([1e38; 3]).collect();
                     match i % 2 {
-                        0 => strip.pack(i, &longer),
+                        0 => strip.pack(i, Mat::new(&longer, 1, longer.len()), 0),
                         _ => strip.put(i, |out| out.copy_from_slice(&longer)),
                     }
                 }
@@ -165,8 +194,8 @@ fn bits_do_not_depend_on_the_number_of_threads() {
             let rows = Rows::new_adding_sums(Mat::new(&a, m, k), operands, of_rows);
             let product = par_gemm_to_rows(&rows, &panels, &mut [], of_product, &|_| {});
             if operands.rows_stay_small() {
-                let right = Panels::of_rows(&product);
-                par_gemm_rows(&mut turned, &mut [], &rows.turned(), &right, Write::Set, &|_| {});
+                let (left, right) = (Rows::new(rows.mat().t(), operands), Panels::new(product.mat(), operands));
+                par_gemm_rows(&mut turned, &mut [], &left, &right, Write::Set, &|_| {});
             }
         });
         [out, sums, turned].concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>()

@@ -1,0 +1,126 @@
+//! Views of matrices in memory.
+#![forbid(unsafe_code)]
+
+use super::vector;
+use std::ops::Range;
+
+/// What lies in a word of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Elements {
+    /// An element.
+    F32,
+    /// Two elements in bf16, neighbours of a row, the earlier one in the lower half. A row begins with a word.
+    Bf16,
+}
+
+/// A read-only matrix: element (i, j) is number `i * row_stride + j * col_stride` from the beginning of `data`.
+#[derive(Clone, Copy)]
+pub struct Mat<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_stride: usize,
+    pub(super) col_stride: usize,
+    pub(super) elements: Elements,
+}
+
+impl<'a> Mat<'a> {
+    /// A contiguous row-major matrix.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// Rows of `cols` elements that begin `row_stride` apart. Panics when the last row leaves `data`.
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        let needed = reach(rows, cols, row_stride);
+        assert!(data.len() >= needed, "a {rows} x {cols} matrix needs {needed} elements, not {}", data.len());
+        Mat { data, rows, cols, row_stride, col_stride: 1, elements: Elements::F32 }
+    }
+
+    /// Rows of `cols` elements in bf16 that begin `stride` words apart. Panics when the last row leaves `words`.
+    pub(super) fn pairs(words: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        let needed = reach(rows, cols.div_ceil(2), stride);
+        assert!(words.len() >= needed, "a {rows} x {cols} matrix needs {needed} words, not {}", words.len());
+        Mat { data: words, rows, cols, row_stride: 2 * stride, col_stride: 1, elements: Elements::Bf16 }
+    }
+
+    /// How many rows there are.
+    pub fn rows(self) -> usize {
+        self.rows
+    }
+
+    /// How many columns there are.
+    pub fn cols(self) -> usize {
+        self.cols
+    }
+
+    /// The transpose, as a view.
+    pub fn t(self) -> Self {
+        let Mat { rows, cols, row_stride, col_stride, .. } = self;
+        Mat { rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride, ..self }
+    }
+
+    /// Rows and columns as a view. Panics when they leave the matrix, or begin inside a word.
+    pub fn block(self, rows: Range<usize>, cols: Range<usize>) -> Self {
+        assert!(
+            rows.start <= rows.end && rows.end <= self.rows && cols.start <= cols.end && cols.end <= self.cols,
+            "rows {rows:?} and columns {cols:?} leave a matrix of {} x {}",
+            self.rows,
+            self.cols
+        );
+        let first = self.word(rows.start, cols.start).min(self.data.len());
+        Mat { data: &self.data[first..], rows: rows.len(), cols: cols.len(), ..self }
+    }
+
+    /// Rows `first..first + rows` as a view.
+    pub(super) fn row_range(self, first: usize, rows: usize) -> Self {
+        self.block(first..first + rows, 0..self.cols)
+    }
+
+    /// The word that begins with an element.
+    fn word(self, row: usize, col: usize) -> usize {
+        let element = row * self.row_stride + col * self.col_stride;
+        match self.elements {
+            Elements::F32 => element,
+            Elements::Bf16 => {
+                assert!(element.is_multiple_of(2), "element ({row}, {col}) lies inside a word");
+                element / 2
+            }
+        }
+    }
+
+    /// The words of some elements of a row, whose elements lie side by side; beside the last of an odd number lies whatever follows.
+    pub(super) fn words(self, row: usize, cols: Range<usize>) -> &'a [f32] {
+        assert!(self.col_stride == 1 && row < self.rows && cols.end <= self.cols, "elements side by side");
+        &self.data[self.word(row, cols.start)..][..self.count(cols.len())]
+    }
+
+    /// Words that hold so many elements.
+    fn count(self, elements: usize) -> usize {
+        match self.elements {
+            Elements::F32 => elements,
+            Elements::Bf16 => elements.div_ceil(2),
+        }
+    }
+
+    /// Asks for some elements of a row, side by side, whose first use is some time away; of a row beyond the last one for none.
+    pub(super) fn fetch(self, row: usize, cols: Range<usize>) {
+        if row < self.rows && cols.start < cols.end {
+            vector::fetch(self.data, self.word(row, cols.start), self.count(cols.len()));
+        }
+    }
+
+    /// [`Mat::fetch`] of a whole row.
+    pub fn fetch_row(self, row: usize) {
+        self.fetch(row, 0..self.cols);
+    }
+}
+
+/// Elements from the first of a matrix to its last. Panics when that is more than memory can hold.
+pub(super) fn reach(rows: usize, cols: usize, row_stride: usize) -> usize {
+    if rows == 0 || cols == 0 {
+        return 0;
+    }
+    let last_row = (rows - 1).checked_mul(row_stride);
+    last_row.and_then(|start| start.checked_add(cols)).expect("a matrix beyond memory")
+}
