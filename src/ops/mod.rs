@@ -10,6 +10,7 @@
 //! | layer_norm | rows of D | x, weight, bias |
 //! | layer_scale | gamma x by channel, on the CPU | x, gamma |
 //! | attention | softmax(Q K^T / sqrt(Dh)) V per head | q, k, v |
+//! | self_attention | attention of what x W^T + b makes, q, k and v side by side | x, W, b |
 //! | single_query | attention of one query an image over keys and values that the CPU does not make | q, tokens, W and b of keys and values |
 //! | gelu, softmax, gather, residual | on their own | x |
 //! | drop_path | x + s_b branch, a scale an image; CPU only | x, branch |
