@@ -23,9 +23,9 @@ pub struct Memory {
 impl Memory {
     /// The estimate for `config` on a model of shape `vit` with `parameters` parameters and k kept patches.
     ///
-    /// A block saves, for each token, its input, the input of the MLP, queries, keys and values (5 D) and the hidden values
-    /// before GELU (F); and what weights multiply, which the CPU keeps as its products read it: both norms' outputs, the mixed
-    /// values (3 D) and the hidden values (F). The short last block saves its input and its norm's output for all tokens, on a
+    /// A block saves, for each token, its input, the input of the MLP (2 D) and the hidden values before GELU (F); and what products
+    /// read, which the CPU keeps as they read it: both norms' outputs, queries, keys and values, the mixed values (6 D) and the
+    /// hidden values (F); but for queries, keys and values of heads of an odd width. The short last block saves its input and its norm's output for all tokens, on a
     /// card keys and values too. Blocks that are run again save their input alone. Under a frozen backbone one block's values are
     /// held at a time.
     pub fn estimate(config: &TrainConfig, vit: &VitConfig, parameters: u64, k: usize) -> Self {
@@ -39,7 +39,7 @@ impl Memory {
         };
         let embedded = if config.embed == EmbedMode::Dense { vit.patches() } else { k } as u64;
         let patches = embedded * (vit.patch * vit.patch * vit.channels) as u64;
-        let block = s * (size * (5 * d + f) + operand * (3 * d + f));
+        let block = s * (size * (2 * d + f) + operand * (6 * d + f));
         let blocks = match vit.depth as u64 {
             _ if config.recipe.freeze.holds("norm.weight") => 0,
             depth => {

@@ -252,8 +252,8 @@ impl Rows {
         Rows { packed: Packed::left_adding_sums(a, mr, form, sums), operands, m: a.rows, k: a.cols }
     }
 
-    /// The rows' elements (m, k) as they are read, for products that read both operands so. Panics where
-    /// [`Operands::rows_stay_small`] is false.
+    /// The rows' elements (m, k) as they are read, for products that read both operands so: others panic. Panics where
+    /// [`Operands::rows_stay_small`] is false, and where the rows were packed of columns that lie side by side.
     pub fn mat(&self) -> Mat<'_> {
         self.packed.mat([self.m, self.k], kernel(self.operands).form)
     }

@@ -68,7 +68,8 @@ impl<'a> Mat<'a> {
             self.rows,
             self.cols
         );
-        let first = self.word(rows.start, cols.start).min(self.data.len());
+        let empty = rows.is_empty() || cols.is_empty();
+        let first = if empty { 0 } else { self.word(rows.start, cols.start) };
         Mat { data: &self.data[first..], rows: rows.len(), cols: cols.len(), ..self }
     }
 
@@ -103,11 +104,10 @@ impl<'a> Mat<'a> {
         }
     }
 
-    /// Asks for some elements of a row, side by side, whose first use is some time away; of a row beyond the last one for none.
+    /// Asks for some elements of a row, side by side, whose first use is some time away. A row beyond the last is whatever lies there:
+    /// of a block most often what is read after it.
     pub(super) fn fetch(self, row: usize, cols: Range<usize>) {
-        if row < self.rows && cols.start < cols.end {
-            vector::fetch(self.data, self.word(row, cols.start), self.count(cols.len()));
-        }
+        vector::fetch(self.data, self.word(row, cols.start), self.count(cols.len()));
     }
 
     /// [`Mat::fetch`] of a whole row.

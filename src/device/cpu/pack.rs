@@ -55,12 +55,12 @@ pub(super) struct Packed {
 impl Packed {
     /// The panels of `m`, of `width` rows.
     pub fn panels(m: Mat, width: usize, form: Form, by: By) -> Self {
+        assert_elements(m, form);
         Self::in_panels([m.rows, m.cols], width, form, by, |rows, depth, out| {
             let m = m.row_range(rows.start, rows.len());
             if m.row_stride == 1 {
                 return match form.words {
                     Words::Pairs if m.elements == Elements::Bf16 => pairs::panels_of_halves(m, width, depth, out),
-                    _ if m.elements == Elements::Bf16 => unreachable!("only pairs are made of pairs"),
                     Words::F32 => pack_columns(m, width, depth, out),
                     Words::Rounded => {
                         pack_columns(m, width, depth, out);
@@ -101,6 +101,7 @@ impl Packed {
     /// `m` as the left operand of a kernel of `height` rows: row after row, but in panels where its columns are contiguous
     /// and the kernel takes a word at a time.
     pub fn left(m: Mat, height: usize, form: Form, by: By) -> Self {
+        assert_elements(m, form);
         if m.col_stride != 1 && form.step == 1 {
             return Self::panels(m, height, form, by);
         }
@@ -181,8 +182,12 @@ impl Packed {
         let sums_out = pieces(sums_of_parts.as_mut_slice(), parts.iter().map(|_| sums.len()));
         let work = parts.into_par_iter().zip(outs).zip(sums_out).with_max_len(1);
         work.for_each(|(((rows, part), out), sums)| {
-            if form.words == Words::F32 && sums.is_empty() {
-                return fill(part, out, row);
+            if form.words == Words::F32 {
+                fill(part, out, row);
+                if !sums.is_empty() {
+                    out.chunks_exact(row).for_each(|values| vector::add(sums, &values[..cols]));
+                }
+                return;
             }
             let mut values = Buffer::scratch(rows * cols);
             fill(part, values.as_mut_slice(), cols);
@@ -269,13 +274,18 @@ pub(super) fn pack_row(elements: &[f32], form: Form, out: &mut [f32]) {
     }
 }
 
+/// Panics when no such words are made of the elements of `m`.
+fn assert_elements(m: Mat, form: Form) {
+    assert!(m.elements == Elements::F32 || form.words == Words::Pairs, "only pairs are made of pairs");
+}
+
 /// The words of some elements of a row of a matrix, whose rows are contiguous, at the beginning of `out`.
 pub(super) fn pack_part(m: Mat, row: usize, cols: Range<usize>, form: Form, out: &mut [f32]) {
     let (words, odd) = (m.words(row, cols.clone()), cols.len() % 2 == 1);
     if m.elements == Elements::F32 {
         return pack_row(words, form, out);
     }
-    assert_eq!(form.words, Words::Pairs, "only pairs are made of pairs");
+    assert_elements(m, form);
     let out = &mut out[..words.len()];
     out.copy_from_slice(words);
     if let (true, Some(last)) = (odd, out.last_mut()) {

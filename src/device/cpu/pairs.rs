@@ -104,7 +104,7 @@ fn assert_panels(words: usize, rows: usize, [width, depth]: [usize; 2], out: &[f
 /// Panels of `width` rows of a matrix whose columns are contiguous: `out[(panel * depth + l) * width + i]` is word l of row
 /// `panel * width + i`, zero for rows that the matrix lacks. Words beyond the last pair are left alone.
 pub(super) fn panels_of_columns<const PARTS: usize>(m: Mat, width: usize, depth: usize, out: &mut [f32]) {
-    assert_eq!(m.row_stride, 1, "panels of contiguous columns");
+    assert_eq!((m.elements, m.row_stride), (Elements::F32, 1), "panels of contiguous columns in f32");
     assert_panels(PARTS * count::<PARTS>(m.cols), m.rows, [width, depth], out);
     assert!(m.data.len() >= reach(m.cols, m.rows, m.col_stride), "columns leave their matrix");
     #[cfg(target_arch = "x86_64")]
@@ -150,7 +150,7 @@ fn assert_rows(words: usize, rows: usize, stride: usize, out: &[f32]) {
 /// Rows of words, `stride` apart, of a matrix whose columns are contiguous. In the last step, for which there is room, words beyond the
 /// last pair become zeros or stay what they were; those beyond the step stay.
 pub(super) fn rows_of_columns<const PARTS: usize>(m: Mat, out: &mut [f32], stride: usize) {
-    assert_eq!(m.row_stride, 1, "rows of contiguous columns");
+    assert_eq!((m.elements, m.row_stride), (Elements::F32, 1), "rows of contiguous columns in f32");
     assert_rows(PARTS * count::<PARTS>(m.cols).next_multiple_of(PAIRS), m.rows, stride, out);
     assert!(m.data.len() >= reach(m.cols, m.rows, m.col_stride), "columns leave their matrix");
     #[cfg(target_arch = "x86_64")]

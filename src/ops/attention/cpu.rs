@@ -12,7 +12,7 @@ use std::ops::Range;
 /// Strips of queries that one task takes at most.
 const STRIPS: usize = 4;
 /// Rows of a gradient that one task packs.
-const ROWS_TOGETHER: usize = 16;
+const ROWS_PACKED: usize = 16;
 /// Tasks that a batch makes at least, when it has so many strips, to share it among threads.
 const PARTS: usize = 16;
 
@@ -181,8 +181,8 @@ pub fn gradient_rows(by_head: &Buffer, z: &Layout, sums: &mut [f32]) -> Rows {
     let parts = |image: usize| {
         let (first, len) = (z.queries.range(image).start, z.queries.range(image).len());
         let blocks = &by_head.as_slice()[first * 3 * d..][..len * 3 * d];
-        (0..len).step_by(ROWS_TOGETHER).map(move |start| {
-            let rows = start..(start + ROWS_TOGETHER).min(len);
+        (0..len).step_by(ROWS_PACKED).map(move |start| {
+            let rows = start..(start + ROWS_PACKED).min(len);
             (rows.len(), (blocks, len, rows))
         })
     };

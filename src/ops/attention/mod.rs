@@ -55,6 +55,19 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Of self-attention over values of this shape, q, k and v side by side. An error when D is not a multiple of `heads`, or
+    /// when the rows are not those of `spans`.
+    pub(super) fn packed(op: &'static str, qkv: &[usize], spans: &Spans, heads: usize, read: Read) -> Result<Self> {
+        let width = qkv.last().map_or(0, |&width| width);
+        let d = width / 3;
+        let divides = heads > 0 && d > 0 && width == 3 * d && d.is_multiple_of(heads);
+        if !divides || spans.any_empty() || qkv.iter().product::<usize>() != spans.rows() * width {
+            let reason = format!("qkv {qkv:?} with {heads} heads, {} rows", spans.rows());
+            return Err(Error::shape(op, reason));
+        }
+        Ok(Layout { queries: spans.clone(), keys: spans.clone(), heads, head_width: d / heads, read })
+    }
+
     /// D.
     pub fn width(&self) -> usize {
         self.heads * self.head_width
@@ -94,23 +107,8 @@ pub fn packed(tape: Option<&mut Tape>, qkv: &Var, heads: usize) -> Result<Var> {
 /// Self-attention within each image of qkv (rows,3D); products of the CPU read their operands as `read` says. An error
 /// when D is not a multiple of `heads`, or when the rows are not those of `spans`.
 pub fn packed_within(tape: Option<&mut Tape>, qkv: &Var, spans: &Spans, heads: usize, read: Read) -> Result<Var> {
-    let layout = Layout::packed(qkv.shape(), spans, heads, read)?;
+    let layout = Layout::packed("attention", qkv.shape(), spans, heads, read)?;
     run(tape, Source::Packed(qkv.value.clone(), qkv.slot), layout)
-}
-
-impl Layout {
-    /// Of self-attention over values of this shape, q, k and v side by side. An error when D is not a multiple of `heads`, or
-    /// when the rows are not those of `spans`.
-    pub(super) fn packed(qkv: &[usize], spans: &Spans, heads: usize, read: Read) -> Result<Self> {
-        let width = qkv.last().map_or(0, |&width| width);
-        let d = width / 3;
-        let divides = heads > 0 && d > 0 && width == 3 * d && d.is_multiple_of(heads);
-        if !divides || spans.any_empty() || qkv.iter().product::<usize>() != spans.rows() * width {
-            let reason = format!("qkv {qkv:?} with {heads} heads, {} rows", spans.rows());
-            return Err(Error::shape("attention", reason));
-        }
-        Ok(Layout { queries: spans.clone(), keys: spans.clone(), heads, head_width: d / heads, read })
-    }
 }
 
 /// Attention of queries q (B,Sq,D) over kv (B,S,2D). An error when the shapes do not fit together.
@@ -146,21 +144,38 @@ fn run(tape: Option<&mut Tape>, source: Source, layout: Layout) -> Result<Var> {
         Source::Packed(qkv, slot) => (qkv, [*slot, Slot::None]),
         Source::Split { q, dq, dkv, .. } => (q, [*dq, *dkv]),
     };
-    let mut y = first.like(&layout.queries.shape(layout.width()))?;
-    let mut lse = first.like_f32(&[layout.queries.rows() * layout.heads])?;
-    match y.device() {
-        Device::Cpu => cpu::forward(source.operands(layout.width()), &layout, y.data_mut(), lse.data_mut()),
-        Device::Cuda => match &source {
-            Source::Packed(qkv, _) => {
-                cuda::forward(y.gpu(), qkv.values(), layout.sizes()?, y.values(), lse.floats())?;
+    let (y, lse) = match (first.device(), &source) {
+        (Device::Cuda, Source::Packed(qkv, _)) => packed_on_card(qkv, &layout)?,
+        (device, _) => {
+            let mut y = first.like(&layout.queries.shape(layout.width()))?;
+            let mut lse = first.like_f32(&[layout.queries.rows() * layout.heads])?;
+            match (device, &source) {
+                (Device::Cuda, Source::Split { q, kv, .. }) => {
+                    cuda::forward_split(y.gpu(), q.values(), kv.values(), layout.sizes()?, y.values(), lse.floats())?;
+                }
+                _ => cpu::forward(source.operands(layout.width()), &layout, y.data_mut(), lse.data_mut()),
             }
-            Source::Split { q, kv, .. } => {
-                cuda::forward_split(y.gpu(), q.values(), kv.values(), layout.sizes()?, y.values(), lse.floats())?;
-            }
-        },
-    }
+            (y, lse)
+        }
+    };
     let kept = (y.device() == Device::Cuda).then(|| y.clone());
     emit(tape, "attention", y, &slots, &[], || AttentionBackward { source, layout, y: kept, lse })
+}
+
+/// On a card: y, and the log-sum-exp of each row of scores, of q, k and v side by side.
+pub(super) fn packed_on_card(qkv: &Tensor, z: &Layout) -> Result<(Tensor, Tensor)> {
+    let (y, lse) = (qkv.like(&z.queries.shape(z.width()))?, qkv.like_f32(&[z.queries.rows() * z.heads])?);
+    cuda::forward(y.gpu(), qkv.values(), z.sizes()?, y.values(), lse.floats())?;
+    Ok((y, lse))
+}
+
+/// On a card: the gradient of q, k and v side by side, from what [`packed_on_card`] gave.
+pub(super) fn packed_gradient_on_card(qkv: &Tensor, z: &Layout, [y, lse]: [&Tensor; 2], dy: &Tensor) -> Result<Tensor> {
+    let sizes = z.sizes()?;
+    let (delta, dqkv) = (lse.like(&[cuda::delta_len(sizes.b, sizes.keys, sizes.heads)])?, qkv.like(qkv.shape())?);
+    let (y, lse, delta, result) = (y.values(), lse.floats(), delta.floats(), dqkv.values());
+    cuda::backward(dy.gpu(), qkv.values(), sizes, y, lse, dy.values(), delta, result)?;
+    Ok(dqkv)
 }
 
 impl Backward for AttentionBackward {
@@ -173,16 +188,13 @@ impl Backward for AttentionBackward {
         match dy.device() {
             Device::Cuda => {
                 let y = self.y.as_ref().expect("attention on a card keeps its output");
-                let (gpu, y, lse, z) = (dy.gpu(), y.values(), self.lse.floats(), z.sizes()?);
                 match self.source {
                     Source::Packed(qkv, slot) => {
-                        let delta = self.lse.like(&[cuda::delta_len(z.b, z.keys, z.heads)])?;
-                        let dqkv = qkv.like(qkv.shape())?;
-                        cuda::backward(gpu, qkv.values(), z, y, lse, dy.values(), delta.floats(), dqkv.values())?;
-                        grads.add(slot, dqkv)?;
+                        grads.add(slot, packed_gradient_on_card(&qkv, z, [y, &self.lse], &dy)?)?;
                     }
                     Source::Split { q, kv, dq: dq_slot, dkv: dkv_slot } => {
                         let (dq, dkv) = (q.like(q.shape())?, kv.like(kv.shape())?);
+                        let (gpu, z, y, lse) = (dy.gpu(), z.sizes()?, y.values(), self.lse.floats());
                         let results = [dq.values(), dkv.values()];
                         cuda::backward_split(gpu, q.values(), kv.values(), z, y, lse, dy.values(), results)?;
                         grads.add(dq_slot, dq)?;
@@ -211,9 +223,11 @@ impl Backward for AttentionBackward {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::cpu::Buffer;
+    use crate::device::cpu::gemm::{Write, gemm};
     use crate::ops::real::Real;
     use crate::ops::testing::{Definition, check, values};
-    use crate::tensor::compare::relative_norm;
+    use crate::tensor::compare::{UNIT_F32, relative_norm};
     use reference::{columns, interleave};
 
     struct Packed(Sizes);
@@ -326,6 +340,32 @@ mod tests {
             let inputs = [(vec![b, 1, d], values(b * d, 1, 2.0)), (spans.shape(2 * d), values(rows * 2 * d, 2, 2.0))];
             let op = |tape: Option<&mut Tape>, v: &[Var]| split_within(tape, &v[0], &v[1], &spans, heads, Read::F32);
             check(&format!("split {lengths:?}"), &inputs, &SplitWithin(spans.clone(), heads, head_width), op);
+        }
+    }
+
+    #[test]
+    fn a_gradient_as_rows_is_the_gradient() {
+        for read in [Read::F32, Read::Bf16].into_iter().filter(|read| read.rows_stay_small()) {
+            let spans = Spans::of([5, 1, 40, 17]);
+            let (heads, d) = (2, 14);
+            let z = Layout::packed("attention", &[spans.rows(), 3 * d], &spans, heads, read).unwrap();
+            let by_head = Buffer::from_vec(values(3 * spans.rows() * d, 4, 1.0));
+            let gradient = cpu::gradient(&by_head, &z);
+            let mut sums = vec![0.5; 3 * d];
+            let rows = cpu::gradient_rows(&by_head, &z, &mut sums);
+            let turned = |m: Mat| {
+                let one: Vec<f32> = (0..m.rows() * m.rows()).map(|i| f32::from(i % (m.rows() + 1) == 0)).collect();
+                let mut out = vec![0.0; m.rows() * m.cols()];
+                gemm(&mut out, m.cols(), Mat::new(&one, m.rows(), m.rows()), m, 1.0, Write::Set, read);
+                out
+            };
+            assert_eq!(turned(rows.mat()), turned(Mat::new(gradient.data(), spans.rows(), 3 * d)), "{read:?}");
+            for (j, sum) in sums.into_iter().enumerate() {
+                let column = gradient.data().iter().skip(j).step_by(3 * d);
+                let terms = || std::iter::once(0.5).chain(column.clone().map(|&v| f64::from(v)));
+                let budget = UNIT_F32 * spans.rows() as f64 * terms().map(f64::abs).sum::<f64>();
+                assert!((f64::from(sum) - terms().sum::<f64>()).abs() <= budget, "{read:?}, sum of column {j}");
+            }
         }
     }
 

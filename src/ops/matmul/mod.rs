@@ -138,7 +138,7 @@ pub fn forward_left(tape: Option<&mut Tape>, x: &Left, weight: &Var, bias: &Var,
 }
 
 /// Rows, columns and inner size of the product of x with a weight. An error when they or the bias do not fit.
-fn fits(x: &[usize], weight: &Var, bias: &Var) -> Result<Sizes> {
+pub(super) fn fits(x: &[usize], weight: &Var, bias: &Var) -> Result<Sizes> {
     let k = *x.last().unwrap_or(&0);
     let n = *weight.shape().first().unwrap_or(&0);
     if k == 0 || n == 0 || weight.value.len() != n * k || bias.shape() != [n] {

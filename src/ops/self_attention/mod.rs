@@ -4,7 +4,8 @@
 //!
 //! - computes: with [q k v] = x W^T + b, per image and head y = P v, P = softmax(q k^T / sqrt(Dh))
 //! - derivative: with g = [dq dk dv] of attention: dx = g W, dW += g^T x, db += sum of g's rows
-//! - saves: x and [q k v], on the CPU as packed rows where those stay small, W, and what attention saves beside
+//! - saves: x and [q k v], on the CPU as packed rows where those stay small (but q, k and v of heads of an odd width are in f32 where
+//!   rows are of pairs), W, and what attention saves beside
 //! - shapes: x and y (B,S,D), W (3D,D), b (3D); where images have different numbers of rows, on the CPU alone, all of them lie one
 //!   after the other: x and y (rows,D)
 //! - cost: 6 B S D^2 + 4 B S^2 D FLOPs forward, 12 B S D^2 + 10 B S^2 D backward
@@ -14,7 +15,7 @@ pub mod reference;
 
 use super::attention::cpu::Operands;
 use super::attention::{self, Layout};
-use super::matmul::{Left, Upstream, Weight, input_gradient, output, product, product_rows, put_weight_gradient};
+use super::matmul::{Left, Upstream, Weight, fits, input_gradient, output, product, product_rows, put_weight_gradient};
 use crate::device::Device;
 use crate::device::cpu::gemm::{Mat, Rows};
 use crate::error::Result;
@@ -61,8 +62,9 @@ pub fn forward(
     spans: &Spans,
     heads: usize,
 ) -> Result<Left> {
+    fits(x.shape(), weight, bias)?;
     let (read, taped) = (weight.operands(), tape.is_some());
-    let layout = Layout::packed(&output(x.shape(), weight.shape()[0]), spans, heads, read)?;
+    let layout = Layout::packed("self_attention", &output(x.shape(), bias.value.len()), spans, heads, read)?;
     let shape = spans.shape(layout.width());
     let saved = |qkv, layout, y, lse| SelfAttentionBackward {
         x: x.clone(),
@@ -77,14 +79,14 @@ pub fn forward(
     let params = [weight.slot, bias.slot];
     if x.device() == Device::Cuda {
         let qkv = product(x, weight, bias, None, taped)?;
-        let (y, lse) = (qkv.like(&shape)?, qkv.like_f32(&[spans.rows() * heads])?);
-        attention::cuda::forward(y.gpu(), qkv.values(), layout.sizes()?, y.values(), lse.floats())?;
+        let (y, lse) = attention::packed_on_card(&qkv, &layout)?;
         let kept = Some(y.clone());
         let y = emit(tape, "self_attention", y, &[x.slot()], &params, || saved(Qkv::Values(qkv), layout, kept, lse))?;
         return Ok(Left::Values(y));
     }
-    // A head that begins inside a word of two elements is not read from rows.
-    let qkv = match read.rows_stay_small() && layout.head_width.is_multiple_of(2) {
+    // Of elements two to a word, a head of an odd width begins inside a word.
+    let heads_begin_with_words = read.row_bytes() != 2 || layout.head_width.is_multiple_of(2);
+    let qkv = match read.rows_stay_small() && heads_begin_with_words {
         true => Qkv::Rows(product_rows(x, weight, bias, taped)?),
         false => Qkv::Values(product(x, weight, bias, None, taped)?),
     };
@@ -107,16 +109,13 @@ impl Backward for SelfAttentionBackward {
 
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
         let SelfAttentionBackward { x, weight, qkv, layout: z, y, lse, dweight, dbias } = *self;
-        let g = match (&qkv, y) {
+        let g = match (qkv, y) {
             (Qkv::Values(qkv), Some(y)) => {
-                let (gpu, y, sizes) = (dy.gpu(), y.values(), z.sizes()?);
-                let delta = lse.like(&[attention::cuda::delta_len(sizes.b, sizes.keys, sizes.heads)])?;
-                let dqkv = qkv.like(qkv.shape())?;
-                let (lse, delta, result) = (lse.floats(), delta.floats(), dqkv.values());
-                attention::cuda::backward(gpu, qkv.values(), sizes, y, lse, dy.values(), delta, result)?;
+                let dqkv = attention::packed_gradient_on_card(&qkv, &z, [&y, &lse], &dy)?;
+                drop(qkv);
                 Upstream::of(&dqkv, weight.operands(), dbias, grads)?
             }
-            _ => {
+            (qkv, _) => {
                 let by_head = attention::cpu::backward(qkv.operands(), &z, lse.data(), dy.data());
                 drop(qkv);
                 if z.read.rows_stay_small() {
@@ -130,6 +129,7 @@ impl Backward for SelfAttentionBackward {
                 }
             }
         };
+        drop((dy, lse));
         input_gradient(&g, &weight, &x, grads)?;
         put_weight_gradient(&g, &x, &weight, dweight, grads)
     }
@@ -220,6 +220,11 @@ mod tests {
                 params.values_mut(ParamId(i)).copy_from_slice(values);
             }
             params.set_operands(read);
+            let vars: Vec<Var> = params.ids().map(|id| params.var(id)).collect();
+            let left = Left::Values(vars[0].clone());
+            let leaves = |tape| forward(tape, &left, &vars[1], &vars[2], &spans, heads).unwrap();
+            assert!(matches!(leaves(None), Left::Rows(..)));
+            assert_eq!(matches!(leaves(Some(&mut Tape::new())), Left::Rows(..)), read.rows_stay_small());
             let together = taped(&params, |tape, v| projected(Some(tape), v, &spans, heads));
             let apart = taped(&params, |tape, v| {
                 let qkv = matmul::forward(Some(tape), &v[0], &v[1], &v[2], Epilogue::Bias)?;
@@ -227,7 +232,6 @@ mod tests {
                 matmul::forward(Some(tape), &mixed, &v[3], &v[4], Epilogue::Bias)
             });
             assert_eq!(together, apart, "{heads} heads of {head_width}, {read:?}");
-            let vars: Vec<Var> = params.ids().map(|id| params.var(id)).collect();
             let alone = projected(None, &vars, &spans, heads).unwrap().value;
             let bits: Vec<u32> = alone.data().iter().map(|v| v.to_bits()).collect();
             assert_eq!(bits, together[..bits.len()], "{heads} heads of {head_width}, {read:?}, without a tape");
@@ -249,5 +253,7 @@ mod tests {
         assert!(!run(&[5, 4], &[12, 5], &[12], &[2, 3], 2));
         assert!(!run(&[5, 4], &[8, 4], &[8], &[2, 3], 2));
         assert!(!run(&[5, 4], &[12, 4], &[11], &[2, 3], 2));
+        assert!(!run(&[5, 4], &[], &[12], &[2, 3], 2));
+        assert!(!run(&[], &[12, 4], &[12], &[2, 3], 2));
     }
 }

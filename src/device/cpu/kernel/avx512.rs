@@ -84,15 +84,13 @@ macro_rules! kernel {
                 for _ in turns * $unrolled..k {
                     steps!(1, $size, $step, sums, rows, a_row, WORD, b);
                 }
-                // Hardly ever, and as many products as one more word of the inner dimension.
-                let scaled = alpha != 1.0;
                 let alpha = _mm512_set1_ps(alpha);
                 for (i, sums) in sums.iter().enumerate() {
                     for (vector, &sum) in sums.iter().enumerate() {
                         // SAFETY: the caller promises so many rows of so many elements.
                         unsafe {
                             let c = c.add(i * stride + LANES * vector);
-                            let value = if scaled { _mm512_mul_ps(alpha, sum) } else { sum };
+                            let value = _mm512_mul_ps(alpha, sum);
                             _mm512_storeu_ps(c, if add { _mm512_add_ps(_mm512_loadu_ps(c), value) } else { value });
                         }
                     }
