@@ -25,9 +25,9 @@ impl Memory {
     ///
     /// A block saves, for each token, its input, the input of the MLP (2 D) and the hidden values before GELU (F); and what products
     /// read, which the CPU keeps as they read it: both norms' outputs, queries, keys and values, the mixed values (6 D) and the
-    /// hidden values (F); but for queries, keys and values of heads of an odd width. The short last block saves its input and its norm's output for all tokens, on a
-    /// card keys and values too. Blocks that are run again save their input alone. Under a frozen backbone one block's values are
-    /// held at a time.
+    /// hidden values (F). Queries, keys and values of heads of an odd width take more than that. The short last block saves its
+    /// input and its norm's output for all tokens, on a card keys and values too. Blocks that are run again save their input
+    /// alone. Under a frozen backbone one block's values are held at a time.
     pub fn estimate(config: &TrainConfig, vit: &VitConfig, parameters: u64, k: usize) -> Self {
         let (d, f, b, s) = (vit.width as u64, vit.mlp as u64, config.batch_size as u64, k as u64 + 1);
         // On the CPU only the operands of products are 16 bits wide.

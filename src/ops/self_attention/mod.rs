@@ -146,7 +146,7 @@ mod tests {
 
     /// With a projection behind it, which reads rows and values alike.
     struct Projected<'a> {
-        lengths: &'a [usize],
+        spans: &'a Spans,
         heads: usize,
     }
 
@@ -154,10 +154,10 @@ mod tests {
         fn run<R: Real>(&self, inputs: &[Vec<R>], dy: &[R]) -> (Vec<R>, Vec<Vec<R>>) {
             let [x, weight, bias, projection, shift] = [0, 1, 2, 3, 4].map(|i| inputs[i].as_slice());
             let (d, n) = (bias.len() / 3, shift.len());
-            let mixed = reference::forward([x, weight, bias], self.lengths, self.heads);
+            let mixed = reference::forward([x, weight, bias], self.spans, self.heads);
             let y = matmul::reference::forward(&mixed, projection, shift, d);
             let (dmixed, dprojection, dshift) = matmul::reference::backward(&mixed, projection, dy, n, d);
-            let mut gradients = reference::backward([x, weight, bias], self.lengths, self.heads, &dmixed);
+            let mut gradients = reference::backward([x, weight, bias], self.spans, self.heads, &dmixed);
             gradients.extend([dprojection, dshift]);
             (y, gradients)
         }
@@ -191,7 +191,7 @@ mod tests {
             let (spans, rows) = (Spans::of(lengths.iter().copied()), lengths.iter().sum());
             let op = |tape: Option<&mut Tape>, v: &[Var]| projected(tape, v, &spans, heads);
             let what = format!("self-attention of {lengths:?}, {heads} heads of {head_width}");
-            check(&what, &inputs(rows, heads * head_width), &Projected { lengths, heads }, op);
+            check(&what, &inputs(rows, heads * head_width), &Projected { spans: &spans, heads }, op);
         }
     }
 

@@ -4,16 +4,7 @@
 use crate::ops::attention::reference::{self as attention, Sizes, columns, interleave};
 use crate::ops::matmul::reference as matmul;
 use crate::ops::real::Real;
-
-/// Rows of `width` image by image.
-fn images<'a, R>(mut rows: &'a [R], width: usize, lengths: &[usize]) -> Vec<&'a [R]> {
-    let mut next = |&len: &usize| {
-        let (image, rest) = rows.split_at(len * width);
-        rows = rest;
-        image
-    };
-    lengths.iter().map(&mut next).collect()
-}
+use crate::tensor::Spans;
 
 fn sizes(s: usize, heads: usize, d: usize) -> Sizes {
     Sizes { b: 1, queries: s, keys: s, heads, head_width: d / heads }
@@ -26,20 +17,20 @@ fn parts<R: Real>([x, weight, bias]: [&[R]; 3], d: usize) -> [Vec<R>; 3] {
 }
 
 /// y (rows, D) of x (rows, D), W (3D, D) and b (3D).
-pub fn forward<R: Real>([x, weight, bias]: [&[R]; 3], lengths: &[usize], heads: usize) -> Vec<R> {
+pub fn forward<R: Real>([x, weight, bias]: [&[R]; 3], spans: &Spans, heads: usize) -> Vec<R> {
     let d = bias.len() / 3;
     let one = |x: &[R]| {
         let [q, k, v] = parts([x, weight, bias], d);
         attention::forward(&q, &k, &v, sizes(x.len() / d, heads, d))
     };
-    images(x, d, lengths).into_iter().flat_map(one).collect()
+    spans.split(x, d).into_iter().flat_map(one).collect()
 }
 
 /// Gradients of x, W and b.
-pub fn backward<R: Real>([x, weight, bias]: [&[R]; 3], lengths: &[usize], heads: usize, dy: &[R]) -> Vec<Vec<R>> {
+pub fn backward<R: Real>([x, weight, bias]: [&[R]; 3], spans: &Spans, heads: usize, dy: &[R]) -> Vec<Vec<R>> {
     let d = bias.len() / 3;
     let mut dqkv = Vec::new();
-    for (x, dy) in images(x, d, lengths).into_iter().zip(images(dy, d, lengths)) {
+    for (x, dy) in spans.split(x, d).into_iter().zip(spans.split(dy, d)) {
         let [q, k, v] = parts([x, weight, bias], d);
         let (dq, dk, dv) = attention::backward(&q, &k, &v, dy, sizes(x.len() / d, heads, d));
         dqkv.extend(interleave(&[dq, dk, dv], d));
