@@ -127,7 +127,7 @@ fn near(pool: &rayon::ThreadPool, operands: Operands) -> f64 {
         (0..rows).for_each(|i| strip.pack(i, Mat::new(&w, N, K), i));
         let mut out = vec![0.0; rows * panels.width()];
         let _ready = ready(operands);
-        let mut product = || gemm_strip(&mut out, panels.width(), &strip, &panels);
+        let mut product = || gemm_strip(&mut out, panels.width(), &strip, Strip::rows(operands), &panels);
         product();
         all_ready.wait();
         let (begun, mut times) = (Instant::now(), 0);

@@ -14,6 +14,7 @@ use super::pack::{By, Packed, pack_part, pack_row};
 use super::vector;
 use rayon::prelude::*;
 use std::ops::Range;
+use std::ptr::null;
 
 /// Whether a product overwrites its output or adds to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +25,27 @@ pub enum Write {
     Add,
 }
 
+/// What is added to a product (m, n) before it is written: `bias` (n) to each of its rows, then `residual` (m, n). What is empty adds
+/// nothing.
+#[derive(Clone, Copy, Default)]
+pub struct Added<'a> {
+    pub bias: &'a [f32],
+    pub residual: &'a [f32],
+}
+
+impl Added<'_> {
+    fn assert_fits(self, m: usize, n: usize) {
+        assert!(self.bias.is_empty() || self.bias.len() == n, "{} elements of a bias for {n} columns", self.bias.len());
+        assert!(
+            self.residual.is_empty() || self.residual.len() == m * n,
+            "what is added to a product has another size"
+        );
+    }
+}
+
 /// Sizes of one product and where its output, or a tile of it, lies.
 #[derive(Clone, Copy)]
-struct Output {
+struct Output<'a> {
     c: *mut f32,
     /// Elements from row to row.
     stride: usize,
@@ -34,12 +53,13 @@ struct Output {
     n: usize,
     /// The row and the column of the element at `c`.
     origin: (usize, usize),
+    added: Added<'a>,
 }
 
 // SAFETY: every tile has a disjoint rectangle of the output or a buffer of its own, so no element is reached by two threads.
-unsafe impl Send for Output {}
+unsafe impl Send for Output<'_> {}
 // SAFETY: as above.
-unsafe impl Sync for Output {}
+unsafe impl Sync for Output<'_> {}
 
 /// Tiles that a product is cut into at least, when it has so many panels, to share it among threads: in all, and for each.
 const TILES: usize = 16;
@@ -48,10 +68,10 @@ const TILES_A_THREAD: usize = 2;
 /// How many rows ahead the processor is told which words it will write.
 const ROWS_AHEAD: usize = 4;
 
-/// The runs that an inner size is cut into for a kernel, which depend on nothing else.
+/// The runs that an inner size is cut into for a kernel, which depend on nothing else: one at least, which may be empty.
 fn runs(k: usize, kernel: &Kernel) -> impl Iterator<Item = Range<usize>> + use<> {
     let run = k.div_ceil(k.div_ceil(kernel.cut.run).max(1)).next_multiple_of(kernel.form.step);
-    (0..k).step_by(run.max(1)).map(move |start| start..(start + run).min(k))
+    (0..k.max(1)).step_by(run.max(1)).map(move |start| start..(start + run).min(k))
 }
 
 /// `out (+)= alpha * a b` on the calling thread, `out` of a.rows rows that begin `row_stride` apart.
@@ -64,10 +84,7 @@ pub fn gemm(out: &mut [f32], row_stride: usize, a: Mat, b: Mat, alpha: f32, writ
     assert_eq!(a.cols, b.rows, "inner sizes of a product differ");
     assert!(row_stride >= n && out.len() >= reach(m, n, row_stride), "a product leaves its output");
     let (a_packed, b_packed) = (Packed::left(a, mr, form, By::Caller), Packed::panels(b.t(), nr, form, By::Caller));
-    if a.cols == 0 && write == Write::Set {
-        out.chunks_mut(row_stride).take(m).for_each(|row| row[..n].fill(0.0));
-    }
-    let output = Output { c: out.as_mut_ptr(), stride: row_stride, m, n, origin: (0, 0) };
+    let output = Output { c: out.as_mut_ptr(), stride: row_stride, m, n, origin: (0, 0), added: Added::default() };
     let (rows, cols) = (0..m.div_ceil(mr), 0..n.div_ceil(nr));
     // SAFETY: `out` holds m rows of n elements at `row_stride` (asserted above) and is borrowed mutably.
     unsafe { tile(kernel, output, &a_packed, &b_packed, rows, cols, alpha, write) }
@@ -76,7 +93,8 @@ pub fn gemm(out: &mut [f32], row_stride: usize, a: Mat, b: Mat, alpha: f32, writ
 /// The tile of panels `rows` of a and panels `cols` of b.
 ///
 /// # Safety
-/// `out` must hold the tile's rectangle, which no other thread touches.
+/// `out` must hold the tile's rectangle, which no other thread touches; what is added fits it, and a residual's rows are as far apart as
+/// the output's.
 #[allow(clippy::too_many_arguments)]
 unsafe fn tile(
     kernel: &Kernel,
@@ -95,11 +113,18 @@ unsafe fn tile(
         let (rows, cols) = (mr.min(out.m - row), nr.min(out.n - col));
         let (down, right) = (row - out.origin.0, col - out.origin.1);
         let add = write == Write::Add || run.start > 0;
+        let last = run.end == a.depth();
+        let added = |values: &[f32], at: usize| match last && !values.is_empty() {
+            true => values[at..].as_ptr(),
+            false => null(),
+        };
+        let (bias, residual) = (added(out.added.bias, col), added(out.added.residual, row * out.n + col));
         let words = b.panel(j, run.clone());
         let panel = Panel { words, next: next.unwrap_or(words.as_ptr()) };
         // SAFETY: the rectangle begins inside the output and ends at its borders at the latest.
         unsafe {
-            let out = Rectangle { c: out.c.add(down * out.stride + right), stride: out.stride, rows, cols };
+            let c = out.c.add(down * out.stride + right);
+            let out = Rectangle { c, stride: out.stride, rows, cols, bias, residual };
             kernel.run(run.len(), a.strip(i, run.start), panel, out, alpha, add);
         }
     };
@@ -207,19 +232,21 @@ pub fn ready(operands: Operands) -> Ready {
     kernel(operands).ready()
 }
 
-/// `out = a b` on the calling thread, for all rows of a strip and all columns of the panels, those that fill them up too; rows
-/// begin `row_stride` apart. Of the strip's columns those count that `b` has rows for; those beyond must be finite
-/// as they are read, for some of them are multiplied by zeros. Panics when `out` has no room for so much.
-pub fn gemm_strip(out: &mut [f32], row_stride: usize, a: &Strip, b: &Panels) {
+/// `out = a b` on the calling thread, for the first `rows` rows of a strip and the columns of `b`; rows begin `row_stride` apart, and
+/// what lies beside the product in rows and columns that fill up the strip and the panels may be written to. Of the strip's columns
+/// those count that `b` has rows for; those beyond must be finite as they are read, for some of them are multiplied by zeros. Panics
+/// when `out` has no room for so much.
+pub fn gemm_strip(out: &mut [f32], row_stride: usize, a: &Strip, rows: usize, b: &Panels) {
     let (kernel, width) = (kernel(b.operands), b.width());
     let Kernel { mr, nr, .. } = *kernel;
     assert!(a.operands == b.operands && a.packed.depth() >= b.packed.depth(), "a strip does not fit a product");
+    assert!((1..=mr).contains(&rows), "{rows} rows of a strip of {mr}");
     assert!(row_stride >= width && out.len() >= reach(mr, width, row_stride), "a strip leaves its output");
     let _ready = kernel.ready();
     for run in runs(b.packed.depth(), kernel) {
         for (j, column) in (0..width).step_by(nr).enumerate() {
-            let c = out[column..].as_mut_ptr();
-            let to = Rectangle { c, stride: row_stride, rows: mr, cols: nr };
+            let size = kernel.covered(rows, nr.min(b.n - column));
+            let to = Rectangle::bare(out[column..].as_mut_ptr(), row_stride, size);
             // SAFETY: `out` holds mr rows of `width` elements at `row_stride` (asserted above) and is borrowed mutably.
             unsafe {
                 let (rows, panel) = (a.packed.strip(0, run.start), b.packed.panel(j, run.clone()));
@@ -338,31 +365,30 @@ pub fn par_gemm(
     write: Write,
     finish: &(dyn Fn(Segment) + Sync),
 ) {
-    par_gemm_rows(out, beside, &Rows::new(a, b.operands), b, write, finish);
+    par_gemm_rows(out, beside, &Rows::new(a, b.operands), b, write, Added::default(), finish);
 }
 
-/// [`par_gemm`] of a left operand that is packed already.
+/// [`par_gemm`] of a left operand that is packed already, and of what is added to the product.
 pub fn par_gemm_rows(
     out: &mut [f32],
     beside: &mut [f32],
     a: &Rows,
     b: &Panels,
     write: Write,
+    added: Added,
     finish: &(dyn Fn(Segment) + Sync),
 ) {
-    let (m, n, k) = (a.m, b.n, a.k);
+    let (m, n) = (a.m, b.n);
     assert_eq!((a.k, a.operands), (b.k, b.operands), "the operands of a product differ in inner size or type");
     assert_eq!(out.len(), m * n, "a product does not fill its output");
     assert!(beside.is_empty() || beside.len() == out.len(), "the outputs of a product differ in size");
     if m == 0 || n == 0 {
         return;
     }
-    if k == 0 && write == Write::Set {
-        out.fill(0.0);
-    }
+    added.assert_fits(m, n);
     let tiles = Tiles::new(b.operands, m, n);
     let Kernel { mr, nr, .. } = *tiles.kernel;
-    let output = &Output { c: out.as_mut_ptr(), stride: n, m, n, origin: (0, 0) };
+    let output = &Output { c: out.as_mut_ptr(), stride: n, m, n, origin: (0, 0), added };
     let second = &Output { c: beside.as_mut_ptr(), ..*output };
     let has_second = !beside.is_empty();
     tiles.for_each(|_, rows, cols| {
@@ -385,27 +411,29 @@ pub fn par_gemm_rows(
     });
 }
 
-/// a b in parallel, each row of a tile as `finish` leaves it, packed as the left operand of another product while the tile
+/// a b + bias in parallel, each row of a tile as `finish` leaves it, packed as the left operand of another product while the tile
 /// is in cache. The output itself is nowhere else unless `kept` has room for it: then `finish` may change it there, and writes what
 /// is packed into the segment's second output. Unless `sums` is empty, the sum of the rows that are packed is added to it, in an
 /// order that depends on the kernel and m alone.
 pub fn par_gemm_to_rows(
     a: &Rows,
     b: &Panels,
+    bias: &[f32],
     kept: &mut [f32],
     sums: &mut [f32],
     finish: &(dyn Fn(Segment) + Sync),
 ) -> Rows {
     let (m, n) = (a.m, b.n);
     assert_eq!((a.k, a.operands), (b.k, b.operands), "the operands of a product differ in inner size or type");
-    assert!(a.k > 0, "a product over nothing");
+    let added = Added { bias, ..Added::default() };
+    added.assert_fits(m, n);
     assert!(kept.is_empty() || kept.len() == m * n, "a product does not fill its output");
     assert!(sums.is_empty() || sums.len() == n, "{} sums of {n} columns", sums.len());
     let tiles = Tiles::new(b.operands, m, n);
     let Kernel { mr, nr, form, .. } = *tiles.kernel;
     let mut packed = Packed::row_room(m, n, mr, form);
     let row_words = packed.row();
-    let words_out = &Output { c: packed.all_mut().as_mut_ptr(), stride: row_words, m, n, origin: (0, 0) };
+    let words_out = &Output { c: packed.all_mut().as_mut_ptr(), stride: row_words, m, n, origin: (0, 0), added };
     let keeps = !kept.is_empty();
     let kept = &Output { c: kept.as_mut_ptr(), stride: n, ..*words_out };
     // Of each row of tiles, whose heights do not depend on the number of threads.
@@ -441,7 +469,7 @@ pub fn par_gemm_to_rows(
         };
         // SAFETY: the tile's rectangle, which begins at `origin`, lies in the output that is kept, the rows or `room`.
         unsafe {
-            let output = Output { c, stride, m, n, origin: (first, column) };
+            let output = Output { c, stride, origin: (first, column), ..*words_out };
             tile(tiles.kernel, output, &a.packed, &b.packed, rows, cols, 1.0, Write::Set);
         }
         for i in 0..height {

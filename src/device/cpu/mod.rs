@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod buffer;
+pub mod gelu;
 pub mod gemm;
 mod kernel;
 mod mat;

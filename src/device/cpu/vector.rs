@@ -1,7 +1,7 @@
 //! Elementwise mathematics and ordered reductions over slices, compiled for AVX-512, for AVX2 and for the baseline.
 //!
-//! All builds do the same operations in the same order. e^x, Phi and GELU's slope fuse products and sums where the processor
-//! can, as AVX2 and AVX-512 do alike; everything else gives the same bits everywhere.
+//! All builds do the same operations in the same order. e^x fuses products and sums where the processor can, as AVX2 and AVX-512 do
+//! alike; everything else gives the same bits everywhere.
 #![allow(unsafe_code)]
 
 /// The unit roundoff of f32: half a unit in the last place at 1.
@@ -35,6 +35,8 @@ pub struct Coefficients {
 
 /// Lanes of an ordered reduction: element i goes to lane i mod LANES, lanes are added pairwise at the end.
 pub const LANES: usize = 16;
+/// Sums that each lane of a long reduction is split into, so that one addition need not wait for the last.
+const CHAINS: usize = 4;
 
 /// Declares functions whose body is compiled for AVX-512, for AVX2 and for the baseline, chosen at run time. Bodies loop
 /// with `for`, not with `for_each`, which may stay a function of its own and is then compiled for the baseline alone. In a body
@@ -73,13 +75,13 @@ macro_rules! vectorised {
 
 /// x * y + z, in one rounding where `FUSED`.
 #[inline(always)]
-fn mul_add<const FUSED: bool>(x: f32, y: f32, z: f32) -> f32 {
+pub(super) fn mul_add<const FUSED: bool>(x: f32, y: f32, z: f32) -> f32 {
     if FUSED { x.mul_add(y, z) } else { x * y + z }
 }
 
 /// The polynomial of these coefficients, the highest power's first.
 #[inline(always)]
-fn horner<const FUSED: bool, const N: usize>(coefficients: [f32; N], x: f32) -> f32 {
+pub(super) fn horner<const FUSED: bool, const N: usize>(coefficients: [f32; N], x: f32) -> f32 {
     let mut p = coefficients[0];
     for &c in &coefficients[1..] {
         p = mul_add::<FUSED>(p, x, c);
@@ -110,67 +112,6 @@ fn exp<const FUSED: bool>(x: f32) -> f32 {
     p * power
 }
 
-/// 1/2 + x P(x^2) up to `limit` in size, P by its coefficients in 2 (x / limit)^2 - 1, the highest power's first; beyond, 0 and 1.
-#[inline(always)]
-fn rise<const FUSED: bool, const N: usize>(coefficients: [f32; N], limit: f32, x: f32) -> f32 {
-    let near = if x < -limit { -limit } else { x };
-    let near = if near > limit { limit } else { near };
-    let u = mul_add::<FUSED>(near * near, 2.0 / (limit * limit), -1.0);
-    let y = mul_add::<FUSED>(near, horner::<FUSED, N>(coefficients, u), 0.5);
-    let y = if x > limit { 1.0 } else { y };
-    if x < -limit { 0.0 } else { y }
-}
-
-/// The standard normal's distribution at x, Phi(x) = (1 + erf(x / sqrt 2)) / 2: the polynomial's error is 1.6e-8 before
-/// rounding, beyond its end 7.6e-8.
-#[inline(always)]
-fn normal<const FUSED: bool>(x: f32) -> f32 {
-    const P: [f32; 15] = [
-        2.399_478_1e-4,
-        -6.565_829_4e-4,
-        6.647_398_7e-4,
-        -1.039_537_3e-3,
-        2.892_351_5e-3,
-        -5.448_517e-3,
-        8.417_877e-3,
-        -1.277_525_2e-2,
-        1.853_864_6e-2,
-        -2.504_193_2e-2,
-        3.203_144e-2,
-        -3.976_341_3e-2,
-        4.964_578_5e-2,
-        -6.712_682e-2,
-        1.346_593_5e-1,
-    ];
-    rise::<FUSED, 15>(P, 5.25, x)
-}
-
-/// GELU's slope, Phi(x) + x phi(x), which goes to 0 and 1 as Phi does: 2.4e-8 before rounding, beyond its end 1.5e-7.
-#[inline(always)]
-fn slope<const FUSED: bool>(x: f32) -> f32 {
-    const P: [f32; 18] = [
-        -2.445_333_6e-3,
-        6.217_048_5e-3,
-        -2.832_423_2e-3,
-        1.062_188_2e-3,
-        -1.622_003_3e-2,
-        3.169_302e-2,
-        -3.492_867e-2,
-        4.316_305_4e-2,
-        -5.935_912_6e-2,
-        6.938_504e-2,
-        -7.057_826e-2,
-        6.675_456e-2,
-        -5.952_444e-2,
-        5.170_648_5e-2,
-        -4.729_423_7e-2,
-        4.936_722_3e-2,
-        -6.228_140_7e-2,
-        1.230_718_3e-1,
-    ];
-    rise::<FUSED, 18>(P, 5.75, x)
-}
-
 /// x rounded to bf16, to nearest, ties to even; NaN stays NaN.
 #[inline(always)]
 pub fn bf16_bits(x: f32) -> u16 {
@@ -183,14 +124,20 @@ pub fn bf16_bits(x: f32) -> u16 {
 /// Rows are short and far apart, so that the processor does not guess by itself which come next.
 pub fn fetch(values: &[f32], start: usize, len: usize) {
     let inside = values.get(start..values.len().min(start + len)).unwrap_or_default();
+    fetch_from(inside.as_ptr(), inside.len());
+}
+
+/// [`fetch`] of the lines of `len` values at an address, which need not be there.
+#[inline(always)]
+pub(super) fn fetch_from(start: *const f32, len: usize) {
     #[cfg(target_arch = "x86_64")]
-    for line in inside.chunks(16) {
+    for line in (0..len).step_by(16) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: every x86-64 processor has the instruction, which faults on no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = inside;
+    let _ = (start, len);
 }
 
 #[inline(always)]
@@ -206,27 +153,19 @@ fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
 }
 
 #[inline(always)]
-fn reduce(x: &[f32], map: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let chunks = x.chunks_exact(LANES);
-    let tail = chunks.remainder();
-    for chunk in chunks {
-        for (lane, &v) in lanes.iter_mut().zip(chunk) {
-            *lane += map(v);
+fn reduce2(x: &[f32], y: &[f32], map: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut sums = [0.0; CHAINS * LANES];
+    let (x, y) = (&x[..x.len().min(y.len())], &y[..x.len().min(y.len())]);
+    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<{ CHAINS * LANES }>(), y.as_chunks::<{ CHAINS * LANES }>());
+    for (x, y) in x.iter().zip(y) {
+        for ((sum, &x), &y) in sums.iter_mut().zip(x).zip(y) {
+            *sum += map(x, y);
         }
     }
-    for (lane, &v) in lanes.iter_mut().zip(tail) {
-        *lane += map(v);
-    }
-    add_lanes(lanes)
-}
-
-#[inline(always)]
-fn reduce2(x: &[f32], y: &[f32], map: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
-    let (x_tail, y_tail) = (xs.remainder(), ys.remainder());
-    for (x, y) in xs.zip(ys) {
+    let mut lanes: [f32; LANES] =
+        std::array::from_fn(|i| (sums[i] + sums[i + LANES]) + (sums[i + 2 * LANES] + sums[i + 3 * LANES]));
+    let ((x, x_tail), (y, y_tail)) = (x_rest.as_chunks::<LANES>(), y_rest.as_chunks::<LANES>());
+    for (x, y) in x.iter().zip(y) {
         for ((lane, &x), &y) in lanes.iter_mut().zip(x).zip(y) {
             *lane += map(x, y);
         }
@@ -235,6 +174,11 @@ fn reduce2(x: &[f32], y: &[f32], map: impl Fn(f32, f32) -> f32) -> f32 {
         *lane += map(x, y);
     }
     add_lanes(lanes)
+}
+
+#[inline(always)]
+fn reduce(x: &[f32], map: impl Fn(f32) -> f32) -> f32 {
+    reduce2(x, x, |x, _| map(x))
 }
 
 pub(super) use vectorised;
@@ -264,15 +208,25 @@ vectorised! {
 
     /// The largest element; NaN elements are passed over, an empty slice gives -infinity.
     pub fn max(x: &[f32]) -> f32 {
+        let larger = |x: f32, y: f32| if y > x { y } else { x };
         let mut lanes = [f32::NEG_INFINITY; LANES];
-        let chunks = x.chunks_exact(LANES);
-        let tail = chunks.remainder();
-        for chunk in chunks {
+        let (whole, tail) = x.as_chunks::<LANES>();
+        for chunk in whole {
             for (lane, &v) in lanes.iter_mut().zip(chunk) {
-                *lane = if v > *lane { v } else { *lane };
+                *lane = larger(*lane, v);
             }
         }
-        lanes.iter().chain(tail).fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m })
+        for (lane, &v) in lanes.iter_mut().zip(tail) {
+            *lane = larger(*lane, v);
+        }
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                lanes[i] = larger(lanes[i], lanes[i + width]);
+            }
+            width /= 2;
+        }
+        lanes[0]
     }
 
     /// x = e^(x * scale - shift), and the sum of the results.
@@ -315,43 +269,6 @@ vectorised! {
     pub fn add(x: &mut [f32], y: &[f32]) {
         for (x, y) in x.iter_mut().zip(y) {
             *x += y;
-        }
-    }
-
-    /// x += y, then x += z.
-    pub fn add_both(x: &mut [f32], y: &[f32], z: &[f32]) {
-        for ((x, y), z) in x.iter_mut().zip(y).zip(z) {
-            *x = *x + y + z;
-        }
-    }
-
-    /// y = gelu(x) = x Phi(x), the exact form.
-    pub fn gelu(x: &[f32], y: &mut [f32]) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = x * normal::<FUSED>(x);
-        }
-    }
-
-    /// x += y, then z = gelu(x).
-    pub fn add_gelu(x: &mut [f32], y: &[f32], z: &mut [f32]) {
-        for ((x, y), z) in x.iter_mut().zip(y).zip(z) {
-            *x += y;
-            *z = *x * normal::<FUSED>(*x);
-        }
-    }
-
-    /// x = gelu(x + y).
-    pub fn gelu_of_sum(x: &mut [f32], y: &[f32]) {
-        for (x, y) in x.iter_mut().zip(y) {
-            let sum = *x + y;
-            *x = sum * normal::<FUSED>(sum);
-        }
-    }
-
-    /// dx *= gelu'(x) = Phi(x) + x phi(x).
-    pub fn gelu_backward(x: &[f32], dx: &mut [f32]) {
-        for (dx, &x) in dx.iter_mut().zip(x) {
-            *dx *= slope::<FUSED>(x);
         }
     }
 
@@ -410,42 +327,23 @@ vectorised! {
 mod tests {
     use super::*;
 
-    fn exp_and_normal<const FUSED: bool>() {
-        let phi = |x: f64| 0.5 * libm::erfc(-x / std::f64::consts::SQRT_2);
-        let density = |x: f64| (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
-        let (mut worst_exp, mut worst_normal, mut worst_slope) = (0.0f64, 0.0f64, 0.0f64);
+    fn exp_is_accurate<const FUSED: bool>() {
+        let mut worst = 0.0f64;
         for i in -860_000..880_000 {
             let x = i as f32 * 1e-4;
-            worst_exp = worst_exp.max((f64::from(exp::<FUSED>(x)) / f64::from(x).exp() - 1.0).abs());
-        }
-        for i in -100_000..=100_000 {
-            let x = i as f32 * 1e-4;
-            let exact = f64::from(x);
-            worst_normal = worst_normal.max((f64::from(normal::<FUSED>(x)) - phi(exact)).abs());
-            worst_slope = worst_slope.max((f64::from(slope::<FUSED>(x)) - phi(exact) - exact * density(exact)).abs());
+            worst = worst.max((f64::from(exp::<FUSED>(x)) / f64::from(x).exp() - 1.0).abs());
         }
         // Unit roundoff is 6e-8; the reduction, seven steps of Horner's rule and the last product may each lose a share.
-        assert!(worst_exp < 2.0 * UNIT_F32, "{worst_exp:e}");
-        // The last sum rounds by half a unit; a product of x up to 5.75 and a sum of up to 0.4 by three more. The slope
-        // is up to 1.13, and what its polynomial leaves out comes on top.
-        assert!(worst_normal < 3.5 * UNIT_F32, "{worst_normal:e}");
-        assert!(worst_slope < 4.5 * UNIT_F32 + 2.4e-8, "{worst_slope:e}");
-        assert!(
-            exp::<FUSED>(f32::NAN).is_nan() && normal::<FUSED>(f32::NAN).is_nan() && slope::<FUSED>(f32::NAN).is_nan()
-        );
+        assert!(worst < 2.0 * UNIT_F32, "{worst:e}");
+        assert!(exp::<FUSED>(f32::NAN).is_nan());
         assert_eq!(exp::<FUSED>(0.0), 1.0);
         assert!(exp::<FUSED>(-1e30) < 1e-37 && exp::<FUSED>(f32::NEG_INFINITY) < 1e-37);
-        assert_eq!((normal::<FUSED>(0.0), slope::<FUSED>(0.0)), (0.5, 0.5));
-        for far in [-9.0, -1e30, -f32::MAX, f32::NEG_INFINITY] {
-            assert_eq!((normal::<FUSED>(far), normal::<FUSED>(-far)), (0.0, 1.0));
-            assert_eq!((slope::<FUSED>(far), slope::<FUSED>(-far)), (0.0, 1.0));
-        }
     }
 
     #[test]
-    fn exp_and_the_normal_distribution_are_accurate_to_rounding() {
-        exp_and_normal::<false>();
-        exp_and_normal::<true>();
+    fn exp_is_accurate_to_rounding() {
+        exp_is_accurate::<false>();
+        exp_is_accurate::<true>();
     }
 
     #[test]
@@ -454,47 +352,30 @@ mod tests {
         let fused = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
         #[cfg(not(target_arch = "x86_64"))]
         let fused = cfg!(target_arch = "aarch64");
-        let scalar = |x: f32| {
-            if fused {
-                (normal::<true>(x), slope::<true>(x), exp::<true>(x))
-            } else {
-                (normal::<false>(x), slope::<false>(x), exp::<false>(x))
-            }
-        };
+        let scalar = |x: f32| if fused { exp::<true>(x) } else { exp::<false>(x) };
         let bits = |x: &[f32]| x.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         for len in 0..70 {
             let x: Vec<f32> = (0..len).map(|i| (i as f32 * 0.7).sin() * 7.0).collect();
-            let y: Vec<f32> = (0..len).map(|i| (i as f32 * 1.3).cos()).collect();
-            let of = |f: &dyn Fn(f32, f32) -> f32| x.iter().zip(&y).map(|(&x, &y)| f(x, y)).collect::<Vec<f32>>();
-            let mut got = vec![0.0; len];
-            gelu(&x, &mut got);
-            assert_eq!(bits(&got), bits(&of(&|x, _| x * scalar(x).0)));
-            let (mut sums, want) = (x.clone(), of(&|x, y| (x + y) * scalar(x + y).0));
-            add_gelu(&mut sums, &y, &mut got);
-            assert_eq!((bits(&sums), bits(&got)), (bits(&of(&|x, y| x + y)), bits(&want)));
-            let mut sums = x.clone();
-            gelu_of_sum(&mut sums, &y);
-            assert_eq!(bits(&sums), bits(&want));
-            let mut slopes = y.clone();
-            gelu_backward(&x, &mut slopes);
-            assert_eq!(bits(&slopes), bits(&of(&|x, y| y * scalar(x).1)));
+            let of = |f: &dyn Fn(f32) -> f32| x.iter().map(|&x| f(x)).collect::<Vec<f32>>();
             let mut powers = x.clone();
             exp_scaled_sum(&mut powers, 0.5, 1.0);
-            assert_eq!(bits(&powers), bits(&of(&|x, _| scalar(x * 0.5 - 1.0).2)));
+            assert_eq!(bits(&powers), bits(&of(&|x| scalar(x * 0.5 - 1.0))));
             if len % LANES == 0 {
                 let mut again = vec![0.0; len];
-                let sums = [exp_scaled_sum_to(&x, 0.5, 1.0, &mut again), sum(&powers)];
-                assert_eq!((bits(&again), sums[0].to_bits()), (bits(&powers), sums[1].to_bits()));
+                let total = f64::from(exp_scaled_sum_to(&x, 0.5, 1.0, &mut again));
+                assert_eq!(bits(&again), bits(&powers));
+                let exact: f64 = powers.iter().map(|&v| f64::from(v)).sum();
+                assert!((total - exact).abs() <= UNIT_F32 * len as f64 * exact, "{total} not {exact}");
             }
             let mut halves = vec![0.0; len];
             scaled(&x, 0.5, &mut halves);
-            assert_eq!(halves, of(&|x, _| 0.5 * x));
+            assert_eq!(halves, of(&|x| 0.5 * x));
         }
     }
 
     #[test]
     fn reductions_of_every_tail_match_loops() {
-        for len in 0..70 {
+        for len in (0..200).chain([767, 768, 3072]) {
             let x: Vec<f32> = (0..len).map(|i| (i as f32 * 0.7).sin()).collect();
             let y: Vec<f32> = (0..len).map(|i| (i as f32 * 1.3).cos()).collect();
             let exact = |f: &dyn Fn(f64, f64) -> f64| -> f64 {

@@ -126,7 +126,7 @@ fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut 
                 queries.fetch_row(query + strip_rows);
                 q.pack(i, queries, query);
             }
-            gemm_strip(scores, width, &q, k);
+            gemm_strip(scores, width, &q, rows, k);
             for i in 0..rows {
                 let row = &mut scores[i * width..][..padded];
                 row[keys..].fill(f32::NEG_INFINITY);
@@ -134,7 +134,7 @@ fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut 
                 sums[i] = p.put(i, |p| vector::exp_scaled_sum_to(row, scale(z), shift, p));
                 lse[(start + i) * z.heads + head] = shift + sums[i].ln();
             }
-            gemm_strip(mixed, mixed_width, &p, v);
+            gemm_strip(mixed, mixed_width, &p, rows, v);
             for i in 0..rows {
                 let out = &mut y[(start + i) * stride + column..][..z.head_width];
                 vector::scaled(&mixed[i * mixed_width..], 1.0 / sums[i], out);

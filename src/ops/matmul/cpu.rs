@@ -1,8 +1,8 @@
 //! The linear layer on the CPU: tiled products, with bias, residual and GELU while a tile is in cache.
 #![forbid(unsafe_code)]
 
-use crate::device::cpu::gemm::{Mat, Operands, Panels, Rows, Segment, Write, par_gemm_rows, par_gemm_to_rows};
-use crate::device::cpu::vector;
+use crate::device::cpu::gemm::{Added, Mat, Operands, Panels, Rows, Segment, Write, par_gemm_rows, par_gemm_to_rows};
+use crate::device::cpu::{gelu, vector};
 
 /// How many rows of a tile the processor is told ahead which it will read.
 const ROWS_AHEAD: usize = 2;
@@ -28,41 +28,30 @@ pub fn rows(x: &[f32], k: usize, operands: Operands) -> Rows {
 
 /// y (rows, n_out) = x W^T + b of a packed x, then what `finish` says.
 pub fn forward(x: &Rows, weight: &Panels, bias: &[f32], finish: Finish, y: &mut [f32]) {
+    let added = Added { bias, residual: &[] };
     match finish {
-        Finish::Nothing => par_gemm_rows(y, &mut [], x, weight, Write::Set, &|s| add_bias(s.values, bias, s.column)),
-        Finish::Residual(r) => par_gemm_rows(y, &mut [], x, weight, Write::Set, &|s| add_bias_and(r, s, bias)),
-        Finish::GeluBeside(beside) => par_gemm_rows(y, beside, x, weight, Write::Set, &|s| {
-            vector::add_gelu(s.values, &bias[s.column..s.column + s.values.len()], s.beside);
-        }),
+        Finish::Nothing => par_gemm_rows(y, &mut [], x, weight, Write::Set, added, &|_| {}),
+        Finish::Residual(residual) => {
+            par_gemm_rows(y, &mut [], x, weight, Write::Set, Added { residual, ..added }, &|_| {});
+        }
+        Finish::GeluBeside(beside) => {
+            par_gemm_rows(y, beside, x, weight, Write::Set, added, &|s| gelu::gelu(s.values, s.beside));
+        }
     }
 }
 
 /// x W^T + b of a packed x, as products read it.
 pub fn forward_rows(x: &Rows, weight: &Panels, bias: &[f32]) -> Rows {
-    par_gemm_to_rows(x, weight, &mut [], &mut [], &|s| add_bias(s.values, bias, s.column))
+    par_gemm_to_rows(x, weight, bias, &mut [], &mut [], &|_| {})
 }
 
 /// gelu(x W^T + b) of a packed x, as the left operand of another product; x W^T + b goes into `pre` unless that is empty.
 pub fn gelu_rows(x: &Rows, weight: &Panels, bias: &[f32], pre: &mut [f32]) -> Rows {
     let keeps = !pre.is_empty();
-    par_gemm_to_rows(x, weight, pre, &mut [], &|s| {
-        let bias = &bias[s.column..s.column + s.values.len()];
-        match keeps {
-            true => vector::add_gelu(s.values, bias, s.beside),
-            false => vector::gelu_of_sum(s.values, bias),
-        }
+    par_gemm_to_rows(x, weight, bias, pre, &mut [], &|s| match keeps {
+        true => gelu::gelu(s.values, s.beside),
+        false => gelu::gelu_in_place(s.values),
     })
-}
-
-fn add_bias(values: &mut [f32], bias: &[f32], column: usize) {
-    vector::add(values, &bias[column..column + values.len()]);
-}
-
-fn add_bias_and(residual: &[f32], s: Segment, bias: &[f32]) {
-    let start = s.row * bias.len() + s.column;
-    vector::fetch(residual, start + ROWS_AHEAD * bias.len(), s.values.len());
-    let end = s.column + s.values.len();
-    vector::add_both(s.values, &bias[s.column..end], &residual[start..start + end - s.column]);
 }
 
 /// dy (rows, n_out) as the products of the way back read it; its rows' sum is added to `dbias`.
@@ -74,7 +63,7 @@ pub fn gradient_rows(dy: &[f32], operands: Operands, dbias: &mut [f32]) -> Rows 
 /// dx (rows, n_in) = dy (rows, n_out) W.
 pub fn backward_dx(dy: &Rows, weight: &[f32], dx: &mut [f32], n: usize, k: usize, operands: Operands) {
     let weight = Panels::new(Mat::new(weight, n, k), operands);
-    par_gemm_rows(dx, &mut [], dy, &weight, Write::Set, &|_| {});
+    par_gemm_rows(dx, &mut [], dy, &weight, Write::Set, Added::default(), &|_| {});
 }
 
 /// What makes of a tile's rows of dx (rows, n_in) those of dx gelu'(pre).
@@ -82,7 +71,7 @@ fn gelu_slope(pre: &[f32], k: usize) -> impl Fn(Segment) + Sync {
     move |s| {
         let start = s.row * k + s.column;
         vector::fetch(pre, start + ROWS_AHEAD * k, s.values.len());
-        vector::gelu_backward(&pre[start..start + s.values.len()], s.values);
+        gelu::gelu_backward(&pre[start..start + s.values.len()], s.values);
     }
 }
 
@@ -97,7 +86,7 @@ pub fn backward_dx_gelu(
     operands: Operands,
 ) {
     let weight = Panels::new(Mat::new(weight, n, k), operands);
-    par_gemm_rows(dx, &mut [], dy, &weight, Write::Set, &gelu_slope(pre, k));
+    par_gemm_rows(dx, &mut [], dy, &weight, Write::Set, Added::default(), &gelu_slope(pre, k));
 }
 
 /// [`backward_dx_gelu`] as products read it; its rows' sum is added to `sums`.
@@ -111,10 +100,10 @@ pub fn backward_dx_gelu_rows(
 ) -> Rows {
     let k = sums.len();
     let weight = Panels::new(Mat::new(weight, n, k), operands);
-    par_gemm_to_rows(dy, &weight, &mut [], sums, &gelu_slope(pre, k))
+    par_gemm_to_rows(dy, &weight, &[], &mut [], sums, &gelu_slope(pre, k))
 }
 
 /// dW (n_out, n_in) (+)= dy^T x, of dy^T (n_out, rows) and x packed.
 pub fn backward_dweight(dy: &Rows, x: &Panels, dweight: &mut [f32], write: Write) {
-    par_gemm_rows(dweight, &mut [], dy, x, write, &|_| {});
+    par_gemm_rows(dweight, &mut [], dy, x, write, Added::default(), &|_| {});
 }

@@ -96,10 +96,10 @@ fn a_product_of_a_product_never_in_memory_has_the_bits_of_two() {
                 let mut sums = vec![0.5; if sums { n } else { 0 }];
                 let a = Rows::new(Mat::new(&a, m, k), operands);
                 let rows = match keeps {
-                    true => par_gemm_to_rows(&a, &b, &mut kept, &mut sums, &beside),
-                    false => par_gemm_to_rows(&a, &b, &mut kept, &mut sums, &halve),
+                    true => par_gemm_to_rows(&a, &b, &[], &mut kept, &mut sums, &beside),
+                    false => par_gemm_to_rows(&a, &b, &[], &mut kept, &mut sums, &halve),
                 };
-                par_gemm_rows(&mut got, &mut [], &rows, &c, Write::Set, &|_| {});
+                par_gemm_rows(&mut got, &mut [], &rows, &c, Write::Set, Added::default(), &|_| {});
                 assert_eq!(got, want, "{case}");
                 assert!(kept.is_empty() || kept == product, "{case}");
                 for (j, sum) in sums.into_iter().enumerate() {
@@ -168,7 +168,7 @@ fn strips_give_the_bits_of_whole_products() {
                     }
                 }
                 let mut got = vec![0.5; Strip::rows(operands) * stride];
-                gemm_strip(&mut got, stride, &strip, &b);
+                gemm_strip(&mut got, stride, &strip, rows.len() / k, &b);
                 for (got, want) in got.chunks_exact(stride).zip(want.chunks_exact(n)) {
                     assert_eq!(&got[..n], want, "{m} {n} {k} {operands:?}");
                     assert!(got[b.width()..].iter().all(|&v| v == 0.5), "{m} {n} {k} {operands:?}");
@@ -179,11 +179,62 @@ fn strips_give_the_bits_of_whole_products() {
 }
 
 #[test]
+fn what_is_added_has_the_bits_of_sums_afterwards() {
+    // Several runs for every kernel; no runs.
+    for (m, n, k) in [(1, 1, 0), (5, 70, 1), (29, 33, 64), (100, 70, 3301), (13, 130, 0)] {
+        let (a, b) = (values(m * k, 20), values(k * n, 21));
+        let (bias, residual, start) = (values(n, 22), values(m * n, 23), values(m * n, 24));
+        let c = values(n * 8, 25);
+        for (operands, write) in [Operands::F32, Operands::Bf16].into_iter().zip([Write::Set, Write::Add]) {
+            let panels = Panels::new(Mat::new(&b, k, n), operands);
+            let rows = Rows::new(Mat::new(&a, m, k), operands);
+            for (with_bias, with_residual) in [(true, false), (false, true), (true, true)] {
+                let plus = |s: Segment| {
+                    for (j, value) in s.values.iter_mut().enumerate() {
+                        *value += if with_bias { bias[s.column + j] } else { -0.0 };
+                        *value += if with_residual { residual[s.row * n + s.column + j] } else { -0.0 };
+                    }
+                };
+                let (mut got, mut want) = (start.clone(), start.clone());
+                let bias = if with_bias { &bias[..] } else { &[] };
+                let added = Added { bias, residual: if with_residual { &residual } else { &[] } };
+                par_gemm_rows(&mut got, &mut [], &rows, &panels, write, added, &|_| {});
+                par_gemm_rows(&mut want, &mut [], &rows, &panels, write, Added::default(), &plus);
+                let bits = |x: &[f32]| x.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&got), bits(&want), "{m} {n} {k} {operands:?}");
+                if !with_residual {
+                    let last = Panels::new(Mat::new(&c, n, 8), operands);
+                    let packed = [
+                        par_gemm_to_rows(&rows, &panels, bias, &mut [], &mut [], &|_| {}),
+                        par_gemm_to_rows(&rows, &panels, &[], &mut [], &mut [], &plus),
+                    ];
+                    let [got, want] = packed.map(|rows| {
+                        let mut out = vec![0.0; m * 8];
+                        par_gemm_rows(&mut out, &mut [], &rows, &last, Write::Set, Added::default(), &|_| {});
+                        bits(&out)
+                    });
+                    assert_eq!(got, want, "{m} {n} {k} {operands:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic = "elements of a bias"]
+fn a_bias_of_another_length_is_refused() {
+    let (rows, b) =
+        (Rows::new(Mat::new(&[1.0], 1, 1), Operands::F32), Panels::new(Mat::new(&[1.0], 1, 1), Operands::F32));
+    let added = Added { bias: &[1.0; 2], residual: &[] };
+    par_gemm_rows(&mut [0.0], &mut [], &rows, &b, Write::Set, added, &|_| {});
+}
+
+#[test]
 #[should_panic = "leaves its output"]
 fn a_strip_that_finds_no_room_is_refused() {
     let (strip, b) = (Strip::new(4, Operands::F32), Panels::new(Mat::new(&[1.0; 4], 4, 1), Operands::F32));
     let mut out = vec![0.0; Strip::rows(Operands::F32) * b.width() - 1];
-    gemm_strip(&mut out, b.width(), &strip, &b);
+    gemm_strip(&mut out, b.width(), &strip, 1, &b);
 }
 
 #[test]
@@ -199,10 +250,10 @@ fn bits_do_not_depend_on_the_number_of_threads() {
             // As the way back does: rows with their sums, a product into rows with its, and rows turned on both sides.
             let (of_rows, of_product) = sums.split_at_mut(k);
             let rows = Rows::new_adding_sums(Mat::new(&a, m, k), operands, of_rows);
-            let product = par_gemm_to_rows(&rows, &panels, &mut [], of_product, &|_| {});
+            let product = par_gemm_to_rows(&rows, &panels, &[], &mut [], of_product, &|_| {});
             if operands.rows_stay_small() {
                 let (left, right) = (Rows::new(rows.mat().t(), operands), Panels::new(product.mat(), operands));
-                par_gemm_rows(&mut turned, &mut [], &left, &right, Write::Set, &|_| {});
+                par_gemm_rows(&mut turned, &mut [], &left, &right, Write::Set, Added::default(), &|_| {});
             }
         });
         [out, sums, turned].concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
@@ -250,7 +301,7 @@ fn the_way_through_a_tile_changes_no_bit() {
             let mut kernel = *best;
             kernel.cut.walk = walk;
             let mut out = vec![0.0; m * n];
-            let output = Output { c: out.as_mut_ptr(), stride: n, m, n, origin: (0, 0) };
+            let output = Output { c: out.as_mut_ptr(), stride: n, m, n, origin: (0, 0), added: Added::default() };
             let (rows, cols) = (0..m.div_ceil(mr), 0..n.div_ceil(nr));
             // SAFETY: `out` holds m rows of n elements and belongs to this test.
             unsafe { tile(&kernel, output, &a.packed, &b.packed, rows, cols, 1.0, Write::Set) };

@@ -18,91 +18,157 @@ const LANES: usize = 16;
 const ADDRESSES: usize = 4;
 /// How many words of the inner dimension before its use a row of b is asked for.
 const AHEAD: usize = 16;
+/// Steps at most from one row of the output that is asked for to the next.
+const BETWEEN: usize = 16;
 
 /// As many steps of the inner dimension, unrolled, and on to what follows: a macro, for the sums must stay in registers.
 macro_rules! steps {
-    ($n:expr, $size:expr, $step:expr, $sums:ident, $rows:ident, $a_row:ident, $word:ident, $b:ident) => {
+    ($n:expr, $width:expr, $step:expr, $sums:ident, $rows:ident, $a_row:ident, $b:ident) => {
         for l in 0..$n {
-            let ahead = $b.wrapping_add($size[1] * (l + AHEAD));
-            for vector in 0..$size[1] / LANES {
+            let ahead = $b.wrapping_add($width * (l + AHEAD));
+            for vector in 0..VECTORS {
                 _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(LANES * vector).cast());
             }
             // SAFETY: no more than k steps are taken in all, so each word of the rows of a and each row of b is inside (the
             // caller's promise).
             unsafe {
-                let ys: [__m512; $size[1] / LANES] =
-                    std::array::from_fn(|vector| _mm512_loadu_ps($b.add($size[1] * l + LANES * vector)));
-                let together = $size[0] / ADDRESSES;
+                let ys: [__m512; VECTORS] =
+                    std::array::from_fn(|vector| _mm512_loadu_ps($b.add($width * l + LANES * vector)));
+                let together = ROWS / ADDRESSES;
                 for (i, sums) in $sums.iter_mut().enumerate() {
-                    let x = _mm512_set1_ps(*$rows[i / together].add(i % together * $a_row + l * $word));
+                    let x = _mm512_set1_ps(*$rows[i / together].add(i % together * $a_row + l * WORD));
                     for (sum, y) in sums.iter_mut().zip(ys) {
                         *sum = $step(*sum, x, y);
                     }
                 }
             }
         }
-        $rows = $rows.map(|row| row.wrapping_add($n * $word));
-        $b = $b.wrapping_add($n * $size[1]);
+        $rows = $rows.map(|row| row.wrapping_add($n * WORD));
+        $b = $b.wrapping_add($n * $width);
     };
 }
 
+/// Writes a rectangle: the first `work.rows` and `work.cols` of the sums, times alpha, with what is added to them. `PART` when those are
+/// not all.
+///
+/// # Safety
+/// See [`super::Run`].
+#[inline(always)]
+unsafe fn put<const ROWS: usize, const VECTORS: usize, const PART: bool>(work: &Work, sums: [[__m512; VECTORS]; ROWS]) {
+    let Work { c, c_row, alpha, add, bias, residual, rows, cols, .. } = *work;
+    let mask: [__mmask16; VECTORS] = std::array::from_fn(|vector| match cols.saturating_sub(LANES * vector) {
+        left if PART && left < LANES => (1 << left) - 1,
+        _ => !0,
+    });
+    // SAFETY: the caller promises so many rows and columns of c and of what is added; lanes out of the mask are not touched.
+    unsafe {
+        let read = |from: *const f32, vector: usize| match PART {
+            true => _mm512_maskz_loadu_ps(mask[vector], from.add(LANES * vector)),
+            false => _mm512_loadu_ps(from.add(LANES * vector)),
+        };
+        // To add -0 changes nothing.
+        let bias: [__m512; VECTORS] = std::array::from_fn(|vector| match bias.is_null() {
+            true => _mm512_set1_ps(-0.0),
+            false => read(bias, vector),
+        });
+        let alpha = _mm512_set1_ps(alpha);
+        for (i, sums) in sums.into_iter().enumerate() {
+            if PART && i >= rows {
+                break;
+            }
+            let (c, residual) = (c.add(i * c_row), residual.wrapping_add(i * c_row));
+            for (vector, sum) in sums.into_iter().enumerate() {
+                let mut value = _mm512_mul_ps(alpha, sum);
+                if add {
+                    value = _mm512_add_ps(read(c, vector), value);
+                }
+                value = _mm512_add_ps(value, bias[vector]);
+                if !work.residual.is_null() {
+                    value = _mm512_add_ps(value, read(residual, vector));
+                }
+                match PART {
+                    true => _mm512_mask_storeu_ps(c.add(LANES * vector), mask[vector], value),
+                    false => _mm512_storeu_ps(c.add(LANES * vector), value),
+                }
+            }
+        }
+    }
+}
+
 /// A kernel whose step multiplies a broadcast word of a by a vector of b and adds to a vector of sums, so many steps in a turn of
-/// its loop.
+/// its loop. A rectangle of fewer rows or columns is computed with as few sums as hold it, of these heights and widths.
 macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident, $size:expr, $unrolled:literal, $features:literal, $step:expr) => {
+    ($(#[$doc:meta])* $name:ident, $size:expr, [$($rows:literal)*], [$($vectors:literal)*], $unrolled:literal, $features:literal, $step:expr) => {
         $(#[$doc])*
         ///
         /// # Safety
-        /// See [`super::Run`]; `a_word` is 1 or the rows of the rectangle.
+        /// See [`super::Run`]; `a_word` is 1 or the rows of the kernel.
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $name(work: &Work) {
-            /// The work where the words of a row lie `WORD` apart.
+            /// The work where it takes so many rows and vectors, and the words of a row lie `WORD` apart.
             ///
             /// # Safety
-            /// As the function around it; `a_word` is `WORD`.
+            /// As the function around it; `a_word` is `WORD`, and the rectangle is no larger.
             #[target_feature(enable = $features)]
-            unsafe fn rectangle<const WORD: usize>(work: &Work) {
-                let Work { k, a, a_row, b, c, c_row: stride, alpha, add, .. } = *work;
-                for i in 0..$size[0] {
-                    // A prefetch reads nothing; the lines arrive while the sums are made.
-                    let row = c.wrapping_add(i * stride);
-                    for vector in 0..$size[1] / LANES {
-                        _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(LANES * vector).cast());
-                    }
-                    _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add($size[1] - 1).cast());
-                }
-                let mut sums = [[_mm512_setzero_ps(); $size[1] / LANES]; $size[0]];
+            unsafe fn rectangle<const ROWS: usize, const VECTORS: usize, const WORD: usize>(work: &Work) {
+                let Work { k, a, a_row, b, c, c_row, residual, .. } = *work;
+                let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
                 // Hidden from the compiler, which would make a chain of sums of them.
-                const { assert!($size[0].is_multiple_of(ADDRESSES) && $size[1].is_multiple_of(LANES)) };
+                const { assert!(ROWS.is_multiple_of(ADDRESSES)) };
                 let mut rows: [*const f32; ADDRESSES] =
-                    std::array::from_fn(|i| black_box(a.wrapping_add(i * ($size[0] / ADDRESSES) * a_row)));
+                    std::array::from_fn(|i| black_box(a.wrapping_add(i * (ROWS / ADDRESSES) * a_row)));
                 let mut b = b;
-                let turns = k / $unrolled;
-                for _ in 0..turns {
-                    steps!($unrolled, $size, $step, sums, rows, a_row, WORD, b);
-                }
-                for _ in turns * $unrolled..k {
-                    steps!(1, $size, $step, sums, rows, a_row, WORD, b);
-                }
-                let alpha = _mm512_set1_ps(alpha);
-                for (i, sums) in sums.iter().enumerate() {
-                    for (vector, &sum) in sums.iter().enumerate() {
-                        // SAFETY: the caller promises so many rows of so many elements.
-                        unsafe {
-                            let c = c.add(i * stride + LANES * vector);
-                            let value = _mm512_mul_ps(alpha, sum);
-                            _mm512_storeu_ps(c, if add { _mm512_add_ps(_mm512_loadu_ps(c), value) } else { value });
+                // Between the steps a row of the output and of what is added to it is asked for at a time: the processor waits
+                // for so many lines at once, and operands are among them.
+                let between = (k / ROWS).min(BETWEEN);
+                for i in 0..=ROWS {
+                    let steps = if i < ROWS { between } else { k - ROWS * between };
+                    if i < ROWS {
+                        let (row, other) = (c.wrapping_add(i * c_row), residual.wrapping_add(i * c_row));
+                        for vector in 0..VECTORS {
+                            _mm_prefetch::<_MM_HINT_ET0>(row.wrapping_add(LANES * vector).cast());
                         }
+                        _mm_prefetch::<_MM_HINT_ET0>(row.wrapping_add(VECTORS * LANES - 1).cast());
+                        if !residual.is_null() {
+                            for vector in 0..VECTORS {
+                                _mm_prefetch::<_MM_HINT_T0>(other.wrapping_add(LANES * vector).cast());
+                            }
+                        }
+                    }
+                    for _ in 0..steps / $unrolled {
+                        steps!($unrolled, $size[1], $step, sums, rows, a_row, b);
+                    }
+                    for _ in steps / $unrolled * $unrolled..steps {
+                        steps!(1, $size[1], $step, sums, rows, a_row, b);
+                    }
+                }
+                // SAFETY: the caller's promise.
+                unsafe {
+                    if work.rows == ROWS && work.cols == VECTORS * LANES {
+                        put::<ROWS, VECTORS, false>(work, sums);
+                    } else {
+                        put::<ROWS, VECTORS, true>(work, sums);
                     }
                 }
             }
-            // SAFETY: the caller's promise, also of the features; `a_word` is what the condition says.
-            unsafe {
-                if work.a_word == 1 {
-                    rectangle::<1>(work);
-                } else {
-                    rectangle::<{ $size[0] }>(work);
+            /// The work where it takes so many vectors.
+            ///
+            /// # Safety
+            /// As above.
+            #[target_feature(enable = $features)]
+            unsafe fn vectors<const VECTORS: usize, const WORD: usize>(work: &Work) {
+                match work.rows.next_multiple_of(ADDRESSES) {
+                    // SAFETY: the caller's promise.
+                    $($rows => unsafe { rectangle::<$rows, VECTORS, WORD>(work) },)*
+                    rows => unreachable!("{rows} rows"),
                 }
+            }
+            match (work.cols.div_ceil(LANES), work.a_word == 1) {
+                // SAFETY: the caller's promise, also of the features; `a_word` is what the condition says.
+                $(($vectors, true) => unsafe { vectors::<$vectors, 1>(work) },
+                // SAFETY: as above.
+                ($vectors, false) => unsafe { vectors::<$vectors, { $size[0] }>(work) },)*
+                (vectors, _) => unreachable!("{vectors} vectors"),
             }
         }
     };
@@ -112,6 +178,8 @@ kernel!(
     /// Words that hold elements.
     run,
     SIZE,
+    [12 8 4],
+    [2 1],
     1,
     "avx512f",
     |sum, x, y| _mm512_fmadd_ps(x, y, sum)
@@ -121,6 +189,8 @@ kernel!(
     /// Words that hold elements.
     run_wide,
     WIDE,
+    [8 4],
+    [3 2 1],
     4,
     "avx512f",
     |sum, x, y| _mm512_fmadd_ps(x, y, sum)
@@ -137,6 +207,8 @@ kernel!(
     /// Words that hold pairs of bf16.
     run_pairs,
     SIZE,
+    [12 8 4],
+    [2 1],
     1,
     "avx512f,avx512bf16",
     |sum, x, y| _mm512_dpbf16_ps(sum, pairs(x), pairs(y))

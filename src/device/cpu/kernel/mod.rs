@@ -8,6 +8,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+use super::vector;
+use std::ptr::null;
 use std::sync::LazyLock;
 
 /// The most elements of a rectangle.
@@ -133,14 +135,53 @@ struct Work {
     c_row: usize,
     alpha: f32,
     add: bool,
+    /// What is added then: an element to each of a column, and an element to each, `c_row` apart too. Null: nothing.
+    bias: *const f32,
+    residual: *const f32,
+    /// Rows and columns of c that are there.
+    rows: usize,
+    cols: usize,
+}
+
+impl Work {
+    /// The same product with nothing added, into other room for a whole rectangle of `mr` rows.
+    fn whole(&self, c: *mut f32, [mr, nr]: [usize; 2]) -> Work {
+        Work { c, c_row: nr, bias: null(), residual: null(), rows: mr, cols: nr, ..*self }
+    }
+
+    /// Adds bias and residual.
+    ///
+    /// # Safety
+    /// See [`Run`].
+    #[inline(always)]
+    unsafe fn finish(&self) {
+        let Work { c, c_row, bias, residual, rows, cols, .. } = *self;
+        if bias.is_null() && residual.is_null() {
+            return;
+        }
+        for i in 0..rows {
+            // SAFETY: the caller promises so many rows and columns of each.
+            unsafe {
+                let c = std::slice::from_raw_parts_mut(c.add(i * c_row), cols);
+                if !bias.is_null() {
+                    c.iter_mut().zip(std::slice::from_raw_parts(bias, cols)).for_each(|(c, bias)| *c += bias);
+                }
+                if !residual.is_null() {
+                    let residual = std::slice::from_raw_parts(residual.add(i * c_row), cols);
+                    c.iter_mut().zip(residual).for_each(|(c, x)| *c += x);
+                }
+            }
+        }
+    }
 }
 
 /// Does the work.
 ///
 /// # Safety
 /// `a` and `b` hold k readable words in each of mr rows and k * nr readable words, those of a row of a side by side or, mr apart, in
-/// a panel; `c` reaches mr rows of nr writable elements, `c_row` apart; the processor has the instructions that the kernel was
-/// compiled for.
+/// a panel; `c` reaches so many rows of so many writable elements, `c_row` apart, and what is added as many readable ones; the
+/// processor has the instructions that the kernel was compiled for. A kernel that takes whole rectangles only gets mr rows, nr
+/// columns and nothing to add.
 type Run = unsafe fn(&Work);
 
 /// The rows of a that a rectangle reads: word l of row i lies at `words[i * row + l * word]`. `word` is 1, or a kernel's rows.
@@ -203,6 +244,8 @@ pub(super) struct Kernel {
     run: Run,
     /// As `run`, of the upper half of the rows.
     run_upper: Option<Run>,
+    /// Whether `run` takes whole rectangles only.
+    whole: bool,
 }
 
 /// The best kernel of this processor for operands read so.
@@ -226,13 +269,14 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
         pays: false,
         run: run_portable::<4, 8>,
         run_upper: None,
+        whole: true,
     };
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
         // The fastest: large tiles with AVX2 (Zen 3), low ones with AVX-512 (Zen 5; not so low on Emerald Rapids).
         let ([mr, nr], rows) = (avx512::SIZE, if intel() { 192 } else { 48 });
-        let high = Kernel { mr, nr, cut: Cut { rows, ..plain.cut }, run: avx512::run, ..plain };
+        let high = Kernel { mr, nr, cut: Cut { rows, ..plain.cut }, run: avx512::run, whole: false, ..plain };
         let pairs = |step| Form { words: Words::Pairs, step };
         let tiles = Kernel { mr: amx::MR, nr: amx::NR, ..plain };
         if operands == Operands::Bf16 && amx::there() {
@@ -262,8 +306,7 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
         }
         if has!("avx512f") {
             let [mr, nr] = avx512::WIDE;
-            let wide =
-                Kernel { mr, nr, cut: Cut { rows: 384, cols: 192, ..plain.cut }, run: avx512::run_wide, ..plain };
+            let wide = Kernel { mr, nr, cut: Cut { rows: 384, cols: 192, ..plain.cut }, run: avx512::run_wide, ..high };
             // Whole steps took 2 to 7 % less time with the wide one on an Emerald Rapids, its longer turns included.
             found.extend(if intel() { [wide, high] } else { [high, wide] });
         }
@@ -297,14 +340,34 @@ pub(super) struct Rectangle {
     pub stride: usize,
     pub rows: usize,
     pub cols: usize,
+    /// What is added to the product: a row to each of its rows, and as many elements as it has, `stride` apart. Null: nothing.
+    pub bias: *const f32,
+    pub residual: *const f32,
+}
+
+impl Rectangle {
+    /// One to which nothing is added beside the product.
+    pub fn bare(c: *mut f32, stride: usize, [rows, cols]: [usize; 2]) -> Self {
+        Rectangle { c, stride, rows, cols, bias: null(), residual: null() }
+    }
 }
 
 impl Kernel {
+    /// The rows and columns that a rectangle of so many takes: that is computed as fast, in room for a whole one.
+    pub fn covered(&self, rows: usize, cols: usize) -> [usize; 2] {
+        match self.run_upper {
+            _ if !self.whole => [rows, cols],
+            Some(_) if rows <= self.mr / 2 => [self.mr / 2, self.nr],
+            _ => [self.mr, self.nr],
+        }
+    }
+
     /// Adds to (or sets) a rectangle from mr rows of `k` words of `a` and a packed panel `b` (k, nr). What they hold beyond the
-    /// rectangle is computed and dropped, so that an element's bits do not depend on where a tile ends.
+    /// rectangle is dropped, so that an element's bits do not depend on where a tile ends.
     ///
     /// # Safety
-    /// `out.c` reaches `out.rows` rows of `out.cols` writable elements that no other thread touches.
+    /// `out.c` reaches `out.rows` rows of `out.cols` writable elements that no other thread touches, and what is added to them is
+    /// there, and readable.
     #[inline(always)]
     pub unsafe fn run(&self, k: usize, a: Strip, b: Panel, out: Rectangle, alpha: f32, add: bool) {
         let Kernel { mr, nr, form: Form { step, .. }, .. } = *self;
@@ -328,15 +391,27 @@ impl Kernel {
             c_row: out.stride,
             alpha,
             add,
+            bias: out.bias,
+            residual: out.residual,
+            rows: out.rows,
+            cols: out.cols,
         };
-        // SAFETY: the lengths of a and b are asserted above, the rectangle is the caller's promise, and `candidates` offers
-        // `run` only where the processor has what it takes.
+        // SAFETY: the lengths of a and b are asserted above, the rectangle and what is added to it are the caller's promise, and
+        // `candidates` offers `run` only where the processor has what it takes.
         unsafe {
-            if out.rows == mr && out.cols == nr {
-                run(&work)
-            } else {
-                run_part(run, [mr, nr], work, [out.rows, out.cols])
+            if !self.whole {
+                return run(&work);
             }
+            if !out.residual.is_null() {
+                // It arrives while the sums are made.
+                (0..out.rows).for_each(|i| vector::fetch_from(out.residual.wrapping_add(i * out.stride), out.cols));
+            }
+            if out.rows == mr && out.cols == nr {
+                run(&Work { bias: null(), residual: null(), ..work });
+            } else {
+                run_part(run, [mr, nr], &work);
+            }
+            work.finish();
         }
     }
 
@@ -363,9 +438,10 @@ pub struct Ready {
 /// `run` for a rectangle that it does not fill, in room of its own.
 ///
 /// # Safety
-/// See [`Run`], but for the output, which reaches `rows` rows of `cols` elements, no more than mr x nr.
+/// See [`Run`]; the output is no larger than mr x nr.
 #[inline(never)]
-unsafe fn run_part(run: Run, [mr, nr]: [usize; 2], work: Work, [rows, cols]: [usize; 2]) {
+unsafe fn run_part(run: Run, [mr, nr]: [usize; 2], work: &Work) {
+    let Work { rows, cols, .. } = *work;
     let mut whole = [0.0; MOST];
     assert!(mr * nr <= MOST, "a rectangle of {mr} x {nr}");
     // SAFETY: row i of the output holds `cols` elements, writable and of no other thread, by the caller's promise.
@@ -374,7 +450,7 @@ unsafe fn run_part(run: Run, [mr, nr]: [usize; 2], work: Work, [rows, cols]: [us
         (0..rows).for_each(|i| whole[i * nr..][..cols].copy_from_slice(row(i)));
     }
     // SAFETY: the caller's promise; the output is `whole`, which holds mr * nr elements.
-    unsafe { run(&Work { c: whole.as_mut_ptr(), c_row: nr, ..work }) };
+    unsafe { run(&work.whole(whole.as_mut_ptr(), [mr, nr])) };
     (0..rows).for_each(|i| row(i).copy_from_slice(&whole[i * nr..][..cols]));
 }
 

@@ -47,7 +47,13 @@ fn decoded(words: &[f32], form: Form) -> Vec<f64> {
 fn kernels_match_loops_inside_the_rectangle_and_touch_nothing_else() {
     for kernel in [Operands::F32, Operands::Bf16].into_iter().flat_map(candidates) {
         let (mr, nr, stride, form) = (kernel.mr, kernel.nr, kernel.nr + 3, kernel.form);
-        let rectangles = [(mr, nr), (1, nr), (mr, 1), (mr - 1, nr - 1), (mr / 2, nr), (mr / 2 + 1, nr)];
+        let parts =
+            [(1, 0), (0, 1), (mr - 1, nr - 1), (mr / 2, 0), (mr / 2 + 1, 0), (mr / 3, nr / 2), (mr / 2, nr / 2 + 1)];
+        let rectangles = [(mr, nr)].into_iter().chain(parts.map(|(rows, cols)| match (rows, cols) {
+            (0, cols) => (mr, cols),
+            (rows, 0) => (rows, nr),
+            part => part,
+        }));
         for ((rows, cols), steps) in rectangles.into_iter().flat_map(|r| [0, 1, 7, 64].map(|k| (r, k))) {
             let k = steps * form.step;
             // Rows side by side are for kernels that take a word at a time.
@@ -75,11 +81,24 @@ fn kernels_match_loops_inside_the_rectangle_and_touch_nothing_else() {
                 }
                 let [rows_of_a, columns_of_b] =
                     [rows_of_a, columns_of_b].map(|all| all.iter().map(|x| decoded(x, form)).collect::<Vec<_>>());
-                for (add, alpha) in [(false, 0.5), (true, 0.5), (false, 1.0), (true, 1.0)] {
+                let ways = [(false, 0.5), (true, 0.5), (false, 1.0), (true, 1.0)];
+                let ways =
+                    ways.into_iter().flat_map(|way| [(way, [false; 2]), (way, [true; 2]), (way, [way.0, !way.0])]);
+                for ((add, alpha), added) in ways {
+                    let bias: Vec<f32> = (0..cols).map(|j| value(j as f32 * -3e-2, j + 2)).collect();
+                    let residual: Vec<f32> = (0..mr * stride).map(|i| value(i as f32 * 2e-2, i + 1)).collect();
                     let start: Vec<f32> = (0..mr * stride).map(|i| value(i as f32 * 1e-2, i)).collect();
                     let mut c = start.clone();
-                    let out = Rectangle { c: c.as_mut_ptr(), stride, rows, cols };
-                    // SAFETY: `c` holds mr rows of `stride` elements and belongs to this test.
+                    let [bias_at, residual_at] = [(0, &bias), (1, &residual)].map(|(of, x)| match added[of] {
+                        true => x.as_ptr(),
+                        false => null(),
+                    });
+                    let out = Rectangle {
+                        bias: bias_at,
+                        residual: residual_at,
+                        ..Rectangle::bare(c.as_mut_ptr(), stride, [rows, cols])
+                    };
+                    // SAFETY: `c` holds mr rows of `stride` elements and belongs to this test, as what is added does.
                     unsafe { kernel.run(k, Strip { words: &a, row, word }, b[..].into(), out, alpha, add) };
                     for (at, (&got, &old)) in c.iter().zip(&start).enumerate() {
                         let (i, j) = (at / stride, at % stride);
@@ -88,14 +107,16 @@ fn kernels_match_loops_inside_the_rectangle_and_touch_nothing_else() {
                             continue;
                         }
                         let terms = rows_of_a[i].iter().zip(&columns_of_b[j]).map(|(a, b)| a * b);
-                        let exact = f64::from(alpha) * terms.sum::<f64>() + if add { f64::from(old) } else { 0.0 };
+                        let others = [(add, old), (added[0], bias[j]), (added[1], residual[at])];
+                        let others = others.map(|(there, x)| if there { f64::from(x) } else { 0.0 });
+                        let exact = f64::from(alpha) * terms.sum::<f64>() + others.iter().sum::<f64>();
                         // Elements in parts make six products each, and what those leave out is a rounding.
                         let n = elements as f64;
                         let (roundings, sizes) = match form.words {
-                            Words::Parts => (6.0 * n + 3.0, 1.01 * n),
-                            _ => (n + 2.0, n),
+                            Words::Parts => (6.0 * n + 5.0, 1.01 * n),
+                            _ => (n + 4.0, n),
                         };
-                        let bound = roundings * UNIT_F32 * (sizes + f64::from(old) + 1.0);
+                        let bound = roundings * UNIT_F32 * (sizes + others.iter().map(|x| x.abs()).sum::<f64>() + 1.0);
                         let budget = if exactly { 0.0 } else { bound };
                         assert!((f64::from(got) - exact).abs() <= budget, "({i},{j}): {got} not {exact}");
                     }
@@ -132,7 +153,7 @@ fn six_of_nine_products_of_parts_are_made() {
         let columns: Vec<Vec<f32>> = (0..nr).map(|j| words(second, mr + j)).collect();
         let b: Vec<f32> = (0..k * nr).map(|at| columns[at % nr][at / nr]).collect();
         let mut c = vec![0.0; mr * nr];
-        let out = Rectangle { c: c.as_mut_ptr(), stride: nr, rows, cols: nr };
+        let out = Rectangle::bare(c.as_mut_ptr(), nr, [rows, nr]);
         // SAFETY: `c` holds mr rows of nr elements and belongs to this test.
         unsafe { kernel.run(k, Strip { words: &a, row: k, word: 1 }, b[..].into(), out, 1.0, false) };
         for (at, &got) in c.iter().enumerate() {
@@ -148,7 +169,7 @@ fn six_of_nine_products_of_parts_are_made() {
 fn rows_that_end_too_early_are_refused() {
     let kernel = plain_kernel();
     let (a, b, mut c) = (vec![0.0; (kernel.mr - 1) * 4 + 2], vec![0.0; 3 * kernel.nr], vec![0.0; MOST]);
-    let out = Rectangle { c: c.as_mut_ptr(), stride: kernel.nr, rows: kernel.mr, cols: kernel.nr };
+    let out = Rectangle::bare(c.as_mut_ptr(), kernel.nr, [kernel.mr, kernel.nr]);
     // SAFETY: `c` holds a rectangle of any kernel.
     unsafe { kernel.run(3, Strip { words: &a, row: 4, word: 1 }, b[..].into(), out, 1.0, false) };
 }
@@ -158,7 +179,7 @@ fn rows_that_end_too_early_are_refused() {
 fn rows_in_no_layout_of_a_kernel_are_refused() {
     let kernel = plain_kernel();
     let (a, b, mut c) = (vec![0.0; 1000], vec![0.0; 3 * kernel.nr], vec![0.0; MOST]);
-    let out = Rectangle { c: c.as_mut_ptr(), stride: kernel.nr, rows: kernel.mr, cols: kernel.nr };
+    let out = Rectangle::bare(c.as_mut_ptr(), kernel.nr, [kernel.mr, kernel.nr]);
     // SAFETY: `c` holds a rectangle of any kernel.
     unsafe { kernel.run(3, Strip { words: &a, row: 10, word: 3 }, b[..].into(), out, 1.0, false) };
 }
@@ -174,7 +195,7 @@ fn kernels_that_fuse_give_the_bits_of_fused_loops() {
         {
             let a: Vec<f32> = (0..k * kernel.mr).map(|at| x(row + at % kernel.mr, at / kernel.mr)).collect();
             let b: Vec<f32> = (0..k * kernel.nr).map(|at| y(at / kernel.nr, col + at % kernel.nr)).collect();
-            let out = Rectangle { c: c[row * n + col..].as_mut_ptr(), stride: n, rows: kernel.mr, cols: kernel.nr };
+            let out = Rectangle::bare(c[row * n + col..].as_mut_ptr(), n, [kernel.mr, kernel.nr]);
             // SAFETY: m and n are multiples of every kernel's rectangle, so each lies inside `c`.
             unsafe { kernel.run(k, Strip { words: &a, row: 1, word: kernel.mr }, b[..].into(), out, 1.0, false) };
         }
