@@ -121,13 +121,13 @@ fn near(pool: &rayon::ThreadPool, operands: Operands) -> f64 {
     const TOGETHER: usize = 20;
     let all_ready = Barrier::new(pool.current_num_threads());
     let runs = pool.broadcast(|_| {
-        let (rows, w) = (Strip::rows(operands), values(N * K, 3));
+        let (rows, w) = (Strip::height(operands), values(N * K, 3));
         let panels = Panels::by_caller(Mat::new(&w, N, K).t(), operands);
         let mut strip = Strip::new(K, operands);
         (0..rows).for_each(|i| strip.pack(i, Mat::new(&w, N, K), i));
         let mut out = vec![0.0; rows * panels.width()];
         let _ready = ready(operands);
-        let mut product = || gemm_strip(&mut out, panels.width(), &strip, Strip::rows(operands), &panels);
+        let mut product = || gemm_strip(&mut out, panels.width(), strip.rows(rows), &panels);
         product();
         all_ready.wait();
         let (begun, mut times) = (Instant::now(), 0);

@@ -4,6 +4,7 @@
 //! from one long polynomial. The two differ in their last bits.
 #![allow(unsafe_code)]
 
+use super::pairs;
 use super::vector::{horner, mul_add, vectorised};
 
 /// 1/2 + x P(x^2) up to `limit` in size, P by its coefficients in 2 (x / limit)^2 - 1, the highest power's first; beyond, 0 and 1.
@@ -85,6 +86,21 @@ pub fn gelu_in_place(x: &mut [f32]) {
         return unsafe { avx512::gelu_in_place(x) };
     }
     plain::gelu_in_place(x);
+}
+
+/// `out` holds the pairs of gelu(x) in bf16, as packed rows of such do; the last of an odd number has a zero beside it.
+pub(super) fn gelu_pairs(x: &[f32], out: &mut [f32]) {
+    assert_eq!(out.len(), x.len().div_ceil(2), "pairs of {} elements", x.len());
+    #[cfg(target_arch = "x86_64")]
+    if avx512::there() && pairs::fast() {
+        // SAFETY: the processor has the features, checked on the line above, and the lengths are asserted.
+        return unsafe { avx512::gelu_pairs(x, out) };
+    }
+    let mut room = [0.0; 64];
+    for (x, out) in x.chunks(room.len()).zip(out.chunks_mut(room.len() / 2)) {
+        gelu(x, &mut room);
+        pairs::neighbours::<1>(&room[..x.len()], out);
+    }
 }
 
 /// dx *= gelu'(x).
@@ -226,20 +242,28 @@ mod avx512 {
         if left < LANES { (1 << left) - 1 } else { !0 }
     }
 
-    /// `to[i] = f(i)` for vectors of `len` elements, of which the last may be short.
+    /// `to = times * rise(of)` for `len` elements.
     ///
     /// # Safety
-    /// `from` and `to` hold as many elements, and the processor has AVX-512 F and DQ.
+    /// All three hold so many, and the processor has AVX-512 F and DQ.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq")]
     unsafe fn each(rise: &Rise, of: *const f32, times: *const f32, to: *mut f32, len: usize) {
-        for start in (0..len).step_by(LANES) {
-            let mask = lanes(len - start);
-            // SAFETY: lanes of the mask are inside (the caller's promise), others are not touched.
+        let whole = len / LANES * LANES;
+        for start in (0..whole).step_by(LANES) {
+            // SAFETY: whole vectors are inside (the caller's promise).
             unsafe {
-                let y = rise.of(_mm512_maskz_loadu_ps(mask, of.add(start)));
-                let y = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, times.add(start)), y);
-                _mm512_mask_storeu_ps(to.add(start), mask, y);
+                let y = rise.of(_mm512_loadu_ps(of.add(start)));
+                _mm512_storeu_ps(to.add(start), _mm512_mul_ps(_mm512_loadu_ps(times.add(start)), y));
+            }
+        }
+        if whole < len {
+            let mask = lanes(len - whole);
+            // SAFETY: lanes of the mask are inside, others are not touched.
+            unsafe {
+                let y = rise.of(_mm512_maskz_loadu_ps(mask, of.add(whole)));
+                let y = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, times.add(whole)), y);
+                _mm512_mask_storeu_ps(to.add(whole), mask, y);
             }
         }
     }
@@ -276,6 +300,37 @@ mod avx512 {
         let at = x.as_mut_ptr();
         // SAFETY: `x` holds so many elements; each is read before it is written.
         unsafe { each(&NORMAL, at, at, at, x.len()) }
+    }
+
+    /// See `super::gelu_pairs`.
+    ///
+    /// # Safety
+    /// As [`gelu`], and AVX-512 BF16 too; `out` holds the pairs of `x`.
+    #[target_feature(enable = "avx512f,avx512dq,avx512bf16")]
+    pub unsafe fn gelu_pairs(x: &[f32], out: &mut [f32]) {
+        let rise: &Rise = &NORMAL;
+        let gelu = |x: __m512| _mm512_mul_ps(x, rise.of(x));
+        let (whole, rest) = x.as_chunks::<{ 2 * LANES }>();
+        let (out, out_rest) = out.split_at_mut(LANES * whole.len());
+        for (x, out) in whole.iter().zip(out.as_chunks_mut::<LANES>().0) {
+            // SAFETY: a chunk of x fills two registers, one of the output one, whose type has the same bits.
+            unsafe {
+                let (low, high) = (gelu(_mm512_loadu_ps(x.as_ptr())), gelu(_mm512_loadu_ps(x.as_ptr().add(LANES))));
+                let words = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), words);
+            }
+        }
+        if rest.is_empty() {
+            return;
+        }
+        let (first, second) = (lanes(rest.len()), lanes(rest.len().saturating_sub(LANES)));
+        // SAFETY: lanes of the masks are inside, others are not touched; the words of the rest are as many as the output's.
+        unsafe {
+            let low = gelu(_mm512_maskz_loadu_ps(first, rest.as_ptr()));
+            let high = gelu(_mm512_maskz_loadu_ps(second, rest.as_ptr().wrapping_add(LANES)));
+            let words = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_mask_storeu_epi32(out_rest.as_mut_ptr().cast(), lanes(out_rest.len()), words);
+        }
     }
 
     /// See `super::gelu_backward`.
@@ -344,6 +399,13 @@ mod tests {
                 assert_eq!((y[i].to_bits(), in_place[i].to_bits()), (want, want));
                 assert_eq!(slopes[i].to_bits(), one(&gelu_backward, x, 0.25));
             }
+            let (mut words, mut want) = (vec![0.5; len.div_ceil(2)], vec![0.25; len.div_ceil(2)]);
+            gelu_pairs(&x, &mut words);
+            pairs::neighbours::<1>(&y[..len], &mut want);
+            assert_eq!(
+                words.iter().map(|w| w.to_bits()).collect::<Vec<_>>(),
+                want.iter().map(|w| w.to_bits()).collect::<Vec<_>>()
+            );
             assert!(y[len..].iter().all(|&y| y == 0.5) && slopes[len..].iter().all(|&y| y == 0.25));
         }
     }

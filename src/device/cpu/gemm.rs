@@ -5,13 +5,13 @@
 //! threads.
 #![allow(unsafe_code)]
 
-use super::Buffer;
-use super::kernel::{Kernel, Panel, Rectangle, Walk, Words, kernel};
+use super::kernel::{self, Kernel, Panel, Rectangle, Walk, Words, kernel};
 pub use super::kernel::{Operands, Ready};
 pub use super::mat::Mat;
 use super::mat::reach;
 use super::pack::{By, Packed, pack_part, pack_row};
 use super::vector;
+use super::{Buffer, gelu};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::ptr::null;
@@ -203,8 +203,25 @@ impl Strip {
     }
 
     /// Rows of a strip.
-    pub fn rows(operands: Operands) -> usize {
+    pub fn height(operands: Operands) -> usize {
         kernel(operands).mr
+    }
+
+    /// Its first rows.
+    pub fn rows(&self, rows: usize) -> StripRows<'_> {
+        StripRows { at: self.packed.strip(0, 0), rows, depth: self.packed.depth(), operands: self.operands }
+    }
+
+    /// Some rows of `m`, which has as many columns as the strip: where they lie, if they lie there as products read them and as many
+    /// as a kernel takes, else packed.
+    pub fn rows_of<'a>(&'a mut self, m: Mat<'a>, first: usize, rows: usize) -> StripRows<'a> {
+        assert!(m.cols == self.cols && first + rows <= m.rows, "rows of a strip");
+        let Kernel { mr, form, .. } = *kernel(self.operands);
+        if let Some(at) = m.strip(first, mr, form) {
+            return StripRows { at, rows, depth: form.depth(m.cols), operands: self.operands };
+        }
+        (0..rows).for_each(|i| self.pack(i, m, first + i));
+        self.rows(rows)
     }
 
     /// Row `i` is a row of `m`, which has as many columns as the strip.
@@ -227,19 +244,29 @@ impl Strip {
     }
 }
 
+/// Rows of a left operand for [`gemm_strip`].
+#[derive(Clone, Copy)]
+pub struct StripRows<'a> {
+    at: kernel::Strip<'a>,
+    rows: usize,
+    /// Words of a row.
+    depth: usize,
+    operands: Operands,
+}
+
 /// Makes the calling thread ready for products of operands read so while the result lives: many small ones take less time.
 pub fn ready(operands: Operands) -> Ready {
     kernel(operands).ready()
 }
 
-/// `out = a b` on the calling thread, for the first `rows` rows of a strip and the columns of `b`; rows begin `row_stride` apart, and
-/// what lies beside the product in rows and columns that fill up the strip and the panels may be written to. Of the strip's columns
-/// those count that `b` has rows for; those beyond must be finite as they are read, for some of them are multiplied by zeros. Panics
-/// when `out` has no room for so much.
-pub fn gemm_strip(out: &mut [f32], row_stride: usize, a: &Strip, rows: usize, b: &Panels) {
-    let (kernel, width) = (kernel(b.operands), b.width());
+/// `out = a b` on the calling thread, for rows of a strip and the columns of `b`; rows begin `row_stride` apart, and what lies beside
+/// the product in rows and columns that fill up the strip and the panels may be written to. Of the strip's columns those count that
+/// `b` has rows for; those beyond must be finite as they are read, for some of them are multiplied by zeros. Panics when `out` has no
+/// room for so much.
+pub fn gemm_strip(out: &mut [f32], row_stride: usize, a: StripRows, b: &Panels) {
+    let (kernel, width, rows) = (kernel(b.operands), b.width(), a.rows);
     let Kernel { mr, nr, .. } = *kernel;
-    assert!(a.operands == b.operands && a.packed.depth() >= b.packed.depth(), "a strip does not fit a product");
+    assert!(a.operands == b.operands && a.depth >= b.packed.depth(), "a strip does not fit a product");
     assert!((1..=mr).contains(&rows), "{rows} rows of a strip of {mr}");
     assert!(row_stride >= width && out.len() >= reach(mr, width, row_stride), "a strip leaves its output");
     let _ready = kernel.ready();
@@ -249,8 +276,8 @@ pub fn gemm_strip(out: &mut [f32], row_stride: usize, a: &Strip, rows: usize, b:
             let to = Rectangle::bare(out[column..].as_mut_ptr(), row_stride, size);
             // SAFETY: `out` holds mr rows of `width` elements at `row_stride` (asserted above) and is borrowed mutably.
             unsafe {
-                let (rows, panel) = (a.packed.strip(0, run.start), b.packed.panel(j, run.clone()));
-                kernel.run(run.len(), rows, panel.into(), to, 1.0, run.start > 0);
+                let words = kernel::Strip { words: &a.at.words[run.start * a.at.word..], ..a.at };
+                kernel.run(run.len(), words, b.packed.panel(j, run.clone()).into(), to, 1.0, run.start > 0);
             }
         }
     }
@@ -321,6 +348,16 @@ pub struct Segment<'a> {
     pub values: &'a mut [f32],
     /// Empty when there is no second output.
     pub beside: &'a mut [f32],
+}
+
+/// What becomes of a row of a tile before it is packed.
+#[derive(Clone, Copy)]
+pub enum Last<'a> {
+    Nothing,
+    /// gelu of it; an output that is kept stays what it was.
+    Gelu,
+    /// What this makes of it. It may change an output that is kept, and writes what is packed into the segment's second output then.
+    Made(&'a (dyn Fn(Segment) + Sync)),
 }
 
 /// How the output of a product is cut into tiles, each of which one thread computes.
@@ -411,18 +448,10 @@ pub fn par_gemm_rows(
     });
 }
 
-/// a b + bias in parallel, each row of a tile as `finish` leaves it, packed as the left operand of another product while the tile
-/// is in cache. The output itself is nowhere else unless `kept` has room for it: then `finish` may change it there, and writes what
-/// is packed into the segment's second output. Unless `sums` is empty, the sum of the rows that are packed is added to it, in an
-/// order that depends on the kernel and m alone.
-pub fn par_gemm_to_rows(
-    a: &Rows,
-    b: &Panels,
-    bias: &[f32],
-    kept: &mut [f32],
-    sums: &mut [f32],
-    finish: &(dyn Fn(Segment) + Sync),
-) -> Rows {
+/// a b + bias in parallel, each row of a tile as `last` leaves it, packed as the left operand of another product while the tile
+/// is in cache. The output itself is nowhere else unless `kept` has room for it. Unless `sums` is empty, the sum of the rows that are
+/// packed is added to it, in an order that depends on the kernel and m alone.
+pub fn par_gemm_to_rows(a: &Rows, b: &Panels, bias: &[f32], kept: &mut [f32], sums: &mut [f32], last: Last) -> Rows {
     let (m, n) = (a.m, b.n);
     assert_eq!((a.k, a.operands), (b.k, b.operands), "the operands of a product differ in inner size or type");
     let added = Added { bias, ..Added::default() };
@@ -483,13 +512,26 @@ pub fn par_gemm_to_rows(
             }
             // SAFETY: as above; row i of the rectangle.
             let values = unsafe { std::slice::from_raw_parts_mut(c.add(i * stride), width) };
+            // SAFETY: as above; neither `values` nor `room` lie in the rows, unless words are elements.
+            let out = || unsafe { std::slice::from_raw_parts_mut(start.add(i * row_words), form.len(width)) };
+            if let (Last::Gelu, Words::Pairs, true) = (last, form.words, sums.is_empty()) {
+                gelu::gelu_pairs(values, out());
+                continue;
+            }
             let beside: &mut [f32] = match (keeps, form.plain()) {
                 (false, _) => &mut [],
-                // SAFETY: as above; the rows are not the output, which is kept elsewhere.
-                (true, true) => unsafe { std::slice::from_raw_parts_mut(start.add(i * row_words), width) },
+                (true, true) => out(),
                 (true, false) => &mut *room,
             };
-            finish(Segment { row: first + i, column, values: &mut *values, beside: &mut *beside });
+            match last {
+                Last::Nothing if keeps => beside.copy_from_slice(values),
+                Last::Nothing => {}
+                Last::Gelu if keeps => gelu::gelu(values, beside),
+                Last::Gelu => gelu::gelu_in_place(values),
+                Last::Made(make) => {
+                    make(Segment { row: first + i, column, values: &mut *values, beside: &mut *beside });
+                }
+            }
             let finished = if keeps { beside } else { values };
             if !sums.is_empty() {
                 vector::add(sums, finished);
@@ -497,11 +539,7 @@ pub fn par_gemm_to_rows(
             match form.words {
                 Words::F32 => {}
                 Words::Rounded => vector::round_bf16(finished),
-                Words::Pairs | Words::Parts => {
-                    // SAFETY: as above; `finished` does not lie in the rows.
-                    let out = unsafe { std::slice::from_raw_parts_mut(start.add(i * row_words), form.len(width)) };
-                    pack_row(finished, form, out);
-                }
+                Words::Pairs | Words::Parts => pack_row(finished, form, out()),
             }
         }
     });

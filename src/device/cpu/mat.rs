@@ -1,6 +1,7 @@
 //! Views of matrices in memory.
 #![forbid(unsafe_code)]
 
+use super::kernel::{Form, Strip, Words};
 use super::vector;
 use std::ops::Range;
 
@@ -94,6 +95,21 @@ impl<'a> Mat<'a> {
     pub(super) fn words(self, row: usize, cols: Range<usize>) -> &'a [f32] {
         assert!(self.col_stride == 1 && row < self.rows && cols.end <= self.cols, "elements side by side");
         &self.data[self.word(row, cols.start)..][..self.count(cols.len())]
+    }
+
+    /// `height` rows from `first` on as a kernel reads them, if they lie so: of them those beyond the matrix are whatever follows it.
+    pub(super) fn strip(self, first: usize, height: usize, form: Form) -> Option<Strip<'a>> {
+        let (elements, row) = match form.words {
+            Words::F32 => (Elements::F32, self.row_stride),
+            Words::Pairs => (Elements::Bf16, self.row_stride / 2),
+            Words::Rounded | Words::Parts => return None,
+        };
+        let whole = self.cols.is_multiple_of(form.ratio().0) && form.depth(self.cols) == form.len(self.cols);
+        if self.elements != elements || self.col_stride != 1 || self.cols == 0 || first >= self.rows || !whole {
+            return None;
+        }
+        let words = &self.data[self.word(first, 0)..];
+        (words.len() >= reach(height, form.len(self.cols), row)).then_some(Strip { words, row, word: 1 })
     }
 
     /// Words that hold so many elements.

@@ -82,6 +82,12 @@ fn one_by_one<const PARTS: usize>(
     }
 }
 
+/// Whether the processor rounds to bf16 itself.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn fast() -> bool {
+    avx512::there()
+}
+
 /// `out` holds the words of x; the last of an odd number has a zero beside it, three parts fill whole steps with zeros.
 pub(super) fn neighbours<const PARTS: usize>(x: &[f32], out: &mut [f32]) {
     assert_eq!(out.len(), PARTS * count::<PARTS>(x.len()), "pairs of {} elements", x.len());

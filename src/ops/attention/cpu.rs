@@ -82,7 +82,7 @@ struct Part {
 
 /// What one task takes: whole strips of an image's queries, so many that keys and values are not fetched for each strip.
 fn parts(z: &Layout) -> Vec<Part> {
-    let rows = Strip::rows(z.read);
+    let rows = Strip::height(z.read);
     let of_image = |image: usize| {
         let queries = z.queries.range(image).len();
         let strips = queries.div_ceil(rows);
@@ -109,7 +109,7 @@ fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut 
     let keys = z.keys.range(part.image).len();
     let padded = keys.next_multiple_of(vector::LANES);
     let (mut q, mut p) = (Strip::new(z.head_width, z.read), Strip::new(padded, z.read));
-    let strip_rows = Strip::rows(z.read);
+    let strip_rows = Strip::height(z.read);
     let heads = &panels[part.image * z.heads..][..z.heads];
     let (width, mixed_width) = (heads[0][0].width().max(padded), heads[0][1].width());
     let (mut scores, mut mixed) = (Buffer::scratch(strip_rows * width), Buffer::scratch(strip_rows * mixed_width));
@@ -121,12 +121,9 @@ fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut 
         let [queries, ..] = x.head(z, part.image, head);
         for start in (0..part.queries.len()).step_by(strip_rows) {
             let rows = strip_rows.min(part.queries.len() - start);
-            for i in 0..rows {
-                let query = part.queries.start + start + i;
-                queries.fetch_row(query + strip_rows);
-                q.pack(i, queries, query);
-            }
-            gemm_strip(scores, width, &q, rows, k);
+            let first = part.queries.start + start;
+            (0..rows).for_each(|i| queries.fetch_row(first + strip_rows + i));
+            gemm_strip(scores, width, q.rows_of(queries, first, rows), k);
             for i in 0..rows {
                 let row = &mut scores[i * width..][..padded];
                 row[keys..].fill(f32::NEG_INFINITY);
@@ -134,7 +131,7 @@ fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut 
                 sums[i] = p.put(i, |p| vector::exp_scaled_sum_to(row, scale(z), shift, p));
                 lse[(start + i) * z.heads + head] = shift + sums[i].ln();
             }
-            gemm_strip(mixed, mixed_width, &p, rows, v);
+            gemm_strip(mixed, mixed_width, p.rows(rows), v);
             for i in 0..rows {
                 let out = &mut y[(start + i) * stride + column..][..z.head_width];
                 vector::scaled(&mixed[i * mixed_width..], 1.0 / sums[i], out);

@@ -1,7 +1,9 @@
 //! The linear layer on the CPU: tiled products, with bias, residual and GELU while a tile is in cache.
 #![forbid(unsafe_code)]
 
-use crate::device::cpu::gemm::{Added, Mat, Operands, Panels, Rows, Segment, Write, par_gemm_rows, par_gemm_to_rows};
+use crate::device::cpu::gemm::{
+    Added, Last, Mat, Operands, Panels, Rows, Segment, Write, par_gemm_rows, par_gemm_to_rows,
+};
 use crate::device::cpu::{gelu, vector};
 
 /// How many rows of a tile the processor is told ahead which it will read.
@@ -42,16 +44,12 @@ pub fn forward(x: &Rows, weight: &Panels, bias: &[f32], finish: Finish, y: &mut 
 
 /// x W^T + b of a packed x, as products read it.
 pub fn forward_rows(x: &Rows, weight: &Panels, bias: &[f32]) -> Rows {
-    par_gemm_to_rows(x, weight, bias, &mut [], &mut [], &|_| {})
+    par_gemm_to_rows(x, weight, bias, &mut [], &mut [], Last::Nothing)
 }
 
 /// gelu(x W^T + b) of a packed x, as the left operand of another product; x W^T + b goes into `pre` unless that is empty.
 pub fn gelu_rows(x: &Rows, weight: &Panels, bias: &[f32], pre: &mut [f32]) -> Rows {
-    let keeps = !pre.is_empty();
-    par_gemm_to_rows(x, weight, bias, pre, &mut [], &|s| match keeps {
-        true => gelu::gelu(s.values, s.beside),
-        false => gelu::gelu_in_place(s.values),
-    })
+    par_gemm_to_rows(x, weight, bias, pre, &mut [], Last::Gelu)
 }
 
 /// dy (rows, n_out) as the products of the way back read it; its rows' sum is added to `dbias`.
@@ -100,7 +98,7 @@ pub fn backward_dx_gelu_rows(
 ) -> Rows {
     let k = sums.len();
     let weight = Panels::new(Mat::new(weight, n, k), operands);
-    par_gemm_to_rows(dy, &weight, &[], &mut [], sums, &gelu_slope(pre, k))
+    par_gemm_to_rows(dy, &weight, &[], &mut [], sums, Last::Made(&gelu_slope(pre, k)))
 }
 
 /// dW (n_out, n_in) (+)= dy^T x, of dy^T (n_out, rows) and x packed.

@@ -96,8 +96,8 @@ fn a_product_of_a_product_never_in_memory_has_the_bits_of_two() {
                 let mut sums = vec![0.5; if sums { n } else { 0 }];
                 let a = Rows::new(Mat::new(&a, m, k), operands);
                 let rows = match keeps {
-                    true => par_gemm_to_rows(&a, &b, &[], &mut kept, &mut sums, &beside),
-                    false => par_gemm_to_rows(&a, &b, &[], &mut kept, &mut sums, &halve),
+                    true => par_gemm_to_rows(&a, &b, &[], &mut kept, &mut sums, Last::Made(&beside)),
+                    false => par_gemm_to_rows(&a, &b, &[], &mut kept, &mut sums, Last::Made(&halve)),
                 };
                 par_gemm_rows(&mut got, &mut [], &rows, &c, Write::Set, Added::default(), &|_| {});
                 assert_eq!(got, want, "{case}");
@@ -106,6 +106,39 @@ fn a_product_of_a_product_never_in_memory_has_the_bits_of_two() {
                     let column = || std::iter::once(0.5).chain((0..m).map(|i| f64::from(middle[i * n + j])));
                     let budget = UNIT_F32 * (m + 1) as f64 * column().map(f64::abs).sum::<f64>();
                     assert!((f64::from(sum) - column().sum::<f64>()).abs() <= budget, "{case}, sum of column {j}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gelu_on_the_way_to_rows_is_gelu_of_a_product() {
+    for (m, n, k) in [(1, 1, 1), (13, 131, 7), (70, 300, 64)] {
+        let (a, b, c) = (values(m * k, 26), values(k * n, 27), values(n * 9, 28));
+        for operands in [Operands::F32, Operands::Bf16] {
+            let (a, b) = (Rows::new(Mat::new(&a, m, k), operands), Panels::new(Mat::new(&b, k, n), operands));
+            let c = Panels::new(Mat::new(&c, n, 9), operands);
+            let mut product = vec![0.0; m * n];
+            par_gemm_rows(&mut product, &mut [], &a, &b, Write::Set, Added::default(), &|_| {});
+            let mut middle = product.clone();
+            gelu::gelu_in_place(&mut middle);
+            let times_c = |rows: &Rows| {
+                let mut out = vec![0.0; m * 9];
+                par_gemm_rows(&mut out, &mut [], rows, &c, Write::Set, Added::default(), &|_| {});
+                out
+            };
+            let want = times_c(&Rows::new(Mat::new(&middle, m, n), operands));
+            for (keeps, sums) in [(false, false), (false, true), (true, false), (true, true)] {
+                let case = format!("{m} {n} {k} {operands:?}, kept {keeps}, summed {sums}");
+                let mut kept = vec![f32::NAN; if keeps { m * n } else { 0 }];
+                let mut sums = vec![0.0; if sums { n } else { 0 }];
+                assert_eq!(times_c(&par_gemm_to_rows(&a, &b, &[], &mut kept, &mut sums, Last::Gelu)), want, "{case}");
+                assert!(kept.is_empty() || kept == product, "{case}");
+                for (j, sum) in sums.iter().enumerate() {
+                    let column = || (0..m).map(|i| f64::from(middle[i * n + j]));
+                    let budget = UNIT_F32 * (m + 1) as f64 * column().map(f64::abs).sum::<f64>();
+                    assert!((f64::from(*sum) - column().sum::<f64>()).abs() <= budget, "{case}, sum of column {j}");
                 }
             }
         }
@@ -159,7 +192,7 @@ fn strips_give_the_bits_of_whole_products() {
             let b = Panels::by_caller(Mat::new(&values(k * n, 9), k, n), operands);
             // Columns of the strip that b has no rows for do not count.
             let (mut strip, stride) = (Strip::new(k + 3, operands), b.width() + 5);
-            for (rows, want) in a.chunks(Strip::rows(operands) * k).zip(whole.chunks(Strip::rows(operands) * n)) {
+            for (rows, want) in a.chunks(Strip::height(operands) * k).zip(whole.chunks(Strip::height(operands) * n)) {
                 for (i, row) in rows.chunks_exact(k).enumerate() {
                     let longer: Vec<f32> = row.iter().copied().chain([1e38; 3]).collect();
                     match i % 2 {
@@ -167,11 +200,45 @@ fn strips_give_the_bits_of_whole_products() {
                         _ => strip.put(i, |out| out.copy_from_slice(&longer)),
                     }
                 }
-                let mut got = vec![0.5; Strip::rows(operands) * stride];
-                gemm_strip(&mut got, stride, &strip, rows.len() / k, &b);
+                let mut got = vec![0.5; Strip::height(operands) * stride];
+                gemm_strip(&mut got, stride, strip.rows(rows.len() / k), &b);
                 for (got, want) in got.chunks_exact(stride).zip(want.chunks_exact(n)) {
                     assert_eq!(&got[..n], want, "{m} {n} {k} {operands:?}");
                     assert!(got[b.width()..].iter().all(|&v| v == 0.5), "{m} {n} {k} {operands:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_are_read_where_they_lie_or_packed_into_a_strip() {
+    let (m, cols) = (70, 140);
+    let x = values(m * cols, 29);
+    for operands in [Operands::F32, Operands::Bf16] {
+        let (packed, height) = (Rows::new(Mat::new(&x, m, cols), operands), Strip::height(operands));
+        let whole = Mat::new(&x, m, cols);
+        let mats = [Some(whole), operands.rows_stay_small().then(|| packed.mat())];
+        for (mat, from) in mats.into_iter().flatten().flat_map(|mat| [0, 2, 64].map(|from| (mat, from))) {
+            for width in [64, 33] {
+                let mut strip = Strip::new(width, operands);
+                let b = values(width * 40, 30);
+                let b = Panels::new(Mat::new(&b, width, 40), operands);
+                let block = mat.block(0..m, from..from + width);
+                let mut want = vec![0.0; m * 40];
+                let rows = Rows::new(Mat::strided(&x[from..], m, width, cols), operands);
+                par_gemm_rows(&mut want, &mut [], &rows, &b, Write::Set, Added::default(), &|_| {});
+                for first in (0..m).step_by(height) {
+                    let rows = height.min(m - first);
+                    let mut got = vec![0.0; height * b.width()];
+                    gemm_strip(&mut got, b.width(), strip.rows_of(block, first, rows), &b);
+                    for i in 0..rows {
+                        assert_eq!(
+                            got[i * b.width()..][..40],
+                            want[(first + i) * 40..][..40],
+                            "{operands:?}, {from}, {width}"
+                        );
+                    }
                 }
             }
         }
@@ -205,8 +272,8 @@ fn what_is_added_has_the_bits_of_sums_afterwards() {
                 if !with_residual {
                     let last = Panels::new(Mat::new(&c, n, 8), operands);
                     let packed = [
-                        par_gemm_to_rows(&rows, &panels, bias, &mut [], &mut [], &|_| {}),
-                        par_gemm_to_rows(&rows, &panels, &[], &mut [], &mut [], &plus),
+                        par_gemm_to_rows(&rows, &panels, bias, &mut [], &mut [], Last::Nothing),
+                        par_gemm_to_rows(&rows, &panels, &[], &mut [], &mut [], Last::Made(&plus)),
                     ];
                     let [got, want] = packed.map(|rows| {
                         let mut out = vec![0.0; m * 8];
@@ -233,8 +300,8 @@ fn a_bias_of_another_length_is_refused() {
 #[should_panic = "leaves its output"]
 fn a_strip_that_finds_no_room_is_refused() {
     let (strip, b) = (Strip::new(4, Operands::F32), Panels::new(Mat::new(&[1.0; 4], 4, 1), Operands::F32));
-    let mut out = vec![0.0; Strip::rows(Operands::F32) * b.width() - 1];
-    gemm_strip(&mut out, b.width(), &strip, 1, &b);
+    let mut out = vec![0.0; Strip::height(Operands::F32) * b.width() - 1];
+    gemm_strip(&mut out, b.width(), strip.rows(1), &b);
 }
 
 #[test]
@@ -250,7 +317,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
             // As the way back does: rows with their sums, a product into rows with its, and rows turned on both sides.
             let (of_rows, of_product) = sums.split_at_mut(k);
             let rows = Rows::new_adding_sums(Mat::new(&a, m, k), operands, of_rows);
-            let product = par_gemm_to_rows(&rows, &panels, &[], &mut [], of_product, &|_| {});
+            let product = par_gemm_to_rows(&rows, &panels, &[], &mut [], of_product, Last::Nothing);
             if operands.rows_stay_small() {
                 let (left, right) = (Rows::new(rows.mat().t(), operands), Panels::new(product.mat(), operands));
                 par_gemm_rows(&mut turned, &mut [], &left, &right, Write::Set, Added::default(), &|_| {});
