@@ -308,6 +308,11 @@ fn pack_rows(m: Mat, width: usize, form: Form, block: &mut [f32], out: &mut [f32
         out.fill(0.0);
     }
     let stride = block_stride(form);
+    if m.elements == Elements::Bf16 && m.cols <= BLOCK && m.cols.is_multiple_of(2) {
+        // The words of a row are few, and as they are to be. Those of the next panel's rows are asked for.
+        (0..m.rows).for_each(|i| m.fetch(m.rows + i, 0..m.cols));
+        return transpose(m.data, m.row_stride / 2, [m.rows, m.cols / 2], out, width);
+    }
     for (index, out) in out.chunks_mut(width * form.len(BLOCK)).enumerate() {
         let (first, len) = (index * BLOCK, (m.cols - index * BLOCK).min(BLOCK));
         for (i, row) in block.chunks_exact_mut(stride).take(m.rows).enumerate() {

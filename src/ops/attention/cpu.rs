@@ -64,10 +64,12 @@ pub fn forward(x: Operands, z: &Layout, y: &mut [f32], lse: &mut [f32]) {
     });
 }
 
-/// [`forward`] with y as the left operand of a product that reads its operands as attention's own do.
+/// [`forward`] with y as the left operand of a product that reads its operands as attention's own do, and without the log-sum-exp
+/// where `lse` is empty.
 pub fn forward_rows(x: Operands, z: &Layout, lse: &mut [f32]) -> Rows {
     let (d, panels, parts) = (z.width(), panels(x, z), parts(z));
-    let lses = pieces(lse, parts.iter().map(|part| part.queries.len() * z.heads));
+    let sums_kept = if lse.is_empty() { 0 } else { z.heads };
+    let lses = pieces(lse, parts.iter().map(|part| part.queries.len() * sums_kept));
     let parts = parts.iter().zip(lses).map(|part| (part.0.queries.len(), part)).collect();
     Rows::filled([z.queries.rows(), d], z.read, parts, |(part, lse), y, stride| {
         attend(x, z, &panels, part, y, stride, lse);
@@ -103,7 +105,7 @@ fn panels(x: Operands, z: &Layout) -> Vec<[Panels; 2]> {
     tasks.map(one).collect()
 }
 
-/// A part's rows of y, which begin `stride` apart, and their log-sum-exps (rows, H). The scores of a strip of queries stay in
+/// A part's rows of y, which begin `stride` apart, and their log-sum-exps (rows, H) unless that is empty. The scores of a strip of queries stay in
 /// the near caches, where the sums of e^score are divided by once the values are mixed.
 fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut [f32], stride: usize, lse: &mut [f32]) {
     let keys = z.keys.range(part.image).len();
@@ -129,7 +131,9 @@ fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut 
                 row[keys..].fill(f32::NEG_INFINITY);
                 let shift = vector::max(row) * scale(z);
                 sums[i] = p.put(i, |p| vector::exp_scaled_sum_to(row, scale(z), shift, p));
-                lse[(start + i) * z.heads + head] = shift + sums[i].ln();
+                if let Some(lse) = lse.get_mut((start + i) * z.heads + head) {
+                    *lse = shift + sums[i].ln();
+                }
             }
             gemm_strip(mixed, mixed_width, p.rows(rows), v);
             for i in 0..rows {

@@ -90,7 +90,7 @@ pub fn forward(
         true => Qkv::Rows(product_rows(x, weight, bias, taped)?),
         false => Qkv::Values(product(x, weight, bias, None, taped)?),
     };
-    let mut lse = Tensor::scratch(&[spans.rows() * heads]);
+    let mut lse = Tensor::scratch(&[if taped { spans.rows() * heads } else { 0 }]);
     if Left::pays(Device::Cpu, read, taped) {
         let rows = attention::cpu::forward_rows(qkv.operands(), &layout, lse.data_mut());
         let slot = emit_slot(tape, "self_attention", &shape, &[x.slot()], &params, || saved(qkv, layout, None, lse))?;

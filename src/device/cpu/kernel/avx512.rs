@@ -49,12 +49,15 @@ macro_rules! steps {
 }
 
 /// Writes a rectangle: the first `work.rows` and `work.cols` of the sums, times alpha, with what is added to them. `PART` when those are
-/// not all.
+/// not all, `SCALED` unless alpha is 1.
 ///
 /// # Safety
 /// See [`super::Run`].
 #[inline(always)]
-unsafe fn put<const ROWS: usize, const VECTORS: usize, const PART: bool>(work: &Work, sums: [[__m512; VECTORS]; ROWS]) {
+unsafe fn put<const ROWS: usize, const VECTORS: usize, const PART: bool, const SCALED: bool>(
+    work: &Work,
+    sums: [[__m512; VECTORS]; ROWS],
+) {
     let Work { c, c_row, alpha, add, bias, residual, rows, cols, .. } = *work;
     let mask: [__mmask16; VECTORS] = std::array::from_fn(|vector| match cols.saturating_sub(LANES * vector) {
         left if PART && left < LANES => (1 << left) - 1,
@@ -78,7 +81,7 @@ unsafe fn put<const ROWS: usize, const VECTORS: usize, const PART: bool>(work: &
             }
             let (c, residual) = (c.add(i * c_row), residual.wrapping_add(i * c_row));
             for (vector, sum) in sums.into_iter().enumerate() {
-                let mut value = _mm512_mul_ps(alpha, sum);
+                let mut value = if SCALED { _mm512_mul_ps(alpha, sum) } else { sum };
                 if add {
                     value = _mm512_add_ps(read(c, vector), value);
                 }
@@ -144,10 +147,11 @@ macro_rules! kernel {
                 }
                 // SAFETY: the caller's promise.
                 unsafe {
-                    if work.rows == ROWS && work.cols == VECTORS * LANES {
-                        put::<ROWS, VECTORS, false>(work, sums);
-                    } else {
-                        put::<ROWS, VECTORS, true>(work, sums);
+                    match (work.rows < ROWS || work.cols < VECTORS * LANES, work.alpha != 1.0) {
+                        (false, false) => put::<ROWS, VECTORS, false, false>(work, sums),
+                        (false, true) => put::<ROWS, VECTORS, false, true>(work, sums),
+                        (true, false) => put::<ROWS, VECTORS, true, false>(work, sums),
+                        (true, true) => put::<ROWS, VECTORS, true, true>(work, sums),
                     }
                 }
             }
