@@ -36,10 +36,8 @@ pub struct Added<'a> {
 impl Added<'_> {
     fn assert_fits(self, m: usize, n: usize) {
         assert!(self.bias.is_empty() || self.bias.len() == n, "{} elements of a bias for {n} columns", self.bias.len());
-        assert!(
-            self.residual.is_empty() || self.residual.len() == m * n,
-            "what is added to a product has another size"
-        );
+        let fits = self.residual.is_empty() || self.residual.len() == m * n;
+        assert!(fits, "{} elements of a residual for a product of {m} x {n}", self.residual.len());
     }
 }
 
@@ -108,6 +106,7 @@ unsafe fn tile(
 ) {
     let Kernel { mr, nr, .. } = *kernel;
     let _ready = kernel.ready();
+    assert!(out.added.residual.is_empty() || out.stride == out.n, "a residual's rows lie as far apart as the output's");
     let rectangle = |run: &Range<usize>, i: usize, j: usize, next: Option<*const f32>| {
         let (row, col) = (i * mr, j * nr);
         let (rows, cols) = (mr.min(out.m - row), nr.min(out.n - col));
@@ -121,7 +120,8 @@ unsafe fn tile(
         let (bias, residual) = (added(out.added.bias, col), added(out.added.residual, row * out.n + col));
         let words = b.panel(j, run.clone());
         let panel = Panel { words, next: next.unwrap_or(words.as_ptr()) };
-        // SAFETY: the rectangle begins inside the output and ends at its borders at the latest.
+        // SAFETY: the rectangle begins inside the output and ends at its borders at the latest; bias and residual fit the output (the
+        // caller's promise) and are taken from the rectangle's column, and element, on; a residual's rows are n apart, as asserted.
         unsafe {
             let c = out.c.add(down * out.stride + right);
             let out = Rectangle { c, stride: out.stride, rows, cols, bias, residual };
@@ -261,8 +261,8 @@ pub fn ready(operands: Operands) -> Ready {
 
 /// `out = a b` on the calling thread, for rows of a strip and the columns of `b`; rows begin `row_stride` apart, and what lies beside
 /// the product in rows and columns that fill up the strip and the panels may be written to. Of the strip's columns those count that
-/// `b` has rows for; those beyond must be finite as they are read, for some of them are multiplied by zeros. Panics when `out` has no
-/// room for so much.
+/// `b` has rows for; those beyond must be finite as they are read, for some of them are multiplied by zeros. What rows beyond the
+/// strip's hold reaches no row of it. Panics when `out` has no room for so much.
 pub fn gemm_strip(out: &mut [f32], row_stride: usize, a: StripRows, b: &Panels) {
     let (kernel, width, rows) = (kernel(b.operands), b.width(), a.rows);
     let Kernel { mr, nr, .. } = *kernel;
@@ -419,17 +419,17 @@ pub fn par_gemm_rows(
     assert_eq!((a.k, a.operands), (b.k, b.operands), "the operands of a product differ in inner size or type");
     assert_eq!(out.len(), m * n, "a product does not fill its output");
     assert!(beside.is_empty() || beside.len() == out.len(), "the outputs of a product differ in size");
+    added.assert_fits(m, n);
     if m == 0 || n == 0 {
         return;
     }
-    added.assert_fits(m, n);
     let tiles = Tiles::new(b.operands, m, n);
     let Kernel { mr, nr, .. } = *tiles.kernel;
     let output = &Output { c: out.as_mut_ptr(), stride: n, m, n, origin: (0, 0), added };
     let second = &Output { c: beside.as_mut_ptr(), ..*output };
     let has_second = !beside.is_empty();
     tiles.for_each(|_, rows, cols| {
-        // SAFETY: the tiles' rectangles lie inside the output and do not overlap.
+        // SAFETY: the tiles' rectangles lie inside the output and do not overlap; that what is added fits is asserted above.
         unsafe { tile(tiles.kernel, *output, &a.packed, &b.packed, rows.clone(), cols.clone(), 1.0, write) };
         let (column, end) = (cols.start * nr, (cols.end * nr).min(n));
         for row in rows.start * mr..(rows.end * mr).min(m) {
@@ -456,6 +456,7 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, bias: &[f32], kept: &mut [f32], su
     assert_eq!((a.k, a.operands), (b.k, b.operands), "the operands of a product differ in inner size or type");
     let added = Added { bias, ..Added::default() };
     added.assert_fits(m, n);
+    assert!(kept.is_empty() || !matches!(last, Last::Nothing), "an output as it is packed is kept twice");
     assert!(kept.is_empty() || kept.len() == m * n, "a product does not fill its output");
     assert!(sums.is_empty() || sums.len() == n, "{} sums of {n} columns", sums.len());
     let tiles = Tiles::new(b.operands, m, n);
@@ -496,7 +497,8 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, bias: &[f32], kept: &mut [f32], su
             (false, true) => (start, row_words),
             (false, false) => (room.as_mut_ptr(), width),
         };
-        // SAFETY: the tile's rectangle, which begins at `origin`, lies in the output that is kept, the rows or `room`.
+        // SAFETY: the tile's rectangle, which begins at `origin`, lies in the output that is kept, the rows or `room`; that the bias
+        // fits is asserted above.
         unsafe {
             let output = Output { c, stride, origin: (first, column), ..*words_out };
             tile(tiles.kernel, output, &a.packed, &b.packed, rows, cols, 1.0, Write::Set);
@@ -524,7 +526,6 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, bias: &[f32], kept: &mut [f32], su
                 (true, false) => &mut *room,
             };
             match last {
-                Last::Nothing if keeps => beside.copy_from_slice(values),
                 Last::Nothing => {}
                 Last::Gelu if keeps => gelu::gelu(values, beside),
                 Last::Gelu => gelu::gelu_in_place(values),

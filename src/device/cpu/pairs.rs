@@ -32,7 +32,7 @@ fn word<const PARTS: usize>(l: usize, part: usize) -> usize {
 /// A matrix in bf16, stored row after row: `words` begins with the first of `cols` columns of the first of `rows` rows, which are
 /// `stride` words apart.
 #[derive(Clone, Copy)]
-struct Halves<'a> {
+pub(super) struct Halves<'a> {
     words: &'a [f32],
     stride: usize,
     rows: usize,
@@ -182,7 +182,7 @@ pub(super) fn rows_of_halves(m: Mat, out: &mut [f32], stride: usize) {
 
 /// The processor's own rounding. It takes subnormal elements for zeros, as those instructions do.
 #[cfg(target_arch = "x86_64")]
-mod avx512 {
+pub(super) mod avx512 {
     use super::{Halves, Mat, PAIRS, TOGETHER, count, word};
     use crate::device::cpu::pack::COLUMNS_AHEAD;
     use crate::device::cpu::transpose::transpose;
@@ -197,7 +197,7 @@ mod avx512 {
     }
 
     /// The lanes of `left` elements.
-    fn lanes(left: usize) -> __mmask16 {
+    pub fn lanes(left: usize) -> __mmask16 {
         if left < LANES { (1 << left) - 1 } else { !0 }
     }
 

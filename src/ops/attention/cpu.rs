@@ -105,7 +105,8 @@ fn panels(x: Operands, z: &Layout) -> Vec<[Panels; 2]> {
     tasks.map(one).collect()
 }
 
-/// A part's rows of y, which begin `stride` apart, and their log-sum-exps (rows, H) unless that is empty. The scores of a strip of queries stay in
+/// A part's rows of y, which begin `stride` apart, and their log-sum-exps (rows, H) unless that is empty. The scores of a strip of
+/// queries stay in
 /// the near caches, where the sums of e^score are divided by once the values are mixed.
 fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut [f32], stride: usize, lse: &mut [f32]) {
     let keys = z.keys.range(part.image).len();
@@ -131,8 +132,8 @@ fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut 
                 row[keys..].fill(f32::NEG_INFINITY);
                 let shift = vector::max(row) * scale(z);
                 sums[i] = p.put(i, |p| vector::exp_scaled_sum_to(row, scale(z), shift, p));
-                if let Some(lse) = lse.get_mut((start + i) * z.heads + head) {
-                    *lse = shift + sums[i].ln();
+                if !lse.is_empty() {
+                    lse[(start + i) * z.heads + head] = shift + sums[i].ln();
                 }
             }
             gemm_strip(mixed, mixed_width, p.rows(rows), v);

@@ -101,7 +101,8 @@ unsafe fn put<const ROWS: usize, const VECTORS: usize, const PART: bool, const S
 /// A kernel whose step multiplies a broadcast word of a by a vector of b and adds to a vector of sums, so many steps in a turn of
 /// its loop. A rectangle of fewer rows or columns is computed with as few sums as hold it, of these heights and widths.
 macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident, $size:expr, [$($rows:literal)*], [$($vectors:literal)*], $unrolled:literal, $features:literal, $step:expr) => {
+    ($(#[$doc:meta])* $name:ident, $size:expr, [$($rows:literal)*], [$($vectors:literal)*],
+        $unrolled:literal, $features:literal, $step:expr) => {
         $(#[$doc])*
         ///
         /// # Safety
@@ -123,15 +124,15 @@ macro_rules! kernel {
                 let mut b = b;
                 // Between the steps a row of the output and of what is added to it is asked for at a time: the processor waits
                 // for so many lines at once, and operands are among them.
-                let between = (k / ROWS).min(BETWEEN);
+                let between = (k / ROWS).min(BETWEEN) / $unrolled * $unrolled;
                 for i in 0..=ROWS {
                     let steps = if i < ROWS { between } else { k - ROWS * between };
                     if i < ROWS {
                         let (row, other) = (c.wrapping_add(i * c_row), residual.wrapping_add(i * c_row));
                         for vector in 0..VECTORS {
-                            _mm_prefetch::<_MM_HINT_ET0>(row.wrapping_add(LANES * vector).cast());
+                            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(LANES * vector).cast());
                         }
-                        _mm_prefetch::<_MM_HINT_ET0>(row.wrapping_add(VECTORS * LANES - 1).cast());
+                        _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(VECTORS * LANES - 1).cast());
                         if !residual.is_null() {
                             for vector in 0..VECTORS {
                                 _mm_prefetch::<_MM_HINT_T0>(other.wrapping_add(LANES * vector).cast());

@@ -118,7 +118,8 @@ impl Form {
     }
 }
 
-/// What a micro-kernel is to do: `c[i * c_row + j] (+)= alpha * sum over l < k of a(i, l) * b[l * nr + j]`, where a(i, l) is
+/// What a micro-kernel is to do: `c[i * c_row + j] (+)= alpha * sum over l < k of a(i, l) * b[l * nr + j]`, and then
+/// `+= bias[j]` and `+= residual[i * c_row + j]` unless those are null, where a(i, l) is
 /// `a[i * a_row + l * a_word]` and a product of words that hold pairs is the sum of two products; of words that hold parts,
 /// see `amx`.
 struct Work {
@@ -135,10 +136,9 @@ struct Work {
     c_row: usize,
     alpha: f32,
     add: bool,
-    /// What is added then: an element to each of a column, and an element to each, `c_row` apart too. Null: nothing.
     bias: *const f32,
     residual: *const f32,
-    /// Rows and columns of c that are there.
+    /// Rows and columns of c that are there, one of each at least.
     rows: usize,
     cols: usize,
 }
@@ -153,7 +153,6 @@ impl Work {
     ///
     /// # Safety
     /// See [`Run`].
-    #[inline(always)]
     unsafe fn finish(&self) {
         let Work { c, c_row, bias, residual, rows, cols, .. } = *self;
         if bias.is_null() && residual.is_null() {
@@ -164,11 +163,10 @@ impl Work {
             unsafe {
                 let c = std::slice::from_raw_parts_mut(c.add(i * c_row), cols);
                 if !bias.is_null() {
-                    c.iter_mut().zip(std::slice::from_raw_parts(bias, cols)).for_each(|(c, bias)| *c += bias);
+                    vector::add(c, std::slice::from_raw_parts(bias, cols));
                 }
                 if !residual.is_null() {
-                    let residual = std::slice::from_raw_parts(residual.add(i * c_row), cols);
-                    c.iter_mut().zip(residual).for_each(|(c, x)| *c += x);
+                    vector::add(c, std::slice::from_raw_parts(residual.add(i * c_row), cols));
                 }
             }
         }
@@ -180,8 +178,8 @@ impl Work {
 /// # Safety
 /// `a` and `b` hold k readable words in each of mr rows and k * nr readable words, those of a row of a side by side or, mr apart, in
 /// a panel; `c` reaches so many rows of so many writable elements, `c_row` apart, and what is added as many readable ones; the
-/// processor has the instructions that the kernel was compiled for. A kernel that takes whole rectangles only gets mr rows, nr
-/// columns and nothing to add.
+/// processor has the instructions that the kernel was compiled for. A kernel that takes whole rectangles only is called with mr rows,
+/// nr columns, and null for what is added.
 type Run = unsafe fn(&Work);
 
 /// The rows of a that a rectangle reads: word l of row i lies at `words[i * row + l * word]`. `word` is 1, or a kernel's rows.
@@ -353,7 +351,8 @@ impl Rectangle {
 }
 
 impl Kernel {
-    /// The rows and columns that a rectangle of so many takes: that is computed as fast, in room for a whole one.
+    /// Where there is room for a whole rectangle, and nobody minds what is written beside `rows` and `cols`: the rows and columns to
+    /// ask for, which take no longer.
     pub fn covered(&self, rows: usize, cols: usize) -> [usize; 2] {
         match self.run_upper {
             _ if !self.whole => [rows, cols],
