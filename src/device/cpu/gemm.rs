@@ -505,12 +505,7 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, bias: &[f32], kept: &mut [f32], su
         }
         for i in 0..height {
             if i + ROWS_AHEAD < height {
-                // SAFETY: as above; the words of a later row of the rectangle.
-                vector::fetch(
-                    unsafe { std::slice::from_raw_parts(start.add((i + ROWS_AHEAD) * row_words), form.len(width)) },
-                    0,
-                    form.len(width),
-                );
+                vector::fetch_from(start.wrapping_add((i + ROWS_AHEAD) * row_words), form.len(width));
             }
             // SAFETY: as above; row i of the rectangle.
             let values = unsafe { std::slice::from_raw_parts_mut(c.add(i * stride), width) };

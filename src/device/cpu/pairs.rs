@@ -82,12 +82,6 @@ fn one_by_one<const PARTS: usize>(
     }
 }
 
-/// Whether the processor rounds to bf16 itself.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn fast() -> bool {
-    avx512::there()
-}
-
 /// `out` holds the words of x; the last of an odd number has a zero beside it, three parts fill whole steps with zeros.
 pub(super) fn neighbours<const PARTS: usize>(x: &[f32], out: &mut [f32]) {
     assert_eq!(out.len(), PARTS * count::<PARTS>(x.len()), "pairs of {} elements", x.len());
@@ -201,12 +195,19 @@ pub(super) mod avx512 {
         if left < LANES { (1 << left) - 1 } else { !0 }
     }
 
-    /// The elements of `low` and then those of `high` in bf16; what that leaves of them stays in both.
+    /// The elements of `low` and then those of `high` in bf16.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub fn rounded(low: __m512, high: __m512) -> __m512i {
+        // SAFETY: both types are 512 bits, of which every pattern is a value.
+        unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+    }
+
+    /// [`rounded`]; what that leaves of the elements stays in both.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     fn part(low: &mut __m512, high: &mut __m512) -> __m512i {
-        // SAFETY: both types are 512 bits, of which every pattern is a value.
-        let words = unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(*high, *low)) };
+        let words = rounded(*low, *high);
         *low = _mm512_sub_ps(*low, widened(_mm512_castsi512_si256(words)));
         *high = _mm512_sub_ps(*high, widened(_mm512_extracti64x4_epi64::<1>(words)));
         words

@@ -106,8 +106,7 @@ fn panels(x: Operands, z: &Layout) -> Vec<[Panels; 2]> {
 }
 
 /// A part's rows of y, which begin `stride` apart, and their log-sum-exps (rows, H) unless that is empty. The scores of a strip of
-/// queries stay in
-/// the near caches, where the sums of e^score are divided by once the values are mixed.
+/// queries stay in the near caches, where the sums of e^score are divided by once the values are mixed.
 fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut [f32], stride: usize, lse: &mut [f32]) {
     let keys = z.keys.range(part.image).len();
     let padded = keys.next_multiple_of(vector::LANES);

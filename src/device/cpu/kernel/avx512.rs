@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::Work;
+use crate::device::cpu::pairs::avx512::lanes;
 use std::arch::x86_64::*;
 use std::hint::black_box;
 
@@ -59,10 +60,7 @@ unsafe fn put<const ROWS: usize, const VECTORS: usize, const PART: bool, const S
     sums: [[__m512; VECTORS]; ROWS],
 ) {
     let Work { c, c_row, alpha, add, bias, residual, rows, cols, .. } = *work;
-    let mask: [__mmask16; VECTORS] = std::array::from_fn(|vector| match cols.saturating_sub(LANES * vector) {
-        left if PART && left < LANES => (1 << left) - 1,
-        _ => !0,
-    });
+    let mask: [__mmask16; VECTORS] = std::array::from_fn(|vector| lanes(cols.saturating_sub(LANES * vector)));
     // SAFETY: the caller promises so many rows and columns of c and of what is added; lanes out of the mask are not touched.
     unsafe {
         let read = |from: *const f32, vector: usize| match PART {
