@@ -5,7 +5,7 @@
 //! threads.
 #![allow(unsafe_code)]
 
-use super::kernel::{self, Kernel, Panel, Rectangle, Walk, Words, kernel};
+use super::kernel::{Block, Kernel, Strips, Words, kernel};
 pub use super::kernel::{Operands, Ready};
 pub use super::mat::Mat;
 use super::mat::reach;
@@ -107,10 +107,10 @@ unsafe fn tile(
     let Kernel { mr, nr, .. } = *kernel;
     let _ready = kernel.ready();
     assert!(out.added.residual.is_empty() || out.stride == out.n, "a residual's rows lie as far apart as the output's");
-    let rectangle = |run: &Range<usize>, i: usize, j: usize, next: Option<*const f32>| {
-        let (row, col) = (i * mr, j * nr);
-        let (rows, cols) = (mr.min(out.m - row), nr.min(out.n - col));
-        let (down, right) = (row - out.origin.0, col - out.origin.1);
+    let (row, col) = (rows.start * mr, cols.start * nr);
+    let size = [(rows.end * mr).min(out.m) - row, (cols.end * nr).min(out.n) - col];
+    let start = out.c.wrapping_add((row - out.origin.0) * out.stride + col - out.origin.1);
+    for run in runs(a.depth(), kernel) {
         let add = write == Write::Add || run.start > 0;
         let last = run.end == a.depth();
         let added = |values: &[f32], at: usize| match last && !values.is_empty() {
@@ -118,30 +118,12 @@ unsafe fn tile(
             false => null(),
         };
         let (bias, residual) = (added(out.added.bias, col), added(out.added.residual, row * out.n + col));
-        let words = b.panel(j, run.clone());
-        let panel = Panel { words, next: next.unwrap_or(words.as_ptr()) };
-        // SAFETY: the rectangle begins inside the output and ends at its borders at the latest; bias and residual fit the output (the
-        // caller's promise) and are taken from the rectangle's column, and element, on; a residual's rows are n apart, as asserted.
-        unsafe {
-            let c = out.c.add(down * out.stride + right);
-            let out = Rectangle { c, stride: out.stride, rows, cols, bias, residual };
-            kernel.run(run.len(), a.strip(i, run.start), panel, out, alpha, add);
-        }
-    };
-    for run in runs(a.depth(), kernel) {
-        match kernel.cut.walk {
-            Walk::Rows => rows.clone().for_each(|i| cols.clone().for_each(|j| rectangle(&run, i, j, None))),
-            Walk::Columns => {
-                for j in cols.clone() {
-                    // The next panel is asked for a part at a time, while this one is worked on.
-                    let next = (j + 1 < cols.end).then(|| b.panel(j + 1, run.clone()));
-                    for (turn, i) in rows.clone().enumerate() {
-                        let part = next.map(|next| next[turn * next.len() / rows.len()..].as_ptr());
-                        rectangle(&run, i, j, part);
-                    }
-                }
-            }
-        }
+        let (a, b) = (a.strips(rows.start, run.start), b.panels_of(cols.clone(), run.clone()));
+        let [rows, cols] = size;
+        let to = Block { c: start, stride: out.stride, rows, cols, bias, residual };
+        // SAFETY: the tile begins inside the output and ends at its borders at the latest; bias and residual fit the output (the
+        // caller's promise) and are taken from the tile's first column, and element, on; a residual's rows are n apart, as asserted.
+        unsafe { kernel.run(run.len(), a, b, to, alpha, add) };
     }
 }
 
@@ -209,7 +191,7 @@ impl Strip {
 
     /// Its first rows.
     pub fn rows(&self, rows: usize) -> StripRows<'_> {
-        StripRows { at: self.packed.strip(0, 0), rows, depth: self.packed.depth(), operands: self.operands }
+        StripRows { at: self.packed.strips(0, 0), rows, depth: self.packed.depth(), operands: self.operands }
     }
 
     /// Some rows of `m`, which has as many columns as the strip: where they lie, if they lie there as products read them and as many
@@ -247,7 +229,7 @@ impl Strip {
 /// Rows of a left operand for [`gemm_strip`].
 #[derive(Clone, Copy)]
 pub struct StripRows<'a> {
-    at: kernel::Strip<'a>,
+    at: Strips<'a>,
     rows: usize,
     /// Words of a row.
     depth: usize,
@@ -271,15 +253,11 @@ pub fn gemm_strip(out: &mut [f32], row_stride: usize, a: StripRows, b: &Panels) 
     assert!(row_stride >= width && out.len() >= reach(mr, width, row_stride), "a strip leaves its output");
     let _ready = kernel.ready();
     for run in runs(b.packed.depth(), kernel) {
-        for (j, column) in (0..width).step_by(nr).enumerate() {
-            let size = kernel.covered(rows, nr.min(b.n - column));
-            let to = Rectangle::bare(out[column..].as_mut_ptr(), row_stride, size);
-            // SAFETY: `out` holds mr rows of `width` elements at `row_stride` (asserted above) and is borrowed mutably.
-            unsafe {
-                let words = kernel::Strip { words: &a.at.words[run.start * a.at.word..], ..a.at };
-                kernel.run(run.len(), words, b.packed.panel(j, run.clone()).into(), to, 1.0, run.start > 0);
-            }
-        }
+        let words = Strips { words: &a.at.words[run.start * a.at.word..], ..a.at };
+        let panels = b.packed.panels_of(0..width / nr, run.clone());
+        let to = Block::bare(out.as_mut_ptr(), row_stride, kernel.covered(rows, b.n));
+        // SAFETY: `out` holds mr rows of `width` elements at `row_stride` (asserted above) and is borrowed mutably.
+        unsafe { kernel.run(run.len(), words, panels, to, 1.0, run.start > 0) };
     }
 }
 

@@ -1,7 +1,7 @@
 //! Views of matrices in memory.
 #![forbid(unsafe_code)]
 
-use super::kernel::{Form, Strip, Words};
+use super::kernel::{Form, Strips, Words};
 use super::vector;
 use std::ops::Range;
 
@@ -98,7 +98,7 @@ impl<'a> Mat<'a> {
     }
 
     /// `height` rows from `first` on as a kernel reads them, if they lie so: of them those beyond the matrix are whatever follows it.
-    pub(super) fn strip(self, first: usize, height: usize, form: Form) -> Option<Strip<'a>> {
+    pub(super) fn strip(self, first: usize, height: usize, form: Form) -> Option<Strips<'a>> {
         let (elements, row) = match form.words {
             Words::F32 => (Elements::F32, self.row_stride),
             Words::Pairs => (Elements::Bf16, self.row_stride / 2),
@@ -109,7 +109,7 @@ impl<'a> Mat<'a> {
             return None;
         }
         let words = &self.data[self.word(first, 0)..];
-        (words.len() >= reach(height, form.len(self.cols), row)).then_some(Strip { words, row, word: 1 })
+        (words.len() >= reach(height, form.len(self.cols), row)).then_some(Strips { words, strip: 0, row, word: 1 })
     }
 
     /// Words that hold so many elements.

@@ -1,7 +1,7 @@
 //! Operands of the matrix product laid out as the micro-kernels read them.
 #![forbid(unsafe_code)]
 
-use super::kernel::{Form, Strip, Words};
+use super::kernel::{Form, Panels, Strips, Words};
 use super::mat::{Elements, Mat};
 use super::transpose::transpose;
 use super::vector::fetch;
@@ -237,17 +237,20 @@ impl Packed {
         self.depth
     }
 
-    /// The rows of panel `index` from word `first` on.
-    pub fn strip(&self, index: usize, first: usize) -> Strip<'_> {
+    /// The rows from panel `index` on, from word `first` on.
+    pub fn strips(&self, index: usize, first: usize) -> Strips<'_> {
         let words = &self.buffer.as_slice()[self.start + index * self.panel + first * self.word..self.start + self.len];
-        Strip { words, row: self.row, word: self.word }
+        Strips { words, strip: self.panel, row: self.row, word: self.word }
     }
 
-    /// Words `range` of panel `index` of a matrix in panels.
-    pub fn panel(&self, index: usize, range: Range<usize>) -> &[f32] {
+    /// Words `range` of some panels, one at least, of a matrix in panels.
+    pub fn panels_of(&self, panels: Range<usize>, range: Range<usize>) -> Panels<'_> {
         assert_eq!(self.row, 1, "the matrix lies row after row");
-        let first = self.start + index * self.panel;
-        &self.buffer.as_slice()[first + range.start * self.word..first + range.end * self.word]
+        let at = |panel: usize, word: usize| self.start + panel * self.panel + word * self.word;
+        Panels {
+            words: &self.buffer.as_slice()[at(panels.start, range.start)..at(panels.end - 1, range.end)],
+            panel: self.panel,
+        }
     }
 }
 
@@ -449,7 +452,7 @@ mod tests {
                 assert_eq!(got.depth(), want.depth());
                 for (i, l) in (0..cols).flat_map(|i| (0..want.depth()).map(move |l| (i, l))) {
                     let [got, want] = [&got, &want].map(|packed| {
-                        let strip = packed.strip(i / height, l);
+                        let strip = packed.strips(i / height, l);
                         strip.words[i % height * strip.row].to_bits()
                     });
                     assert_eq!(got, want, "word {l} of row {i} of {cols} x {rows}, {form:?}, {height}");
@@ -495,7 +498,7 @@ mod tests {
                     let packed = pack(m, width, form((words, step)), by);
                     assert_eq!(packed.depth(), (parts * cols.div_ceil(2)).next_multiple_of(step));
                     for i in 0..rows.div_ceil(width) * width {
-                        let panel = packed.strip(i / width, 0);
+                        let panel = packed.strips(i / width, 0);
                         for l in 0..packed.depth() / parts * 2 {
                             let inside = i < rows && l < cols;
                             let want = if inside { m.data[i * m.row_stride + l * m.col_stride] } else { 0.0 };
@@ -529,7 +532,7 @@ mod tests {
                 for ((words, by), pack) in ways.into_iter().flat_map(|way| LAYOUTS.map(|pack| (way, pack))) {
                     let packed = pack(m, width, form((words, 1)), by);
                     for (i, l) in (0..rows.div_ceil(width) * width).flat_map(|i| (0..cols).map(move |l| (i, l))) {
-                        let panel = packed.strip(i / width, l);
+                        let panel = packed.strips(i / width, l);
                         let got = panel.words[i % width * panel.row];
                         let want = if i < rows { m.data[i * m.row_stride + l * m.col_stride] } else { 0.0 };
                         let want = if words == Words::F32 { want } else { half::bf16::from_f32(want).to_f32() };

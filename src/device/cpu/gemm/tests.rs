@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::*;
+use crate::device::cpu::kernel::Walk;
 use crate::device::cpu::mat::Elements;
 use crate::device::cpu::vector::{UNIT_F32, bf16_bits};
 use crate::rng::{Purpose, Stream};

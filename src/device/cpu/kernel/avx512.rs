@@ -3,8 +3,8 @@
 
 use super::Work;
 use crate::device::cpu::pairs::avx512::lanes;
+use std::arch::asm;
 use std::arch::x86_64::*;
-use std::hint::black_box;
 
 /// Rows and columns of the rectangle of `run` and `run_pairs`: twenty-four sums, two vectors of b and one broadcast of a fill
 /// twenty-seven of the thirty-two registers.
@@ -49,17 +49,21 @@ macro_rules! steps {
     };
 }
 
-/// Writes a rectangle: the first `work.rows` and `work.cols` of the sums, times alpha, with what is added to them. `PART` when those are
-/// not all, `SCALED` unless alpha is 1.
+/// Writes the rectangle that begins in `row` and `col` of the block: the first `rows` and `cols` of the sums, times alpha, with what is
+/// added to them. `PART` when those are not all, `SCALED` unless alpha is 1.
 ///
 /// # Safety
-/// See [`super::Run`].
+/// See [`super::Run`]; so many rows and columns are in the block.
 #[inline(always)]
 unsafe fn put<const ROWS: usize, const VECTORS: usize, const PART: bool, const SCALED: bool>(
     work: &Work,
+    [row, col]: [usize; 2],
+    [rows, cols]: [usize; 2],
     sums: [[__m512; VECTORS]; ROWS],
 ) {
-    let Work { c, c_row, alpha, add, bias, residual, rows, cols, .. } = *work;
+    let Work { c_row, alpha, add, bias, .. } = *work;
+    let first = row * c_row + col;
+    let (c, residual) = (work.c.wrapping_add(first), work.residual.wrapping_add(first));
     let mask: [__mmask16; VECTORS] = std::array::from_fn(|vector| lanes(cols.saturating_sub(LANES * vector)));
     // SAFETY: the caller promises so many rows and columns of c and of what is added; lanes out of the mask are not touched.
     unsafe {
@@ -70,34 +74,44 @@ unsafe fn put<const ROWS: usize, const VECTORS: usize, const PART: bool, const S
         // To add -0 changes nothing.
         let bias: [__m512; VECTORS] = std::array::from_fn(|vector| match bias.is_null() {
             true => _mm512_set1_ps(-0.0),
-            false => read(bias, vector),
+            false => read(bias.wrapping_add(col), vector),
         });
         let alpha = _mm512_set1_ps(alpha);
-        for (i, sums) in sums.into_iter().enumerate() {
-            if PART && i >= rows {
-                break;
-            }
-            let (c, residual) = (c.add(i * c_row), residual.wrapping_add(i * c_row));
-            for (vector, sum) in sums.into_iter().enumerate() {
-                let mut value = if SCALED { _mm512_mul_ps(alpha, sum) } else { sum };
-                if add {
-                    value = _mm512_add_ps(read(c, vector), value);
+        // Short enough that the compiler unrolls them: sums that it finds by a number that it does not know would go through memory.
+        macro_rules! each {
+            ($value:expr) => {
+                for i in 0..ROWS {
+                    if PART && i >= rows {
+                        break;
+                    }
+                    for vector in 0..VECTORS {
+                        let sum = sums[i][vector];
+                        let sum = if SCALED { _mm512_mul_ps(alpha, sum) } else { sum };
+                        let value: __m512 = $value(i, vector, sum);
+                        let c = c.add(i * c_row + LANES * vector);
+                        match PART {
+                            true => _mm512_mask_storeu_ps(c, mask[vector], value),
+                            false => _mm512_storeu_ps(c, value),
+                        }
+                    }
                 }
-                value = _mm512_add_ps(value, bias[vector]);
-                if !work.residual.is_null() {
-                    value = _mm512_add_ps(value, read(residual, vector));
-                }
-                match PART {
-                    true => _mm512_mask_storeu_ps(c.add(LANES * vector), mask[vector], value),
-                    false => _mm512_storeu_ps(c.add(LANES * vector), value),
-                }
-            }
+            };
+        }
+        let old = |i: usize, vector: usize, sum: __m512| _mm512_add_ps(read(c.add(i * c_row), vector), sum);
+        let more = |i: usize, vector: usize, sum: __m512| _mm512_add_ps(sum, read(residual.add(i * c_row), vector));
+        match (add, work.residual.is_null()) {
+            (false, true) => each!(|_, vector: usize, sum| _mm512_add_ps(sum, bias[vector])),
+            (false, false) => each!(|i, vector, sum| more(i, vector, _mm512_add_ps(sum, bias[vector]))),
+            (true, true) => each!(|i, vector, sum| _mm512_add_ps(old(i, vector, sum), bias[vector])),
+            (true, false) => each!(|i, vector, sum| more(i, vector, _mm512_add_ps(old(i, vector, sum), bias[vector]))),
         }
     }
 }
 
 /// A kernel whose step multiplies a broadcast word of a by a vector of b and adds to a vector of sums, so many steps in a turn of
-/// its loop. A rectangle of fewer rows or columns is computed with as few sums as hold it, of these heights and widths.
+/// its loop. A rectangle of fewer rows or columns is computed with as few sums as hold it, of these heights and widths. What lies between
+/// two rectangles is kept short: while the processor waits for the last products of one, it has room for few hundred instructions, and
+/// the first products of the next are to be among them.
 macro_rules! kernel {
     ($(#[$doc:meta])* $name:ident, $size:expr, [$($rows:literal)*], [$($vectors:literal)*],
         $unrolled:literal, $features:literal, $step:expr) => {
@@ -107,74 +121,98 @@ macro_rules! kernel {
         /// See [`super::Run`]; `a_word` is 1 or the rows of the kernel.
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $name(work: &Work) {
-            /// The work where it takes so many rows and vectors, and the words of a row lie `WORD` apart.
+            const MR: usize = $size[0];
+            const NR: usize = $size[1];
+            /// The rectangle of a strip and a panel where it takes so many rows and vectors, and the words of a row lie `WORD` apart.
             ///
             /// # Safety
             /// As the function around it; `a_word` is `WORD`, and the rectangle is no larger.
             #[target_feature(enable = $features)]
-            unsafe fn rectangle<const ROWS: usize, const VECTORS: usize, const WORD: usize>(work: &Work) {
-                let Work { k, a, a_row, b, c, c_row, residual, .. } = *work;
+            #[inline(never)]
+            unsafe fn rectangle<const ROWS: usize, const VECTORS: usize, const WORD: usize>(
+                work: &Work,
+                strip: usize,
+                panel: usize,
+            ) {
+                let Work { k, a_row, c_row, .. } = *work;
+                let (row, col) = (strip * MR, panel * NR);
+                let (a, mut b) = (work.a.wrapping_add(strip * work.a_strip), work.b.wrapping_add(panel * work.b_panel));
+                let first = row * c_row + col;
+                let (mut c, mut residual) = (work.c.wrapping_add(first), work.residual.wrapping_add(first));
                 let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
-                // Hidden from the compiler, which would make a chain of sums of them.
                 const { assert!(ROWS.is_multiple_of(ADDRESSES)) };
                 let mut rows: [*const f32; ADDRESSES] =
-                    std::array::from_fn(|i| black_box(a.wrapping_add(i * (ROWS / ADDRESSES) * a_row)));
-                let mut b = b;
+                    std::array::from_fn(|i| hidden(a.wrapping_add(i * (ROWS / ADDRESSES) * a_row)));
                 // Between the steps a row of the output and of what is added to it is asked for at a time: the processor waits
                 // for so many lines at once, and operands are among them.
                 let between = (k / ROWS).min(BETWEEN) / $unrolled * $unrolled;
                 for i in 0..=ROWS {
                     let steps = if i < ROWS { between } else { k - ROWS * between };
                     if i < ROWS {
-                        let (row, other) = (c.wrapping_add(i * c_row), residual.wrapping_add(i * c_row));
                         for vector in 0..VECTORS {
-                            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(LANES * vector).cast());
+                            _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(LANES * vector).cast());
                         }
-                        _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(VECTORS * LANES - 1).cast());
-                        if !residual.is_null() {
+                        _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(VECTORS * LANES - 1).cast());
+                        if !work.residual.is_null() {
                             for vector in 0..VECTORS {
-                                _mm_prefetch::<_MM_HINT_T0>(other.wrapping_add(LANES * vector).cast());
+                                _mm_prefetch::<_MM_HINT_T0>(residual.wrapping_add(LANES * vector).cast());
                             }
                         }
+                        (c, residual) = (c.wrapping_add(c_row), residual.wrapping_add(c_row));
                     }
                     for _ in 0..steps / $unrolled {
-                        steps!($unrolled, $size[1], $step, sums, rows, a_row, b);
+                        steps!($unrolled, NR, $step, sums, rows, a_row, b);
                     }
                     for _ in steps / $unrolled * $unrolled..steps {
-                        steps!(1, $size[1], $step, sums, rows, a_row, b);
+                        steps!(1, NR, $step, sums, rows, a_row, b);
                     }
                 }
+                let (at, size) = ([row, col], work.size([MR, NR], strip, panel));
+                let part = size[0] < ROWS || size[1] < VECTORS * LANES;
                 // SAFETY: the caller's promise.
                 unsafe {
-                    match (work.rows < ROWS || work.cols < VECTORS * LANES, work.alpha != 1.0) {
-                        (false, false) => put::<ROWS, VECTORS, false, false>(work, sums),
-                        (false, true) => put::<ROWS, VECTORS, false, true>(work, sums),
-                        (true, false) => put::<ROWS, VECTORS, true, false>(work, sums),
-                        (true, true) => put::<ROWS, VECTORS, true, true>(work, sums),
+                    match (part, work.alpha.to_bits() != 1f32.to_bits()) {
+                        (false, false) => put::<ROWS, VECTORS, false, false>(work, at, size, sums),
+                        (false, true) => put::<ROWS, VECTORS, false, true>(work, at, size, sums),
+                        (true, false) => put::<ROWS, VECTORS, true, false>(work, at, size, sums),
+                        (true, true) => put::<ROWS, VECTORS, true, true>(work, at, size, sums),
                     }
                 }
             }
-            /// The work where it takes so many vectors.
+            /// The rectangle where it takes so many vectors.
             ///
             /// # Safety
             /// As above.
             #[target_feature(enable = $features)]
-            unsafe fn vectors<const VECTORS: usize, const WORD: usize>(work: &Work) {
-                match work.rows.next_multiple_of(ADDRESSES) {
+            unsafe fn vectors<const VECTORS: usize, const WORD: usize>(work: &Work, strip: usize, panel: usize) {
+                match work.size([MR, NR], strip, panel)[0].next_multiple_of(ADDRESSES) {
                     // SAFETY: the caller's promise.
-                    $($rows => unsafe { rectangle::<$rows, VECTORS, WORD>(work) },)*
+                    $($rows => unsafe { rectangle::<$rows, VECTORS, WORD>(work, strip, panel) },)*
                     rows => unreachable!("{rows} rows"),
                 }
             }
-            match (work.cols.div_ceil(LANES), work.a_word == 1) {
-                // SAFETY: the caller's promise, also of the features; `a_word` is what the condition says.
-                $(($vectors, true) => unsafe { vectors::<$vectors, 1>(work) },
-                // SAFETY: as above.
-                ($vectors, false) => unsafe { vectors::<$vectors, { $size[0] }>(work) },)*
-                (vectors, _) => unreachable!("{vectors} vectors"),
+            for strip in 0..work.rows.div_ceil(MR) {
+                for panel in 0..work.cols.div_ceil(NR) {
+                    match (work.size([MR, NR], strip, panel)[1].div_ceil(LANES), work.a_word == 1) {
+                        // SAFETY: the caller's promise, also of the features; `a_word` is what the condition says.
+                        $(($vectors, true) => unsafe { vectors::<$vectors, 1>(work, strip, panel) },
+                        // SAFETY: as above.
+                        ($vectors, false) => unsafe { vectors::<$vectors, MR>(work, strip, panel) },)*
+                        (vectors, _) => unreachable!("{vectors} vectors"),
+                    }
+                }
             }
         }
     };
+}
+
+/// The same address, of which the compiler does not know where it comes from: it would make a chain of sums of the rows' addresses.
+#[inline(always)]
+fn hidden(address: *const f32) -> *const f32 {
+    let mut same = address;
+    // SAFETY: no instruction.
+    unsafe { asm!("/* {} */", inout(reg) same, options(pure, readonly, nostack, preserves_flags)) };
+    same
 }
 
 kernel!(

@@ -118,17 +118,19 @@ impl Form {
     }
 }
 
-/// What a micro-kernel is to do: `c[i * c_row + j] (+)= alpha * sum over l < k of a(i, l) * b[l * nr + j]`, and then
+/// What a micro-kernel is to do: `c[i * c_row + j] (+)= alpha * sum over l < k of a(i, l) * b(l, j)`, and then
 /// `+= bias[j]` and `+= residual[i * c_row + j]` unless those are null, where a(i, l) is
-/// `a[i * a_row + l * a_word]` and a product of words that hold pairs is the sum of two products; of words that hold parts,
-/// see `amx`.
+/// `a[i / mr * a_strip + i % mr * a_row + l * a_word]`, b(l, j) is `b[j / nr * b_panel + l * nr + j % nr]`, and a product of words that
+/// hold pairs is the sum of two products; of words that hold parts, see `amx`.
 struct Work {
     /// Words of the inner dimension.
     k: usize,
     a: *const f32,
+    a_strip: usize,
     a_row: usize,
     a_word: usize,
     b: *const f32,
+    b_panel: usize,
     /// What is read soon, from here on; any address.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX asks for it"))]
     next: *const f32,
@@ -147,6 +149,30 @@ impl Work {
     /// The same product with nothing added, into other room for a whole rectangle of `mr` rows.
     fn whole(&self, c: *mut f32, [mr, nr]: [usize; 2]) -> Work {
         Work { c, c_row: nr, bias: null(), residual: null(), rows: mr, cols: nr, ..*self }
+    }
+
+    /// Rows and columns of the part in a strip and a panel.
+    #[inline(always)]
+    fn size(&self, [mr, nr]: [usize; 2], strip: usize, panel: usize) -> [usize; 2] {
+        [mr.min(self.rows - strip * mr), nr.min(self.cols - panel * nr)]
+    }
+
+    /// The part in a strip and a panel. `next` is what is read soon.
+    fn rectangle(&self, [mr, nr]: [usize; 2], strip: usize, panel: usize, next: *const f32) -> Work {
+        let (row, col) = (strip * mr, panel * nr);
+        let [rows, cols] = self.size([mr, nr], strip, panel);
+        let beside = |at: *const f32, offset: usize| if at.is_null() { at } else { at.wrapping_add(offset) };
+        Work {
+            a: self.a.wrapping_add(strip * self.a_strip),
+            b: self.b.wrapping_add(panel * self.b_panel),
+            next,
+            c: self.c.wrapping_add(row * self.c_row + col),
+            bias: beside(self.bias, col),
+            residual: beside(self.residual, row * self.c_row + col),
+            rows,
+            cols,
+            ..*self
+        }
     }
 
     /// Adds bias and residual.
@@ -176,18 +202,38 @@ impl Work {
 /// Does the work.
 ///
 /// # Safety
-/// `a` and `b` hold k readable words in each of mr rows and k * nr readable words, those of a row of a side by side or, mr apart, in
-/// a panel; `c` reaches so many rows of so many writable elements, `c_row` apart, and what is added as many readable ones; the
-/// processor has the instructions that the kernel was compiled for. A kernel that takes whole rectangles only is called with mr rows,
+/// `a` and `b` hold k readable words in each of mr rows of each strip and k * nr readable words of each panel, those of a row of a side
+/// by side or, mr apart, in a panel; `c` reaches so many rows of so many writable elements, `c_row` apart, and what is added as many
+/// readable ones; the processor has the instructions that the kernel was compiled for. One for rectangles is called with mr rows,
 /// nr columns, and null for what is added.
 type Run = unsafe fn(&Work);
 
-/// The rows of a that a rectangle reads: word l of row i lies at `words[i * row + l * word]`. `word` is 1, or a kernel's rows.
+/// What a micro-kernel takes at a time.
 #[derive(Clone, Copy)]
-pub(super) struct Strip<'a> {
+enum Takes {
+    /// Any number of rows and columns, and what is added to them.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "those for AVX-512 do"))]
+    Blocks(Run),
+    /// A whole rectangle, or, by the second, the upper half of its rows.
+    Rectangles(Run, Option<Run>),
+}
+
+/// The rows of a that a block reads, in strips of a kernel's rows: word l of row i of strip s lies at
+/// `words[s * strip + i * row + l * word]`. `word` is 1, or a kernel's rows.
+#[derive(Clone, Copy)]
+pub(super) struct Strips<'a> {
     pub words: &'a [f32],
+    pub strip: usize,
     pub row: usize,
     pub word: usize,
+}
+
+/// The columns of b that a block reads, in panels of a kernel's columns, word by word along the inner dimension: each panel begins
+/// `panel` words after the one before.
+#[derive(Clone, Copy)]
+pub(super) struct Panels<'a> {
+    pub words: &'a [f32],
+    pub panel: usize,
 }
 
 /// How a product is cut into tiles, and in what order a kernel walks through one.
@@ -213,21 +259,6 @@ pub(super) enum Walk {
     Columns,
 }
 
-/// The columns of b that a rectangle reads, word by word along the inner dimension.
-#[derive(Clone, Copy)]
-pub(super) struct Panel<'a> {
-    pub words: &'a [f32],
-    /// What will be read soon, from here on; any address.
-    pub next: *const f32,
-}
-
-impl<'a> From<&'a [f32]> for Panel<'a> {
-    /// Nothing else is read soon.
-    fn from(words: &'a [f32]) -> Self {
-        Panel { words, next: words.as_ptr() }
-    }
-}
-
 /// A micro-kernel, the size of its rectangle, and the words that it reads.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel {
@@ -239,11 +270,7 @@ pub(super) struct Kernel {
     pub form: Form,
     /// Whether it is faster than the kernels for f32.
     pays: bool,
-    run: Run,
-    /// As `run`, of the upper half of the rows.
-    run_upper: Option<Run>,
-    /// Whether `run` takes whole rectangles only.
-    whole: bool,
+    takes: Takes,
 }
 
 /// The best kernel of this processor for operands read so.
@@ -265,16 +292,14 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
         cut: Cut { rows: 384, cols: 128, run: 1536, walk: Walk::Rows },
         form: Form { words, step: 1 },
         pays: false,
-        run: run_portable::<4, 8>,
-        run_upper: None,
-        whole: true,
+        takes: Takes::Rectangles(run_portable::<4, 8>, None),
     };
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
         // The fastest: large tiles with AVX2 (Zen 3), low ones with AVX-512 (Zen 5; not so low on Emerald Rapids).
         let ([mr, nr], rows) = (avx512::SIZE, if intel() { 192 } else { 48 });
-        let high = Kernel { mr, nr, cut: Cut { rows, ..plain.cut }, run: avx512::run, whole: false, ..plain };
+        let high = Kernel { mr, nr, cut: Cut { rows, ..plain.cut }, takes: Takes::Blocks(avx512::run), ..plain };
         let pairs = |step| Form { words: Words::Pairs, step };
         let tiles = Kernel { mr: amx::MR, nr: amx::NR, ..plain };
         if operands == Operands::Bf16 && amx::there() {
@@ -282,8 +307,7 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
                 cut: Cut { rows: 288, cols: 256, run: 24 * amx::STEP, walk: Walk::Columns },
                 form: pairs(amx::STEP),
                 pays: true,
-                run: amx::run::<1>,
-                run_upper: Some(amx::run_upper::<1>),
+                takes: Takes::Rectangles(amx::run::<1>, Some(amx::run_upper::<1>)),
                 ..tiles
             });
         }
@@ -293,23 +317,23 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
             found.push(Kernel {
                 cut: Cut { rows: 192, cols: 384, run: 24 * step, walk: Walk::Columns },
                 form: Form { words: Words::Parts, step },
-                run: amx::run::<3>,
-                run_upper: Some(amx::run_upper::<3>),
+                takes: Takes::Rectangles(amx::run::<3>, Some(amx::run_upper::<3>)),
                 ..tiles
             });
         }
         if operands == Operands::Bf16 && has!("avx512f") && has!("avx512bf16") {
             // On Emerald Rapids it was slower than the kernel for f32, on Zen 5 twice as fast.
-            found.push(Kernel { form: pairs(1), pays: !intel(), run: avx512::run_pairs, ..high });
+            found.push(Kernel { form: pairs(1), pays: !intel(), takes: Takes::Blocks(avx512::run_pairs), ..high });
         }
         if has!("avx512f") {
             let [mr, nr] = avx512::WIDE;
-            let wide = Kernel { mr, nr, cut: Cut { rows: 384, cols: 192, ..plain.cut }, run: avx512::run_wide, ..high };
+            let (cut, takes) = (Cut { rows: 384, cols: 192, ..plain.cut }, Takes::Blocks(avx512::run_wide));
+            let wide = Kernel { mr, nr, cut, takes, ..high };
             // Whole steps took 2 to 7 % less time with the wide one on an Emerald Rapids, its longer turns included.
             found.extend(if intel() { [wide, high] } else { [high, wide] });
         }
         if has!("avx2") && has!("fma") {
-            found.push(Kernel { mr: 6, nr: 16, run: avx2::run, ..plain });
+            found.push(Kernel { mr: 6, nr: 16, takes: Takes::Rectangles(avx2::run, None), ..plain });
         }
     }
     found.push(plain);
@@ -331,8 +355,8 @@ fn intel() -> bool {
     [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
 }
 
-/// The rectangle of the output that a call covers: where it begins and how much of it is inside the output.
-pub(super) struct Rectangle {
+/// The rows and columns of the output that a call covers.
+pub(super) struct Block {
     pub c: *mut f32,
     /// Elements from row to row.
     pub stride: usize,
@@ -343,49 +367,57 @@ pub(super) struct Rectangle {
     pub residual: *const f32,
 }
 
-impl Rectangle {
+impl Block {
     /// One to which nothing is added beside the product.
     pub fn bare(c: *mut f32, stride: usize, [rows, cols]: [usize; 2]) -> Self {
-        Rectangle { c, stride, rows, cols, bias: null(), residual: null() }
+        Block { c, stride, rows, cols, bias: null(), residual: null() }
     }
 }
 
 impl Kernel {
-    /// Where there is room for a whole rectangle, and nobody minds what is written beside `rows` and `cols`: the rows and columns to
-    /// ask for, which take no longer.
+    /// Where there is room for whole rectangles, and nobody minds what is written beside `rows`, one strip's at most, and `cols`: the
+    /// rows and columns to ask for, which take no longer.
     pub fn covered(&self, rows: usize, cols: usize) -> [usize; 2] {
-        match self.run_upper {
-            _ if !self.whole => [rows, cols],
-            Some(_) if rows <= self.mr / 2 => [self.mr / 2, self.nr],
-            _ => [self.mr, self.nr],
+        let Kernel { mr, nr, .. } = *self;
+        match self.takes {
+            Takes::Blocks(_) => [rows, cols],
+            Takes::Rectangles(_, Some(_)) if rows <= mr / 2 => [mr / 2, cols.next_multiple_of(nr)],
+            Takes::Rectangles(..) => [mr, cols.next_multiple_of(nr)],
         }
     }
 
-    /// Adds to (or sets) a rectangle from mr rows of `k` words of `a` and a packed panel `b` (k, nr). What they hold beyond the
-    /// rectangle is dropped, so that an element's bits do not depend on where a tile ends.
+    /// Adds to (or sets) a block from `k` words of rows of `a` and of panels of `b`, (k, nr) each. What they hold beyond the block is
+    /// dropped, so that an element's bits do not depend on where a tile ends.
     ///
     /// # Safety
     /// `out.c` reaches `out.rows` rows of `out.cols` writable elements that no other thread touches, and what is added to them is
     /// there, and readable.
-    #[inline(always)]
-    pub unsafe fn run(&self, k: usize, a: Strip, b: Panel, out: Rectangle, alpha: f32, add: bool) {
+    pub unsafe fn run(&self, k: usize, a: Strips, b: Panels, out: Block, alpha: f32, add: bool) {
         let Kernel { mr, nr, form: Form { step, .. }, .. } = *self;
-        let (run, mr) = match self.run_upper {
-            Some(upper) if out.rows <= mr / 2 => (upper, mr / 2),
-            _ => (self.run, mr),
+        let (strips, panels) = (out.rows.div_ceil(mr), out.cols.div_ceil(nr));
+        if strips == 0 || panels == 0 {
+            return;
+        }
+        // Of the last strip kernels of half rectangles may read the upper half alone.
+        let rows = match self.takes {
+            Takes::Rectangles(_, Some(_)) if out.rows - (strips - 1) * mr <= mr / 2 => mr / 2,
+            _ => mr,
         };
-        let reach = if k == 0 { 0 } else { (mr - 1) * a.row + (k - 1) * a.word + 1 };
-        assert!(a.words.len() >= reach && b.words.len() == k * nr, "rows or a panel end before {k} words");
+        let last_row = (strips - 1) * a.strip + (rows - 1) * a.row;
+        let reach = if k == 0 { 0 } else { last_row + (k - 1) * a.word + 1 };
+        let ends = if k == 0 { 0 } else { (panels - 1) * b.panel + k * nr };
+        assert!(a.words.len() >= reach && b.words.len() >= ends, "rows or a panel end before {k} words");
         assert!(step == 1 || k.is_multiple_of(step) && a.word == 1, "{k} words are no steps of {step} side by side");
-        assert!(a.word == 1 || a.word == self.mr, "words {} apart lie neither row after row nor in a panel", a.word);
-        assert!(out.rows <= mr && out.cols <= nr, "a rectangle of {} x {} for {mr} x {nr}", out.rows, out.cols);
+        assert!(a.word == 1 || a.word == mr, "words {} apart lie neither row after row nor in a panel", a.word);
         let work = Work {
             k,
             a: a.words.as_ptr(),
+            a_strip: a.strip,
             a_row: a.row,
             a_word: a.word,
             b: b.words.as_ptr(),
-            next: b.next,
+            b_panel: b.panel,
+            next: b.words.as_ptr(),
             c: out.c,
             c_row: out.stride,
             alpha,
@@ -395,22 +427,57 @@ impl Kernel {
             rows: out.rows,
             cols: out.cols,
         };
-        // SAFETY: the lengths of a and b are asserted above, the rectangle and what is added to it are the caller's promise, and
-        // `candidates` offers `run` only where the processor has what it takes.
+        // SAFETY: the lengths of a and b are asserted above, the block and what is added to it are the caller's promise, and
+        // `candidates` offers a kernel only where the processor has what it takes.
         unsafe {
-            if !self.whole {
-                return run(&work);
+            match self.takes {
+                Takes::Blocks(run) => run(&work),
+                Takes::Rectangles(run, upper) => self.run_rectangles(run, upper, &work),
             }
-            if !out.residual.is_null() {
+        }
+    }
+
+    /// The work, a rectangle at a time.
+    ///
+    /// # Safety
+    /// See [`Run`].
+    unsafe fn run_rectangles(&self, run: Run, upper: Option<Run>, work: &Work) {
+        let Kernel { mr, nr, .. } = *self;
+        let (strips, panels) = (work.rows.div_ceil(mr), work.cols.div_ceil(nr));
+        let one = |strip: usize, panel: usize, next: *const f32| {
+            let work = work.rectangle([mr, nr], strip, panel, next);
+            let (run, mr) = match upper {
+                Some(upper) if work.rows <= mr / 2 => (upper, mr / 2),
+                _ => (run, mr),
+            };
+            if !work.residual.is_null() {
                 // It arrives while the sums are made.
-                (0..out.rows).for_each(|i| vector::fetch_from(out.residual.wrapping_add(i * out.stride), out.cols));
+                let row = |i: usize| work.residual.wrapping_add(i * work.c_row);
+                (0..work.rows).for_each(|i| vector::fetch_from(row(i), work.cols));
             }
-            if out.rows == mr && out.cols == nr {
-                run(&Work { bias: null(), residual: null(), ..work });
-            } else {
-                run_part(run, [mr, nr], &work);
+            // SAFETY: the caller's promise.
+            unsafe {
+                if work.rows == mr && work.cols == nr {
+                    run(&Work { bias: null(), residual: null(), ..work });
+                } else {
+                    run_part(run, [mr, nr], &work);
+                }
+                work.finish();
             }
-            work.finish();
+        };
+        let panel_at = |panel: usize| work.b.wrapping_add(panel * work.b_panel);
+        match self.cut.walk {
+            Walk::Rows => (0..strips).for_each(|i| (0..panels).for_each(|j| one(i, j, panel_at(j)))),
+            Walk::Columns => {
+                for j in 0..panels {
+                    for i in 0..strips {
+                        // The next panel is asked for a part at a time, while this one is worked on.
+                        let part = i * work.k * nr / strips;
+                        let next = if j + 1 < panels { panel_at(j + 1).wrapping_add(part) } else { panel_at(j) };
+                        one(i, j, next);
+                    }
+                }
+            }
         }
     }
 

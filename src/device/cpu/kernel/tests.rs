@@ -43,28 +43,40 @@ fn decoded(words: &[f32], form: Form) -> Vec<f64> {
     }
 }
 
+/// One panel.
+fn one_panel(words: &[f32]) -> Panels<'_> {
+    Panels { words, panel: 0 }
+}
+
 #[test]
-fn kernels_match_loops_inside_the_rectangle_and_touch_nothing_else() {
+fn kernels_match_loops_inside_the_block_and_touch_nothing_else() {
     for kernel in [Operands::F32, Operands::Bf16].into_iter().flat_map(candidates) {
-        let (mr, nr, stride, form) = (kernel.mr, kernel.nr, kernel.nr + 3, kernel.form);
-        let parts =
-            [(1, 0), (0, 1), (mr - 1, nr - 1), (mr / 2, 0), (mr / 2 + 1, 0), (mr / 3, nr / 2), (mr / 2, nr / 2 + 1)];
-        let rectangles = [(mr, nr)].into_iter().chain(parts.map(|(rows, cols)| match (rows, cols) {
-            (0, cols) => (mr, cols),
-            (rows, 0) => (rows, nr),
-            part => part,
-        }));
-        for ((rows, cols), steps) in rectangles.into_iter().flat_map(|r| [0, 1, 7, 64].map(|k| (r, k))) {
-            let k = steps * form.step;
+        let (mr, nr, form) = (kernel.mr, kernel.nr, kernel.form);
+        let rectangles = [
+            (mr, nr),
+            (1, nr),
+            (mr, 1),
+            (mr - 1, nr - 1),
+            (mr / 2, nr),
+            (mr / 2 + 1, nr),
+            (mr / 3, nr / 2),
+            (mr / 2, nr / 2 + 1),
+        ];
+        let blocks =
+            rectangles.into_iter().chain([(2 * mr, 2 * nr), (mr + 1, 2 * nr + 3), (2 * mr + mr / 2 + 1, nr + 1)]);
+        for ((rows, cols), steps) in blocks.into_iter().flat_map(|r| [0, 1, 7, 64].map(|k| (r, k))) {
+            let (k, stride) = (steps * form.step, cols + 3);
+            let (strips, panels) = (rows.div_ceil(mr), cols.div_ceil(nr));
             // Rows side by side are for kernels that take a word at a time.
             let layouts = [(k + 5, 1), (1, mr)].into_iter().take(if form.step == 1 { 2 } else { 1 });
             let elements = k / form.ratio().1 * form.ratio().0;
             // Sums of small whole numbers are exact.
             for ((row, word), exactly) in layouts.flat_map(|layout| [(layout, false), (layout, true)]) {
                 let value = |x: f32, i: usize| if exactly { (i * 5 % 7) as f32 - 3.0 } else { x };
-                let reach = if k == 0 { 0 } else { (mr - 1) * row + (k - 1) * word + 1 };
-                // What lies between the rows is not to be read.
-                let (mut a, mut b) = (vec![f32::NAN; reach], vec![0.0; k * nr]);
+                let (strip, panel) = (mr * (k + 5) + 2, k * nr + 4);
+                let reach = if k == 0 { 0 } else { (strips - 1) * strip + (mr - 1) * row + (k - 1) * word + 1 };
+                // What lies between the rows, the strips and the panels is not to be read.
+                let (mut a, mut b) = (vec![f32::NAN; reach], vec![f32::NAN; (panels - 1) * panel + k * nr]);
                 let made = |side: usize, i: usize| -> Vec<f32> {
                     let at = |l: usize| side * 1000 + i * elements + l;
                     let elements: Vec<f32> =
@@ -72,12 +84,12 @@ fn kernels_match_loops_inside_the_rectangle_and_touch_nothing_else() {
                     encoded(&elements, form)
                 };
                 let (rows_of_a, columns_of_b): (Vec<_>, Vec<_>) =
-                    ((0..mr).map(|i| made(0, i)).collect(), (0..nr).map(|j| made(1, j)).collect());
+                    ((0..strips * mr).map(|i| made(0, i)).collect(), (0..panels * nr).map(|j| made(1, j)).collect());
                 for (i, words) in rows_of_a.iter().enumerate() {
-                    words.iter().enumerate().for_each(|(l, &x)| a[i * row + l * word] = x);
+                    words.iter().enumerate().for_each(|(l, &x)| a[i / mr * strip + i % mr * row + l * word] = x);
                 }
                 for (j, words) in columns_of_b.iter().enumerate() {
-                    words.iter().enumerate().for_each(|(l, &x)| b[l * nr + j] = x);
+                    words.iter().enumerate().for_each(|(l, &x)| b[j / nr * panel + l * nr + j % nr] = x);
                 }
                 let [rows_of_a, columns_of_b] =
                     [rows_of_a, columns_of_b].map(|all| all.iter().map(|x| decoded(x, form)).collect::<Vec<_>>());
@@ -86,20 +98,21 @@ fn kernels_match_loops_inside_the_rectangle_and_touch_nothing_else() {
                     ways.into_iter().flat_map(|way| [(way, [false; 2]), (way, [true; 2]), (way, [way.0, !way.0])]);
                 for ((add, alpha), added) in ways {
                     let bias: Vec<f32> = (0..cols).map(|j| value(j as f32 * -3e-2, j + 2)).collect();
-                    let residual: Vec<f32> = (0..mr * stride).map(|i| value(i as f32 * 2e-2, i + 1)).collect();
-                    let start: Vec<f32> = (0..mr * stride).map(|i| value(i as f32 * 1e-2, i)).collect();
+                    let residual: Vec<f32> = (0..(rows + 1) * stride).map(|i| value(i as f32 * 2e-2, i + 1)).collect();
+                    let start: Vec<f32> = (0..(rows + 1) * stride).map(|i| value(i as f32 * 1e-2, i)).collect();
                     let mut c = start.clone();
                     let [bias_at, residual_at] = [(0, &bias), (1, &residual)].map(|(of, x)| match added[of] {
                         true => x.as_ptr(),
                         false => null(),
                     });
-                    let out = Rectangle {
+                    let out = Block {
                         bias: bias_at,
                         residual: residual_at,
-                        ..Rectangle::bare(c.as_mut_ptr(), stride, [rows, cols])
+                        ..Block::bare(c.as_mut_ptr(), stride, [rows, cols])
                     };
-                    // SAFETY: `c` holds mr rows of `stride` elements and belongs to this test, as what is added does.
-                    unsafe { kernel.run(k, Strip { words: &a, row, word }, b[..].into(), out, alpha, add) };
+                    let (a, b) = (Strips { words: &a, strip, row, word }, Panels { words: &b, panel });
+                    // SAFETY: `c` holds `rows` rows of `stride` elements and belongs to this test, as what is added does.
+                    unsafe { kernel.run(k, a, b, out, alpha, add) };
                     for (at, (&got, &old)) in c.iter().zip(&start).enumerate() {
                         let (i, j) = (at / stride, at % stride);
                         if i >= rows || j >= cols {
@@ -153,9 +166,9 @@ fn six_of_nine_products_of_parts_are_made() {
         let columns: Vec<Vec<f32>> = (0..nr).map(|j| words(second, mr + j)).collect();
         let b: Vec<f32> = (0..k * nr).map(|at| columns[at % nr][at / nr]).collect();
         let mut c = vec![0.0; mr * nr];
-        let out = Rectangle::bare(c.as_mut_ptr(), nr, [rows, nr]);
+        let out = Block::bare(c.as_mut_ptr(), nr, [rows, nr]);
         // SAFETY: `c` holds mr rows of nr elements and belongs to this test.
-        unsafe { kernel.run(k, Strip { words: &a, row: k, word: 1 }, b[..].into(), out, 1.0, false) };
+        unsafe { kernel.run(k, Strips { words: &a, strip: 0, row: k, word: 1 }, one_panel(&b), out, 1.0, false) };
         for (at, &got) in c.iter().enumerate() {
             let made = first + second <= 2 && at / nr < rows;
             let sum: f32 = (0..4 * PAIRS).map(|l| value(at / nr, l) * value(mr + at % nr, l)).sum();
@@ -169,9 +182,9 @@ fn six_of_nine_products_of_parts_are_made() {
 fn rows_that_end_too_early_are_refused() {
     let kernel = plain_kernel();
     let (a, b, mut c) = (vec![0.0; (kernel.mr - 1) * 4 + 2], vec![0.0; 3 * kernel.nr], vec![0.0; MOST]);
-    let out = Rectangle::bare(c.as_mut_ptr(), kernel.nr, [kernel.mr, kernel.nr]);
+    let out = Block::bare(c.as_mut_ptr(), kernel.nr, [kernel.mr, kernel.nr]);
     // SAFETY: `c` holds a rectangle of any kernel.
-    unsafe { kernel.run(3, Strip { words: &a, row: 4, word: 1 }, b[..].into(), out, 1.0, false) };
+    unsafe { kernel.run(3, Strips { words: &a, strip: 0, row: 4, word: 1 }, one_panel(&b), out, 1.0, false) };
 }
 
 #[test]
@@ -179,9 +192,9 @@ fn rows_that_end_too_early_are_refused() {
 fn rows_in_no_layout_of_a_kernel_are_refused() {
     let kernel = plain_kernel();
     let (a, b, mut c) = (vec![0.0; 1000], vec![0.0; 3 * kernel.nr], vec![0.0; MOST]);
-    let out = Rectangle::bare(c.as_mut_ptr(), kernel.nr, [kernel.mr, kernel.nr]);
+    let out = Block::bare(c.as_mut_ptr(), kernel.nr, [kernel.mr, kernel.nr]);
     // SAFETY: `c` holds a rectangle of any kernel.
-    unsafe { kernel.run(3, Strip { words: &a, row: 10, word: 3 }, b[..].into(), out, 1.0, false) };
+    unsafe { kernel.run(3, Strips { words: &a, strip: 0, row: 10, word: 3 }, one_panel(&b), out, 1.0, false) };
 }
 
 #[test]
@@ -195,9 +208,11 @@ fn kernels_that_fuse_give_the_bits_of_fused_loops() {
         {
             let a: Vec<f32> = (0..k * kernel.mr).map(|at| x(row + at % kernel.mr, at / kernel.mr)).collect();
             let b: Vec<f32> = (0..k * kernel.nr).map(|at| y(at / kernel.nr, col + at % kernel.nr)).collect();
-            let out = Rectangle::bare(c[row * n + col..].as_mut_ptr(), n, [kernel.mr, kernel.nr]);
+            let out = Block::bare(c[row * n + col..].as_mut_ptr(), n, [kernel.mr, kernel.nr]);
             // SAFETY: m and n are multiples of every kernel's rectangle, so each lies inside `c`.
-            unsafe { kernel.run(k, Strip { words: &a, row: 1, word: kernel.mr }, b[..].into(), out, 1.0, false) };
+            unsafe {
+                kernel.run(k, Strips { words: &a, strip: 0, row: 1, word: kernel.mr }, one_panel(&b), out, 1.0, false)
+            };
         }
         c.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
     };
