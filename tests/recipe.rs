@@ -417,6 +417,21 @@ fn dropped_branches_pass_no_gradient_and_predictions_drop_none() {
 }
 
 #[test]
+fn a_gradient_that_is_not_finite_is_an_error_though_the_loss_is() {
+    let recipe = TrainConfig::paper(DatasetName::Voc, "70".parse().unwrap());
+    let mut vit = small_vit();
+    let len = vit.params.flat().len();
+    let (mut optim, mut grads) = (AdamW::new(len, recipe.adamw(), Vec::new()), Tensor::zeros(&[len]));
+    let mut learner = Learner { vit: &mut vit, optim: &mut optim, grads: &mut grads, loss_scale: &mut None };
+    let mut error = |share| {
+        learner.gradients(&recipe.prune(), noise(4, 64, Norm::Half, 5, 1), 0, 0.0, share).err().map(|e| e.to_string())
+    };
+    assert_eq!(error(1.0), None);
+    let said = error(f32::MAX).expect("gradients beyond f32 pass");
+    assert!(said.contains("a gradient") && said.contains("not finite"), "{said}");
+}
+
+#[test]
 fn a_run_with_dropped_branches_resumes_bit_for_bit() {
     let folder = small_sample();
     let folder = folder.path();

@@ -162,11 +162,12 @@ impl Vit {
         scale: f32,
         grads: &mut Tensor,
     ) -> Result<(f32, Tensor)> {
-        let (loss, logits) = self.gradients(images, kept, labels, label_smoothing, scale, grads)?;
+        let (loss, logits, _) = self.gradients(images, kept, labels, label_smoothing, scale, grads)?;
         Ok((loss.to_host()?.data()[0], logits))
     }
 
-    /// [`Vit::loss_and_gradients`] with the loss (1,) where the parameters are: a card may still be at it.
+    /// [`Vit::loss_and_gradients`] with the loss (1,) where the parameters are, as a card may still be at it, and whether all gradients
+    /// are finite, as [`Tape::backward`] says.
     pub fn gradients<'a>(
         &self,
         images: impl Into<Images>,
@@ -175,13 +176,13 @@ impl Vit {
         label_smoothing: f32,
         scale: f32,
         grads: &mut Tensor,
-    ) -> Result<(Tensor, Tensor)> {
+    ) -> Result<(Tensor, Tensor, bool)> {
         let mut tape = Tape::new();
         let images = images.into().beside(self.params.flat())?;
         let logits = self.forward(Some(&mut tape), &images, kept)?;
         let loss = cross_entropy::forward(Some(&mut tape), &logits, labels, label_smoothing)?;
         let upstream = Tensor::from_vec(vec![scale], &[1]).beside(self.params.flat())?;
-        tape.backward(&loss, upstream, &self.params, grads)?;
-        Ok((loss.value, logits.value))
+        let finite = tape.backward(&loss, upstream, &self.params, grads)?;
+        Ok((loss.value, logits.value, finite))
     }
 }

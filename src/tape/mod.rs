@@ -17,8 +17,12 @@ use crate::device::cpu::{PanelCache, vector};
 use crate::device::cuda::Slice;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// Elements of a gradient that one task looks at.
+const LOOKED_AT: usize = 16_384;
 
 /// Where the gradient of a value goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,15 +181,18 @@ impl Tape {
         Slot::Node(self.records.len() - 1)
     }
 
-    /// Walks back from `output` with upstream gradient `dy`, overwriting `flat` with the gradients of the arena.
+    /// Walks back from `output` with upstream gradient `dy`, overwriting `flat` with the gradients of the arena. Returns whether all
+    /// that was written is finite; on a card, which looks for itself, true.
     /// An error names every parameter that no gradient reached in full; `flat` then holds old values in their places.
-    pub fn backward(self, output: &Var, dy: Tensor, params: &ParamArena, flat: &mut Tensor) -> Result<()> {
+    pub fn backward(self, output: &Var, dy: Tensor, params: &ParamArena, flat: &mut Tensor) -> Result<bool> {
         if flat.shape() != params.flat().shape() {
             return Err(Error::shape("tape", format!("gradients of shape {:?}", flat.shape())));
         }
-        let mut grads = Grads { nodes: Vec::new(), flat, reached: Vec::new() };
+        let mut grads = Grads::new(flat);
         self.walk(output, dy, &mut grads)?;
-        grads.check_coverage(params)
+        let finite = grads.all_finite();
+        grads.check_coverage(params)?;
+        Ok(finite)
     }
 
     /// Runs the records from the last to the first, with the gradients of this tape's activations in `grads.nodes`.
@@ -216,9 +223,18 @@ pub struct Grads<'a> {
     nodes: Vec<Option<Tensor>>,
     flat: &'a mut Tensor,
     reached: Vec<(usize, usize)>,
+    /// Whether what was looked at as it was written is finite.
+    finite: bool,
+    /// What was written and not looked at.
+    unseen: Vec<(usize, usize)>,
 }
 
-impl Grads<'_> {
+impl<'a> Grads<'a> {
+    /// Nothing reached yet of the arena, whose gradients are to lie in `flat`.
+    fn new(flat: &'a mut Tensor) -> Self {
+        Grads { nodes: Vec::new(), flat, reached: Vec::new(), finite: true, unseen: Vec::new() }
+    }
+
     /// True when somebody wants the gradient of this slot.
     pub fn wanted(&self, slot: Slot) -> bool {
         slot != Slot::None
@@ -268,7 +284,30 @@ impl Grads<'_> {
     /// Lets `put` set a parameter's gradient, or add to it when an earlier op has set it.
     pub fn param_put(&mut self, slot: Slot, put: impl FnOnce(&mut [f32], Write)) {
         let (place, write) = self.place(slot, |flat, gap| flat.data_mut()[gap].fill(0.0));
+        self.unseen.push((place.start, place.end));
         put(&mut self.flat.data_mut()[place], write);
+    }
+
+    /// [`Grads::param_put`] by one who says whether all that it leaves there is finite, which spares a look at it from memory.
+    pub fn param_put_seen(&mut self, slot: Slot, put: impl FnOnce(&mut [f32], Write) -> bool) {
+        let (place, write) = self.place(slot, |flat, gap| flat.data_mut()[gap].fill(0.0));
+        self.finite &= put(&mut self.flat.data_mut()[place], write);
+    }
+
+    /// Whether all that was written is finite; on a card true.
+    fn all_finite(&mut self) -> bool {
+        if self.flat.device() == Device::Cuda {
+            return true;
+        }
+        // What several ops have written is looked at once.
+        self.unseen.sort_unstable();
+        let mut end = 0;
+        self.finite
+            && self.unseen.iter().all(|&(from, to)| {
+                let rest = from.max(end).min(to)..to;
+                end = end.max(to);
+                self.flat.data()[rest].par_chunks(LOOKED_AT).all(vector::finite)
+            })
     }
 
     /// On a card: where the gradients of parameters lie, and whether each is to be set or added to.
@@ -376,7 +415,7 @@ mod tests {
         let a = double(&mut tape, &params.var(ParamId(0)));
         let b = double(&mut tape, &params.rows(ParamId(1), 2, 2));
         let mut flat = Tensor::zeros(&[7]);
-        let mut grads = Grads { nodes: vec![None; 2], flat: &mut flat, reached: Vec::new() };
+        let mut grads = Grads { nodes: vec![None; 2], ..Grads::new(&mut flat) };
         for (var, record) in [(&b, 1), (&a, 0)] {
             grads.add(var.slot, Tensor::from_vec(vec![1.0, 1.0], &[2])).unwrap();
             let dy = grads.nodes[record].take().unwrap();
@@ -393,7 +432,7 @@ mod tests {
     #[test]
     fn the_first_gradient_sets_and_overlapping_ones_add() {
         let mut flat = Tensor::from_vec(vec![9.0; 6], &[6]);
-        let mut grads = Grads { nodes: Vec::new(), flat: &mut flat, reached: Vec::new() };
+        let mut grads = Grads::new(&mut flat);
         for (offset, len) in [(2, 2), (0, 6), (1, 1)] {
             grads.param_put(Slot::Param { offset, len }, |sum, write| {
                 sum.iter_mut().for_each(|v| *v = if write == Write::Add { *v + 1.0 } else { 1.0 });
@@ -401,6 +440,29 @@ mod tests {
         }
         grads.param_add(Slot::Param { offset: 5, len: 1 }, |sum| sum[0] += 1.0);
         assert_eq!(flat.data(), [1.0, 2.0, 2.0, 2.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_is_noticed_wherever_it_is_written() {
+        let (first, middle) = (Slot::Param { offset: 0, len: 4 }, Slot::Param { offset: 2, len: 5 });
+        // Each writes over what the one before left; the last says what it sees.
+        let finite = |values: [f32; 3], seen: bool| {
+            let mut flat = Tensor::zeros(&[9]);
+            let mut grads = Grads::new(&mut flat);
+            grads.param_put(first, |sum, _| sum.fill(values[0]));
+            grads.param_add(middle, |sum| sum[0] += values[1]);
+            grads.param_put_seen(middle, |sum, _| {
+                sum[4] = values[2];
+                seen
+            });
+            grads.all_finite()
+        };
+        assert!(finite([f32::MAX, 1.0, 2.0], true));
+        assert!(!finite([f32::MAX, 1.0, 2.0], false));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(!finite([bad, 1.0, 2.0], true));
+            assert!(!finite([1.0, bad, 2.0], true));
+        }
     }
 
     #[test]

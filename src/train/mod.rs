@@ -187,6 +187,9 @@ fn step<T>(
             if done == 0 || last {
                 std::mem::swap(sum, learner.grads);
             }
+            if last && learner.grads.device() == Device::Cpu && !all_finite::check(learner.grads) {
+                return Err(blame("a gradient"));
+            }
         }
         let update = if last { learner.begin_update(lr)? } else { None };
         let next = ahead(learner.vit);
@@ -230,8 +233,8 @@ impl Learner<'_> {
     }
 
     /// Score, prune, forward, backward: leaves the gradient of `share` times the loss, times the loss scale, in
-    /// `grads`. Returns the mean loss of the batch and at what the model looked; an error when the loss is not finite
-    /// and there is no loss scale.
+    /// `grads`. Returns the mean loss of the batch and at what the model looked; an error when the loss, or on the CPU a gradient, is not
+    /// finite and there is no loss scale.
     pub fn gradients(
         &mut self,
         prune: &PruneConfig,
@@ -251,7 +254,7 @@ impl Learner<'_> {
         if loss.is_finite() || self.loss_scale.is_some() { Ok(loss) } else { Err(blame("the loss")) }
     }
 
-    /// [`Learner::gradients`] without waiting for a card: the loss (1,) is where the model is. On the CPU a loss that
+    /// [`Learner::gradients`] without waiting for a card: the loss (1,) is where the model is. On the CPU a loss or a gradient that
     /// is not finite is an error; on a card the gradient is then not finite either, and the update does nothing.
     fn begin_gradients(&mut self, seen: Seen, epoch: u32, smoothing: f32, share: f32) -> Result<(Tensor, Looked)> {
         let Seen { batch, images, kept } = seen;
@@ -261,14 +264,18 @@ impl Learner<'_> {
             drop.draw(self.vit.config.depth, epoch, &batch.ids);
         }
         let scale = share * self.loss_scale.map_or(1.0, |scale| scale.scale);
-        let (loss, _) = self.vit.gradients(images, &kept, targets, smoothing, scale, self.grads)?;
+        let (loss, _, finite) = self.vit.gradients(images, &kept, targets, smoothing, scale, self.grads)?;
         if loss.device() == Device::Cpu {
             self.value(&loss)?;
+            if !finite {
+                return Err(blame("a gradient"));
+            }
         }
         Ok((loss, looked))
     }
 
-    /// Updates the model by `grads`, which come with the loss scale, clipped when the optimiser is told to.
+    /// Updates the model by `grads`, which [`Learner::gradients`] has left and so come with the loss scale, clipped when the optimiser is
+    /// told to.
     pub fn update(&mut self, lr: f64) -> Result<()> {
         let begun = self.begin_update(lr)?;
         self.settle(0.0, begun)
@@ -277,9 +284,6 @@ impl Learner<'_> {
     /// [`Learner::update`], for [`Learner::settle`] to wait for where a card does it.
     fn begin_update(&mut self, lr: f64) -> Result<Option<Tensor>> {
         let mut scale = self.loss_scale.map_or(1.0, |scale| scale.scale);
-        if self.grads.device() == Device::Cpu && !all_finite::check(self.grads) {
-            return Err(blame("a gradient"));
-        }
         if let Some(max) = self.optim.clip_grad {
             scale = clip_grad_norm(self.grads, max, scale)?;
         }

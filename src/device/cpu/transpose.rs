@@ -1,4 +1,5 @@
-//! Panels from rows that are contiguous: a transpose, in blocks of eight by eight where the processor has AVX.
+//! Panels from rows that are contiguous: a transpose, in blocks of sixteen by sixteen where the processor has AVX-512, of eight by eight
+//! where it has AVX.
 #![allow(unsafe_code)]
 
 /// Columns that the plain loops transpose at a time, so that what is written stays in the first cache.
@@ -15,7 +16,7 @@ pub(super) fn transpose(rows: &[f32], stride: usize, [count, cols]: [usize; 2], 
         "{cols} columns of {count} find no room"
     );
     assert!((count - 1) * stride + cols <= rows.len(), "the rows of a panel leave their matrix");
-    let done = eights(rows, stride, [count, cols], out, to_stride);
+    let done = squares(rows, stride, [count, cols], out, to_stride);
     for start in (done..cols).step_by(BLOCK) {
         let end = (start + BLOCK).min(cols);
         for i in 0..count {
@@ -26,19 +27,94 @@ pub(super) fn transpose(rows: &[f32], stride: usize, [count, cols]: [usize; 2], 
     }
 }
 
-/// Transposes what is a multiple of eight columns, for rows that are one too; returns how many.
+/// Transposes what is a multiple of a square's columns, for rows that are one too; returns how many.
 #[cfg(target_arch = "x86_64")]
-fn eights(rows: &[f32], stride: usize, [count, cols]: [usize; 2], out: &mut [f32], to_stride: usize) -> usize {
-    if !count.is_multiple_of(8) || !std::arch::is_x86_feature_detected!("avx") {
-        return 0;
+fn squares(rows: &[f32], stride: usize, [count, cols]: [usize; 2], out: &mut [f32], to_stride: usize) -> usize {
+    use std::arch::is_x86_feature_detected as has;
+    // SAFETY: the processor has the features, and the rows are a multiple of a square's; `transpose` asserts that all are inside.
+    unsafe {
+        if count.is_multiple_of(16) && has!("avx512f") {
+            avx512::sixteens(rows, stride, [count, cols], out, to_stride)
+        } else if count.is_multiple_of(8) && has!("avx") {
+            avx::eights(rows, stride, [count, cols], out, to_stride)
+        } else {
+            0
+        }
     }
-    // SAFETY: the processor has AVX, and the rows are a multiple of eight; `transpose` asserts that all are inside.
-    unsafe { avx::eights(rows, stride, [count, cols], out, to_stride) }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn eights(_: &[f32], _: usize, _: [usize; 2], _: &mut [f32], _: usize) -> usize {
+fn squares(_: &[f32], _: usize, _: [usize; 2], _: &mut [f32], _: usize) -> usize {
     0
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512 {
+    use std::arch::x86_64::*;
+
+    /// The transpose of sixteen vectors of sixteen.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub fn transposed(r: [__m512; 16]) -> [__m512; 16] {
+        // Squares of four lie in each quarter of four vectors after two turns; two more put the quarters in their places.
+        let mut a = r;
+        for i in 0..8 {
+            a[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            a[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        let mut b = a;
+        for i in 0..4 {
+            b[4 * i] = _mm512_shuffle_ps::<0x44>(a[4 * i], a[4 * i + 2]);
+            b[4 * i + 1] = _mm512_shuffle_ps::<0xee>(a[4 * i], a[4 * i + 2]);
+            b[4 * i + 2] = _mm512_shuffle_ps::<0x44>(a[4 * i + 1], a[4 * i + 3]);
+            b[4 * i + 3] = _mm512_shuffle_ps::<0xee>(a[4 * i + 1], a[4 * i + 3]);
+        }
+        let mut c = b;
+        for i in 0..4 {
+            c[i] = _mm512_shuffle_f32x4::<0x88>(b[i], b[i + 4]);
+            c[i + 4] = _mm512_shuffle_f32x4::<0xdd>(b[i], b[i + 4]);
+            c[i + 8] = _mm512_shuffle_f32x4::<0x88>(b[i + 8], b[i + 12]);
+            c[i + 12] = _mm512_shuffle_f32x4::<0xdd>(b[i + 8], b[i + 12]);
+        }
+        let mut d = c;
+        for i in 0..4 {
+            d[i] = _mm512_shuffle_f32x4::<0x88>(c[i], c[i + 8]);
+            d[i + 8] = _mm512_shuffle_f32x4::<0xdd>(c[i], c[i + 8]);
+            d[i + 4] = _mm512_shuffle_f32x4::<0x88>(c[i + 4], c[i + 12]);
+            d[i + 12] = _mm512_shuffle_f32x4::<0xdd>(c[i + 4], c[i + 12]);
+        }
+        d
+    }
+
+    /// See `super::squares`.
+    ///
+    /// # Safety
+    /// All rows and columns are inside; the rows are a multiple of sixteen.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn sixteens(
+        rows: &[f32],
+        stride: usize,
+        [count, cols]: [usize; 2],
+        out: &mut [f32],
+        to_stride: usize,
+    ) -> usize {
+        let whole = cols / 16 * 16;
+        for l in (0..whole).step_by(16) {
+            for first in (0..count).step_by(16) {
+                // SAFETY: rows below `count` hold sixteen elements from column l on, and `out` has places for them, by the
+                // caller's promise.
+                unsafe {
+                    let from = rows.as_ptr().add(first * stride + l);
+                    let to = out.as_mut_ptr().add(l * to_stride + first);
+                    let square = std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * stride)));
+                    for (l, column) in transposed(square).into_iter().enumerate() {
+                        _mm512_storeu_ps(to.add(l * to_stride), column);
+                    }
+                }
+            }
+        }
+        whole
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -69,7 +145,7 @@ mod avx {
         ]
     }
 
-    /// See `super::eights`.
+    /// See `super::squares`.
     ///
     /// # Safety
     /// All rows and columns are inside; the rows are a multiple of eight.
@@ -109,7 +185,7 @@ mod tests {
         for width in [4, 6, 8, 12, 16, 32] {
             for (count, to) in [(0, 0), (1, 0), (width - 1, 0), (width, 0), (width, 5), (width / 2, 0)] {
                 let to = width + to;
-                for cols in [0, 1, 7, 8, 9, 31, 64] {
+                for cols in [0, 1, 7, 8, 9, 16, 31, 64] {
                     let stride = cols + 3;
                     let rows: Vec<f32> = (0..width * stride).map(|i| i as f32).collect();
                     let mut out = vec![-1.0; cols * to];

@@ -191,6 +191,11 @@ vectorised! {
         }
     }
 
+    /// Whether every element is finite.
+    pub fn finite(x: &[f32]) -> bool {
+        x.iter().fold(true, |finite, value| finite & value.is_finite())
+    }
+
     /// The sum of x.
     pub fn sum(x: &[f32]) -> f32 {
         reduce(x, |v| v)

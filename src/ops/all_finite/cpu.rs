@@ -1,6 +1,7 @@
 //! The finiteness check on the CPU: chunks in parallel, the first bad one ends it.
 #![forbid(unsafe_code)]
 
+use crate::device::cpu::vector;
 use rayon::prelude::*;
 
 /// Elements checked without a branch before asking again.
@@ -8,5 +9,5 @@ pub(super) const CHUNK: usize = 16_384;
 
 /// True when every element is finite.
 pub(super) fn check(x: &[f32]) -> bool {
-    x.par_chunks(CHUNK).all(|chunk| chunk.iter().fold(true, |finite, value| finite & value.is_finite()))
+    x.par_chunks(CHUNK).all(vector::finite)
 }

@@ -5,6 +5,7 @@ use crate::device::cpu::gemm::{
     Added, Last, Mat, Operands, Panels, Rows, Segment, Write, par_gemm_rows, par_gemm_to_rows,
 };
 use crate::device::cpu::{gelu, vector};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How many rows of a tile the processor is told ahead which it will read.
 const ROWS_AHEAD: usize = 2;
@@ -101,7 +102,14 @@ pub fn backward_dx_gelu_rows(
     par_gemm_to_rows(dy, &weight, &[], &mut [], sums, Last::Made(&gelu_slope(pre, k)))
 }
 
-/// dW (n_out, n_in) (+)= dy^T x, of dy^T (n_out, rows) and x packed.
-pub fn backward_dweight(dy: &Rows, x: &Panels, dweight: &mut [f32], write: Write) {
-    par_gemm_rows(dweight, &mut [], dy, x, write, Added::default(), &|_| {});
+/// dW (n_out, n_in) (+)= dy^T x, of dy^T (n_out, rows) and x packed. Returns whether all of dW is finite, which is seen while it is in
+/// cache.
+pub fn backward_dweight(dy: &Rows, x: &Panels, dweight: &mut [f32], write: Write) -> bool {
+    let finite = AtomicBool::new(true);
+    par_gemm_rows(dweight, &mut [], dy, x, write, Added::default(), &|s| {
+        if !vector::finite(s.values) {
+            finite.store(false, Ordering::Relaxed);
+        }
+    });
+    finite.into_inner()
 }

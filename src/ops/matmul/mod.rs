@@ -338,7 +338,7 @@ pub(super) fn put_weight_gradient(
     };
     let x = Panels::new(x, weight.operands);
     let g = g.turned(z, weight.operands);
-    grads.param_put(dweight, |sum, write| cpu::backward_dweight(&g, &x, sum, write));
+    grads.param_put_seen(dweight, |sum, write| cpu::backward_dweight(&g, &x, sum, write));
     Ok(())
 }
 
@@ -360,6 +360,7 @@ impl Backward for MatmulBackward {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::cpu::gemm::Write;
     use crate::ops::layer_norm;
     use crate::ops::real::Real;
     use crate::ops::testing::{AWKWARD, Definition, Input, check, values};
@@ -493,6 +494,26 @@ mod tests {
                 let k = AWKWARD[(i + 2 * j) % AWKWARD.len()];
                 for kind in [Kind::Bias, Kind::Residual] {
                     check_case(m, n, k, kind);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_weight_gradient_that_is_not_finite_is_seen_wherever_it_is() {
+        let (m, n, k) = (37, 150, 70);
+        for operands in [Operands::F32, Operands::Bf16] {
+            let seen = |bad: f32, at: usize, write: Write| {
+                let (mut g, x) = (values(m * n, 1, 1.0), values(m * k, 2, 1.0));
+                g[at] = bad;
+                let g = Rows::new(Mat::new(&g, m, n).t(), operands);
+                let x = Panels::new(Mat::new(&x, m, k), operands);
+                cpu::backward_dweight(&g, &x, &mut vec![1.0; n * k], write)
+            };
+            for write in [Write::Set, Write::Add] {
+                assert!(seen(1e30, 0, write));
+                for at in [0, n / 2, n - 1, m * n - 1] {
+                    assert!(!seen(f32::NAN, at, write) && !seen(f32::INFINITY, at, write), "{at} {operands:?}");
                 }
             }
         }
