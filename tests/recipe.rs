@@ -417,7 +417,7 @@ fn dropped_branches_pass_no_gradient_and_predictions_drop_none() {
 }
 
 #[test]
-fn a_gradient_that_is_not_finite_is_an_error_though_the_loss_is() {
+fn a_gradient_that_is_not_finite_is_an_error_though_the_loss_is_finite() {
     let recipe = TrainConfig::paper(DatasetName::Voc, "70".parse().unwrap());
     let mut vit = small_vit();
     let len = vit.params.flat().len();
@@ -429,6 +429,16 @@ fn a_gradient_that_is_not_finite_is_an_error_though_the_loss_is() {
     assert_eq!(error(1.0), None);
     let said = error(f32::MAX).expect("gradients beyond f32 pass");
     assert!(said.contains("a gradient") && said.contains("not finite"), "{said}");
+    // What was made or gathered elsewhere is looked at before the update, of which nothing is done.
+    let before = learner.vit.params.flat().data().to_vec();
+    learner.grads.data_mut().fill(0.5);
+    learner.grads.data_mut()[len - 1] = f32::INFINITY;
+    let said = learner.update(1e-2).expect_err("an infinite gradient passes").to_string();
+    assert!(said.contains("a gradient") && said.contains("not finite"), "{said}");
+    assert_eq!((learner.vit.params.flat().data(), learner.optim.step), (&before[..], 0));
+    learner.grads.data_mut()[len - 1] = 0.5;
+    learner.update(1e-2).unwrap();
+    assert_ne!(learner.vit.params.flat().data(), before);
 }
 
 #[test]

@@ -229,8 +229,7 @@ fn measure(
             steps(args, engine, &mut || {
                 let batch = batches.next()?;
                 let clock = Instant::now();
-                let (_, looked) = learner.gradients(prune, batch, 0, 0.0, 1.0)?;
-                learner.update(recipe.lr)?;
+                let (_, looked) = learner.step_looking(prune, batch, 0, 0.0, recipe.lr)?;
                 Ok((clock.elapsed().as_secs_f64(), looked))
             })
         }

@@ -187,11 +187,8 @@ fn step<T>(
             if done == 0 || last {
                 std::mem::swap(sum, learner.grads);
             }
-            if last && learner.grads.device() == Device::Cpu && !all_finite::check(learner.grads) {
-                return Err(blame("a gradient"));
-            }
         }
-        let update = if last { learner.begin_update(lr)? } else { None };
+        let update = if last { learner.begin_update(lr, images < whole)? } else { None };
         let next = ahead(learner.vit);
         let loss = learner.value(&loss)?;
         learner.settle(loss, update)?;
@@ -226,15 +223,27 @@ impl Learner<'_> {
     /// torch's `GradScaler` does; such a loss leaves the scale, which is not to blame, and is an error when it comes
     /// too often.
     pub fn step(&mut self, prune: &PruneConfig, batch: Batch, epoch: u32, smoothing: f32, lr: f64) -> Result<f32> {
-        let (loss, _) = self.gradients(prune, batch, epoch, smoothing, 1.0)?;
-        let begun = self.begin_update(lr)?;
+        Ok(self.step_looking(prune, batch, epoch, smoothing, lr)?.0)
+    }
+
+    /// [`Learner::step`], which also returns at what the model looked.
+    pub fn step_looking(
+        &mut self,
+        prune: &PruneConfig,
+        batch: Batch,
+        epoch: u32,
+        smoothing: f32,
+        lr: f64,
+    ) -> Result<(f32, Looked)> {
+        let (loss, looked) = self.gradients(prune, batch, epoch, smoothing, 1.0)?;
+        let begun = self.begin_update(lr, false)?;
         self.settle(loss, begun)?;
-        Ok(loss)
+        Ok((loss, looked))
     }
 
     /// Score, prune, forward, backward: leaves the gradient of `share` times the loss, times the loss scale, in
-    /// `grads`. Returns the mean loss of the batch and at what the model looked; an error when the loss, or on the CPU a gradient, is not
-    /// finite and there is no loss scale.
+    /// `grads`. Returns the mean loss of the batch and at what the model looked; an error when the loss is not finite and there is no
+    /// loss scale, or on the CPU a gradient is not finite.
     pub fn gradients(
         &mut self,
         prune: &PruneConfig,
@@ -274,16 +283,21 @@ impl Learner<'_> {
         Ok((loss, looked))
     }
 
-    /// Updates the model by `grads`, which [`Learner::gradients`] has left and so come with the loss scale, clipped when the optimiser is
-    /// told to.
+    /// Updates the model by `grads`, which come with the loss scale, clipped when the optimiser is told to. A gradient that is not finite
+    /// is treated as in [`Learner::step`].
     pub fn update(&mut self, lr: f64) -> Result<()> {
-        let begun = self.begin_update(lr)?;
+        let begun = self.begin_update(lr, true)?;
         self.settle(0.0, begun)
     }
 
-    /// [`Learner::update`], for [`Learner::settle`] to wait for where a card does it.
-    fn begin_update(&mut self, lr: f64) -> Result<Option<Tensor>> {
+    /// [`Learner::update`], for [`Learner::settle`] to wait for where a card does it. On the CPU gradients are looked at where they are
+    /// not just as [`Learner::gradients`], which looked at them, has left them.
+    fn begin_update(&mut self, lr: f64, look: bool) -> Result<Option<Tensor>> {
         let mut scale = self.loss_scale.map_or(1.0, |scale| scale.scale);
+        if self.grads.device() == Device::Cpu && (look || cfg!(debug_assertions)) && !all_finite::check(self.grads) {
+            assert!(look, "a gradient that is not finite was not seen as it was made");
+            return Err(blame("a gradient"));
+        }
         if let Some(max) = self.optim.clip_grad {
             scale = clip_grad_norm(self.grads, max, scale)?;
         }

@@ -251,6 +251,9 @@ pub fn gemm_strip(out: &mut [f32], row_stride: usize, a: StripRows, b: &Panels) 
     assert!(a.operands == b.operands && a.depth >= b.packed.depth(), "a strip does not fit a product");
     assert!((1..=mr).contains(&rows), "{rows} rows of a strip of {mr}");
     assert!(row_stride >= width && out.len() >= reach(mr, width, row_stride), "a strip leaves its output");
+    if b.n == 0 {
+        return;
+    }
     let _ready = kernel.ready();
     for run in runs(b.packed.depth(), kernel) {
         let words = Strips { words: &a.at.words[run.start * a.at.word..], ..a.at };

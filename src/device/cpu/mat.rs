@@ -109,7 +109,12 @@ impl<'a> Mat<'a> {
             return None;
         }
         let words = &self.data[self.word(first, 0)..];
-        (words.len() >= reach(height, form.len(self.cols), row)).then_some(Strips { words, strip: 0, row, word: 1 })
+        (words.len() >= reach(height, form.len(self.cols), row)).then_some(Strips {
+            words,
+            strip: height * row,
+            row,
+            word: 1,
+        })
     }
 
     /// Words that hold so many elements.

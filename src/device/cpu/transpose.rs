@@ -31,16 +31,17 @@ pub(super) fn transpose(rows: &[f32], stride: usize, [count, cols]: [usize; 2], 
 #[cfg(target_arch = "x86_64")]
 fn squares(rows: &[f32], stride: usize, [count, cols]: [usize; 2], out: &mut [f32], to_stride: usize) -> usize {
     use std::arch::is_x86_feature_detected as has;
-    // SAFETY: the processor has the features, and the rows are a multiple of a square's; `transpose` asserts that all are inside.
-    unsafe {
-        if count.is_multiple_of(16) && has!("avx512f") {
-            avx512::sixteens(rows, stride, [count, cols], out, to_stride)
-        } else if count.is_multiple_of(8) && has!("avx") {
-            avx::eights(rows, stride, [count, cols], out, to_stride)
-        } else {
-            0
-        }
+    let mut done = 0;
+    if count.is_multiple_of(16) && has!("avx512f") {
+        // SAFETY: the processor has AVX-512, and the rows are a multiple of sixteen; `transpose` asserts that all are inside.
+        done = unsafe { avx512::sixteens(rows, stride, [count, cols], out, to_stride) };
     }
+    if done < cols && count.is_multiple_of(8) && has!("avx") {
+        let (rows, out) = (&rows[done..], &mut out[done * to_stride..]);
+        // SAFETY: as above, of AVX and eight; the columns that are left begin at the first of each.
+        done += unsafe { avx::eights(rows, stride, [count, cols - done], out, to_stride) };
+    }
+    done
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -49,13 +50,13 @@ fn squares(_: &[f32], _: usize, _: [usize; 2], _: &mut [f32], _: usize) -> usize
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) mod avx512 {
+mod avx512 {
     use std::arch::x86_64::*;
 
     /// The transpose of sixteen vectors of sixteen.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub fn transposed(r: [__m512; 16]) -> [__m512; 16] {
+    fn transposed(r: [__m512; 16]) -> [__m512; 16] {
         // Squares of four lie in each quarter of four vectors after two turns; two more put the quarters in their places.
         let mut a = r;
         for i in 0..8 {
@@ -182,10 +183,10 @@ mod tests {
 
     #[test]
     fn panels_hold_the_transpose_and_nothing_else_changes() {
-        for width in [4, 6, 8, 12, 16, 32] {
+        for width in [4, 6, 8, 12, 16, 24, 32, 48] {
             for (count, to) in [(0, 0), (1, 0), (width - 1, 0), (width, 0), (width, 5), (width / 2, 0)] {
                 let to = width + to;
-                for cols in [0, 1, 7, 8, 9, 16, 31, 64] {
+                for cols in [0, 1, 7, 8, 9, 16, 24, 31, 64] {
                     let stride = cols + 3;
                     let rows: Vec<f32> = (0..width * stride).map(|i| i as f32).collect();
                     let mut out = vec![-1.0; cols * to];

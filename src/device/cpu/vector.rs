@@ -4,6 +4,8 @@
 //! alike; everything else gives the same bits everywhere.
 #![allow(unsafe_code)]
 
+use rayon::prelude::*;
+
 /// The unit roundoff of f32: half a unit in the last place at 1.
 pub const UNIT_F32: f64 = (f32::EPSILON / 2.0) as f64;
 
@@ -31,6 +33,14 @@ pub struct Coefficients {
     /// sqrt(1 - beta2^step).
     pub root2: f32,
     pub eps: f32,
+}
+
+/// Elements of which is asked at a time whether they are finite.
+pub const FINITE_CHUNK: usize = 16_384;
+
+/// Whether every element is finite, on all threads; the first chunk that is not ends the search.
+pub fn all_finite(x: &[f32]) -> bool {
+    x.par_chunks(FINITE_CHUNK).all(finite)
 }
 
 /// Lanes of an ordered reduction: element i goes to lane i mod LANES, lanes are added pairwise at the end.
@@ -193,7 +203,11 @@ vectorised! {
 
     /// Whether every element is finite.
     pub fn finite(x: &[f32]) -> bool {
-        x.iter().fold(true, |finite, value| finite & value.is_finite())
+        let mut finite = true;
+        for x in x {
+            finite &= x.is_finite();
+        }
+        finite
     }
 
     /// The sum of x.

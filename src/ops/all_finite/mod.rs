@@ -1,7 +1,8 @@
 //! Whether every element of a tensor is a number.
 //!
 //! # Computes
-//! True when no element is NaN or infinite.
+//! True when no element is NaN or infinite. On the CPU it looks at gradients that were gathered over batches; those of one batch are
+//! looked at as they are made (`tape::Grads`).
 //!
 //! # Derivative
 //! None: the check stands outside the tape.
@@ -29,10 +30,11 @@ pub fn check(x: &Tensor) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::cpu::vector::FINITE_CHUNK;
 
     #[test]
     fn one_bad_element_anywhere_is_found() {
-        for n in [1, 7, 33, cpu::CHUNK, 2 * cpu::CHUNK + 5] {
+        for n in [1, 7, 33, FINITE_CHUNK, 2 * FINITE_CHUNK + 5] {
             let good = vec![f32::MAX; n];
             assert!(check(&Tensor::from_vec(good.clone(), &[n])), "n {n}");
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {

@@ -503,18 +503,26 @@ mod tests {
     fn a_weight_gradient_that_is_not_finite_is_seen_wherever_it_is() {
         let (m, n, k) = (37, 150, 70);
         for operands in [Operands::F32, Operands::Bf16] {
-            let seen = |bad: f32, at: usize, write: Write| {
-                let (mut g, x) = (values(m * n, 1, 1.0), values(m * k, 2, 1.0));
-                g[at] = bad;
+            // One element of dW is beyond f32: the product of two large ones.
+            let seen = |large: f32, [i, j]: [usize; 2], old: f32, write: Write| {
+                let (mut g, mut x) = (values(m * n, 1, 1.0), values(m * k, 2, 1.0));
+                (g[5 * n + i], x[5 * k + j]) = (large, large);
                 let g = Rows::new(Mat::new(&g, m, n).t(), operands);
                 let x = Panels::new(Mat::new(&x, m, k), operands);
-                cpu::backward_dweight(&g, &x, &mut vec![1.0; n * k], write)
+                let mut dweight = vec![1.0; n * k];
+                dweight[i * k + j] = old;
+                let seen = cpu::backward_dweight(&g, &x, &mut dweight, write);
+                assert_eq!(seen, dweight.iter().all(|w| w.is_finite()));
+                seen
             };
-            for write in [Write::Set, Write::Add] {
-                assert!(seen(1e30, 0, write));
-                for at in [0, n / 2, n - 1, m * n - 1] {
-                    assert!(!seen(f32::NAN, at, write) && !seen(f32::INFINITY, at, write), "{at} {operands:?}");
+            for at in [[0, 0], [0, k - 1], [n / 2, k / 2], [n - 1, 0], [n - 1, k - 1]] {
+                for write in [Write::Set, Write::Add] {
+                    assert!(seen(1e3, at, 1.0, write) && !seen(1e30, at, 1.0, write), "{at:?} {operands:?}");
                 }
+                assert!(
+                    seen(1e3, at, f32::NAN, Write::Set) && !seen(1e3, at, f32::NAN, Write::Add),
+                    "{at:?} {operands:?}"
+                );
             }
         }
     }

@@ -1,8 +1,7 @@
 //! Tests of the products.
-#![allow(unsafe_code)]
+#![forbid(unsafe_code)]
 
 use super::*;
-use crate::device::cpu::kernel::Walk;
 use crate::device::cpu::mat::Elements;
 use crate::device::cpu::vector::{UNIT_F32, bf16_bits};
 use crate::rng::{Purpose, Stream};
@@ -369,28 +368,6 @@ fn an_element_has_the_same_bits_wherever_a_product_is_cut() {
                 assert_eq!(got[..size], want[..size], "row {i}, {size} columns, {alpha} {write:?} {operands:?}");
             }
         }
-    }
-}
-
-#[test]
-fn the_way_through_a_tile_changes_no_bit() {
-    let (m, n, k) = (75, 100, 3301);
-    let (a, b) = (values(m * k, 13), values(k * n, 14));
-    for operands in [Operands::F32, Operands::Bf16] {
-        let best = kernel(operands);
-        let (mr, nr) = (best.mr, best.nr);
-        let (a, b) = (Rows::new(Mat::new(&a, m, k), operands), Panels::new(Mat::new(&b, k, n), operands));
-        let product = |walk| {
-            let mut kernel = *best;
-            kernel.cut.walk = walk;
-            let mut out = vec![0.0; m * n];
-            let output = Output { c: out.as_mut_ptr(), stride: n, m, n, origin: (0, 0), added: Added::default() };
-            let (rows, cols) = (0..m.div_ceil(mr), 0..n.div_ceil(nr));
-            // SAFETY: `out` holds m rows of n elements and belongs to this test.
-            unsafe { tile(&kernel, output, &a.packed, &b.packed, rows, cols, 1.0, Write::Set) };
-            out
-        };
-        assert_eq!(product(Walk::Rows), product(Walk::Columns), "{operands:?}");
     }
 }
 

@@ -77,7 +77,7 @@ unsafe fn put<const ROWS: usize, const VECTORS: usize, const PART: bool, const S
             false => read(bias.wrapping_add(col), vector),
         });
         let alpha = _mm512_set1_ps(alpha);
-        // Short enough that the compiler unrolls them: sums that it finds by a number that it does not know would go through memory.
+        // One short loop for each case, so that the compiler unrolls it; indexed by a variable, the sums would go through memory.
         macro_rules! each {
             ($value:expr) => {
                 for i in 0..ROWS {
@@ -110,7 +110,7 @@ unsafe fn put<const ROWS: usize, const VECTORS: usize, const PART: bool, const S
 
 /// A kernel whose step multiplies a broadcast word of a by a vector of b and adds to a vector of sums, so many steps in a turn of
 /// its loop. A rectangle of fewer rows or columns is computed with as few sums as hold it, of these heights and widths. What lies between
-/// two rectangles is kept short: while the processor waits for the last products of one, it has room for few hundred instructions, and
+/// two rectangles is kept short: while the processor waits for the last products of one, it has room for a few hundred instructions, and
 /// the first products of the next are to be among them.
 macro_rules! kernel {
     ($(#[$doc:meta])* $name:ident, $size:expr, [$($rows:literal)*], [$($vectors:literal)*],

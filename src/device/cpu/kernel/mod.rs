@@ -1,4 +1,5 @@
-//! The micro-kernels of the matrix product: one small rectangle of the output, held in registers.
+//! The micro-kernels of the matrix product: a call computes a block of the output, of which a small rectangle is held in registers at a
+//! time.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -204,8 +205,8 @@ impl Work {
 /// # Safety
 /// `a` and `b` hold k readable words in each of mr rows of each strip and k * nr readable words of each panel, those of a row of a side
 /// by side or, mr apart, in a panel; `c` reaches so many rows of so many writable elements, `c_row` apart, and what is added as many
-/// readable ones; the processor has the instructions that the kernel was compiled for. One for rectangles is called with mr rows,
-/// nr columns, and null for what is added.
+/// readable ones; the processor has the instructions that the kernel was compiled for. One for whole rectangles is called with mr rows,
+/// nr columns, and null for what is added; one for the upper half the same with mr / 2 rows, and reads no more of a.
 type Run = unsafe fn(&Work);
 
 /// What a micro-kernel takes at a time.
@@ -214,8 +215,8 @@ enum Takes {
     /// Any number of rows and columns, and what is added to them.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "those for AVX-512 do"))]
     Blocks(Run),
-    /// A whole rectangle, or, by the second, the upper half of its rows.
-    Rectangles(Run, Option<Run>),
+    /// A whole rectangle at a time, or by `upper` the upper half of its rows, on this way through a block.
+    Rectangles { run: Run, upper: Option<Run>, walk: Walk },
 }
 
 /// The rows of a that a block reads, in strips of a kernel's rows: word l of row i of strip s lies at
@@ -236,7 +237,7 @@ pub(super) struct Panels<'a> {
     pub panel: usize,
 }
 
-/// How a product is cut into tiles, and in what order a kernel walks through one.
+/// How a product is cut into tiles.
 #[derive(Clone, Copy)]
 pub(super) struct Cut {
     /// Rows of a tile at most: each panel of b is read from afar once for so many.
@@ -246,15 +247,14 @@ pub(super) struct Cut {
     /// Inner sizes are cut into runs of at most this many words, a multiple of a step, so that what is read again and again
     /// stays near. The cut decides the order of a sum.
     pub run: usize,
-    pub walk: Walk,
 }
 
-/// The way through a tile.
+/// The way through a block.
 #[derive(Clone, Copy)]
-pub(super) enum Walk {
-    /// A run of the inner size at a time, along the rows of the output, whose columns lie pages apart.
+enum Walk {
+    /// Along the rows of the output, whose columns lie pages apart, as kernels that take blocks go too.
     Rows,
-    /// A run at a time, down each panel of b, which stays in the near caches, as the rows of a do.
+    /// Down each panel of b, which stays in the near caches, as the rows of a do.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AMX walks so"))]
     Columns,
 }
@@ -289,10 +289,10 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
     let plain = Kernel {
         mr: 4,
         nr: 8,
-        cut: Cut { rows: 384, cols: 128, run: 1536, walk: Walk::Rows },
+        cut: Cut { rows: 384, cols: 128, run: 1536 },
         form: Form { words, step: 1 },
         pays: false,
-        takes: Takes::Rectangles(run_portable::<4, 8>, None),
+        takes: along_rows(run_portable::<4, 8>),
     };
     #[cfg(target_arch = "x86_64")]
     {
@@ -304,10 +304,10 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
         let tiles = Kernel { mr: amx::MR, nr: amx::NR, ..plain };
         if operands == Operands::Bf16 && amx::there() {
             found.push(Kernel {
-                cut: Cut { rows: 288, cols: 256, run: 24 * amx::STEP, walk: Walk::Columns },
+                cut: Cut { rows: 288, cols: 256, run: 24 * amx::STEP },
                 form: pairs(amx::STEP),
                 pays: true,
-                takes: Takes::Rectangles(amx::run::<1>, Some(amx::run_upper::<1>)),
+                takes: down_panels(amx::run::<1>, amx::run_upper::<1>),
                 ..tiles
             });
         }
@@ -315,9 +315,9 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
         if operands == Operands::F32 && amx::there() && has!("avx512bw") && has!("avx512bf16") {
             let step = 3 * amx::STEP;
             found.push(Kernel {
-                cut: Cut { rows: 192, cols: 384, run: 24 * step, walk: Walk::Columns },
+                cut: Cut { rows: 192, cols: 384, run: 24 * step },
                 form: Form { words: Words::Parts, step },
-                takes: Takes::Rectangles(amx::run::<3>, Some(amx::run_upper::<3>)),
+                takes: down_panels(amx::run::<3>, amx::run_upper::<3>),
                 ..tiles
             });
         }
@@ -333,11 +333,22 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
             found.extend(if intel() { [wide, high] } else { [high, wide] });
         }
         if has!("avx2") && has!("fma") {
-            found.push(Kernel { mr: 6, nr: 16, takes: Takes::Rectangles(avx2::run, None), ..plain });
+            found.push(Kernel { mr: 6, nr: 16, takes: along_rows(avx2::run), ..plain });
         }
     }
     found.push(plain);
     found.into_iter()
+}
+
+/// A kernel of rectangles that goes along the rows.
+fn along_rows(run: Run) -> Takes {
+    Takes::Rectangles { run, upper: None, walk: Walk::Rows }
+}
+
+/// A kernel of rectangles, and of their upper halves, that goes down the panels.
+#[cfg(target_arch = "x86_64")]
+fn down_panels(run: Run, upper: Run) -> Takes {
+    Takes::Rectangles { run, upper: Some(upper), walk: Walk::Columns }
 }
 
 /// What CPUID says at `leaf`, the first of its parts.
@@ -381,8 +392,8 @@ impl Kernel {
         let Kernel { mr, nr, .. } = *self;
         match self.takes {
             Takes::Blocks(_) => [rows, cols],
-            Takes::Rectangles(_, Some(_)) if rows <= mr / 2 => [mr / 2, cols.next_multiple_of(nr)],
-            Takes::Rectangles(..) => [mr, cols.next_multiple_of(nr)],
+            Takes::Rectangles { upper: Some(_), .. } if rows <= mr / 2 => [mr / 2, cols.next_multiple_of(nr)],
+            Takes::Rectangles { .. } => [mr, cols.next_multiple_of(nr)],
         }
     }
 
@@ -398,12 +409,13 @@ impl Kernel {
         if strips == 0 || panels == 0 {
             return;
         }
-        // Of the last strip kernels of half rectangles may read the upper half alone.
+        // A kernel that also takes half rectangles reads only the upper half of a last strip that is no higher.
         let rows = match self.takes {
-            Takes::Rectangles(_, Some(_)) if out.rows - (strips - 1) * mr <= mr / 2 => mr / 2,
+            Takes::Rectangles { upper: Some(_), .. } if out.rows - (strips - 1) * mr <= mr / 2 => mr / 2,
             _ => mr,
         };
-        let last_row = (strips - 1) * a.strip + (rows - 1) * a.row;
+        let before = if strips > 1 { (strips - 2) * a.strip + (mr - 1) * a.row } else { 0 };
+        let last_row = before.max((strips - 1) * a.strip + (rows - 1) * a.row);
         let reach = if k == 0 { 0 } else { last_row + (k - 1) * a.word + 1 };
         let ends = if k == 0 { 0 } else { (panels - 1) * b.panel + k * nr };
         assert!(a.words.len() >= reach && b.words.len() >= ends, "rows or a panel end before {k} words");
@@ -432,7 +444,7 @@ impl Kernel {
         unsafe {
             match self.takes {
                 Takes::Blocks(run) => run(&work),
-                Takes::Rectangles(run, upper) => self.run_rectangles(run, upper, &work),
+                Takes::Rectangles { run, upper, walk } => self.run_rectangles(run, upper, walk, &work),
             }
         }
     }
@@ -441,7 +453,7 @@ impl Kernel {
     ///
     /// # Safety
     /// See [`Run`].
-    unsafe fn run_rectangles(&self, run: Run, upper: Option<Run>, work: &Work) {
+    unsafe fn run_rectangles(&self, run: Run, upper: Option<Run>, walk: Walk, work: &Work) {
         let Kernel { mr, nr, .. } = *self;
         let (strips, panels) = (work.rows.div_ceil(mr), work.cols.div_ceil(nr));
         let one = |strip: usize, panel: usize, next: *const f32| {
@@ -466,7 +478,7 @@ impl Kernel {
             }
         };
         let panel_at = |panel: usize| work.b.wrapping_add(panel * work.b_panel);
-        match self.cut.walk {
+        match walk {
             Walk::Rows => (0..strips).for_each(|i| (0..panels).for_each(|j| one(i, j, panel_at(j)))),
             Walk::Columns => {
                 for j in 0..panels {

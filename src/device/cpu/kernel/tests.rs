@@ -50,7 +50,15 @@ fn one_panel(words: &[f32]) -> Panels<'_> {
 
 #[test]
 fn kernels_match_loops_inside_the_block_and_touch_nothing_else() {
-    for kernel in [Operands::F32, Operands::Bf16].into_iter().flat_map(candidates) {
+    // Those of rectangles on both ways through a block.
+    let kernels =
+        [Operands::F32, Operands::Bf16].into_iter().flat_map(candidates).flat_map(|kernel| match kernel.takes {
+            Takes::Blocks(_) => vec![kernel],
+            Takes::Rectangles { run, upper, .. } => [Walk::Rows, Walk::Columns]
+                .map(|walk| Kernel { takes: Takes::Rectangles { run, upper, walk }, ..kernel })
+                .to_vec(),
+        });
+    for kernel in kernels {
         let (mr, nr, form) = (kernel.mr, kernel.nr, kernel.form);
         let rectangles = [
             (mr, nr),
@@ -185,6 +193,21 @@ fn rows_that_end_too_early_are_refused() {
     let out = Block::bare(c.as_mut_ptr(), kernel.nr, [kernel.mr, kernel.nr]);
     // SAFETY: `c` holds a rectangle of any kernel.
     unsafe { kernel.run(3, Strips { words: &a, strip: 0, row: 4, word: 1 }, one_panel(&b), out, 1.0, false) };
+}
+
+#[test]
+#[should_panic = "end before 3 words"]
+fn a_strip_that_ends_too_early_is_refused_before_a_shorter_last_one() {
+    // The upper half of the second strip is there, which lies in the first: of that the last row is not.
+    let plain = plain_kernel();
+    let Takes::Rectangles { run, walk, .. } = candidates(Operands::F32).last().expect("plain loops").takes else {
+        unreachable!("plain loops take rectangles")
+    };
+    let kernel = Kernel { mr: 4, nr: 8, takes: Takes::Rectangles { run, upper: Some(run), walk }, ..plain };
+    let (a, b, mut c) = (vec![0.0; 3 * 4 + 2], vec![0.0; 3 * kernel.nr], vec![0.0; MOST]);
+    let out = Block::bare(c.as_mut_ptr(), kernel.nr, [kernel.mr + 2, kernel.nr]);
+    // SAFETY: `c` holds two rectangles.
+    unsafe { kernel.run(3, Strips { words: &a, strip: 4, row: 4, word: 1 }, one_panel(&b), out, 1.0, false) };
 }
 
 #[test]
