@@ -49,6 +49,42 @@ fn squares(_: &[f32], _: usize, _: [usize; 2], _: &mut [f32], _: usize) -> usize
     0
 }
 
+/// Declares the function that transposes squares of such a side with `transposed`, which takes and gives the vectors of one.
+#[cfg(target_arch = "x86_64")]
+macro_rules! each_square {
+    ($name:ident, $side:literal, $feature:literal, $load:ident, $store:ident) => {
+        /// See `super::squares`.
+        ///
+        /// # Safety
+        /// All rows and columns are inside; the rows are a multiple of a square's; the processor has the feature.
+        #[target_feature(enable = $feature)]
+        pub(super) unsafe fn $name(
+            rows: &[f32],
+            stride: usize,
+            [count, cols]: [usize; 2],
+            out: &mut [f32],
+            to_stride: usize,
+        ) -> usize {
+            let whole = cols / $side * $side;
+            for l in (0..whole).step_by($side) {
+                for first in (0..count).step_by($side) {
+                    // SAFETY: rows below `count` hold a vector from column l on, and `out` has places for them, by the
+                    // caller's promise.
+                    unsafe {
+                        let from = rows.as_ptr().add(first * stride + l);
+                        let to = out.as_mut_ptr().add(l * to_stride + first);
+                        let square = std::array::from_fn(|i| $load(from.add(i * stride)));
+                        for (l, column) in transposed(square).into_iter().enumerate() {
+                            $store(to.add(l * to_stride), column);
+                        }
+                    }
+                }
+            }
+            whole
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::*;
@@ -87,35 +123,7 @@ mod avx512 {
         d
     }
 
-    /// See `super::squares`.
-    ///
-    /// # Safety
-    /// All rows and columns are inside; the rows are a multiple of sixteen.
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn sixteens(
-        rows: &[f32],
-        stride: usize,
-        [count, cols]: [usize; 2],
-        out: &mut [f32],
-        to_stride: usize,
-    ) -> usize {
-        let whole = cols / 16 * 16;
-        for l in (0..whole).step_by(16) {
-            for first in (0..count).step_by(16) {
-                // SAFETY: rows below `count` hold sixteen elements from column l on, and `out` has places for them, by the
-                // caller's promise.
-                unsafe {
-                    let from = rows.as_ptr().add(first * stride + l);
-                    let to = out.as_mut_ptr().add(l * to_stride + first);
-                    let square = std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * stride)));
-                    for (l, column) in transposed(square).into_iter().enumerate() {
-                        _mm512_storeu_ps(to.add(l * to_stride), column);
-                    }
-                }
-            }
-        }
-        whole
-    }
+    each_square!(sixteens, 16, "avx512f", _mm512_loadu_ps, _mm512_storeu_ps);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -146,35 +154,7 @@ mod avx {
         ]
     }
 
-    /// See `super::squares`.
-    ///
-    /// # Safety
-    /// All rows and columns are inside; the rows are a multiple of eight.
-    #[target_feature(enable = "avx")]
-    pub(super) unsafe fn eights(
-        rows: &[f32],
-        stride: usize,
-        [count, cols]: [usize; 2],
-        out: &mut [f32],
-        to_stride: usize,
-    ) -> usize {
-        let whole = cols / 8 * 8;
-        for l in (0..whole).step_by(8) {
-            for first in (0..count).step_by(8) {
-                // SAFETY: rows below `count` hold eight elements from column l on, and `out` has places for them, by the
-                // caller's promise.
-                unsafe {
-                    let from = rows.as_ptr().add(first * stride + l);
-                    let to = out.as_mut_ptr().add(l * to_stride + first);
-                    let square = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i * stride)));
-                    for (l, column) in transposed(square).into_iter().enumerate() {
-                        _mm256_storeu_ps(to.add(l * to_stride), column);
-                    }
-                }
-            }
-        }
-        whole
-    }
+    each_square!(eights, 8, "avx", _mm256_loadu_ps, _mm256_storeu_ps);
 }
 
 #[cfg(test)]
