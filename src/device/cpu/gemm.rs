@@ -5,16 +5,17 @@
 //! threads.
 #![allow(unsafe_code)]
 
-use super::kernel::{Block, Kernel, Strips, Words, kernel};
+use super::kernel::{Block, Cut, Kernel, Strips, Words, kernel};
 pub use super::kernel::{Operands, Ready};
 pub use super::mat::Mat;
 use super::mat::reach;
-use super::pack::{By, Packed, pack_part, pack_row};
+use super::pack::{By, LINE, Packed, pack_part, pack_row};
 use super::vector;
 use super::{Buffer, gelu};
 use rayon::prelude::*;
+use std::cell::Cell;
 use std::ops::Range;
-use std::ptr::null;
+use std::ptr::{null, null_mut};
 
 /// Whether a product overwrites its output or adds to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ impl Added<'_> {
     }
 }
 
-/// Sizes of one product and where its output, or a tile of it, lies.
+/// Sizes of one product and where its output lies: null where it is nowhere but in the tiles' own room.
 #[derive(Clone, Copy)]
 struct Output<'a> {
     c: *mut f32,
@@ -49,8 +50,6 @@ struct Output<'a> {
     stride: usize,
     m: usize,
     n: usize,
-    /// The row and the column of the element at `c`.
-    origin: (usize, usize),
     added: Added<'a>,
 }
 
@@ -74,25 +73,58 @@ fn runs(k: usize, kernel: &Kernel) -> impl Iterator<Item = Range<usize>> + use<>
 
 /// `out (+)= alpha * a b` on the calling thread, `out` of a.rows rows that begin `row_stride` apart.
 pub fn gemm(out: &mut [f32], row_stride: usize, a: Mat, b: Mat, alpha: f32, write: Write, operands: Operands) {
-    let (m, n, kernel) = (a.rows, b.cols, kernel(operands));
-    let Kernel { mr, nr, form, .. } = *kernel;
+    gemm_with(kernel(operands), out, row_stride, a, b, alpha, write, Added::default());
+}
+
+/// [`gemm`] by this kernel, and what is added to the product.
+#[allow(clippy::too_many_arguments)]
+fn gemm_with(
+    kernel: &Kernel,
+    out: &mut [f32],
+    row_stride: usize,
+    a: Mat,
+    b: Mat,
+    alpha: f32,
+    write: Write,
+    added: Added,
+) {
+    let (m, n, Kernel { mr, nr, form, .. }) = (a.rows, b.cols, *kernel);
     if m == 0 || n == 0 {
         return;
     }
     assert_eq!(a.cols, b.rows, "inner sizes of a product differ");
     assert!(row_stride >= n && out.len() >= reach(m, n, row_stride), "a product leaves its output");
+    added.assert_fits(m, n);
     let (a_packed, b_packed) = (Packed::left(a, mr, form, By::Caller), Packed::panels(b.t(), nr, form, By::Caller));
-    let output = Output { c: out.as_mut_ptr(), stride: row_stride, m, n, origin: (0, 0), added: Added::default() };
+    let output = Output { c: out.as_mut_ptr(), stride: row_stride, m, n, added };
     let (rows, cols) = (0..m.div_ceil(mr), 0..n.div_ceil(nr));
     // SAFETY: `out` holds m rows of n elements at `row_stride` (asserted above) and is borrowed mutably.
-    unsafe { tile(kernel, output, &a_packed, &b_packed, rows, cols, alpha, write) }
+    unsafe { tile(kernel, output, &a_packed, &b_packed, rows, cols, alpha, write, |_, _| {}) }
 }
 
-/// The tile of panels `rows` of a and panels `cols` of b.
+thread_local! {
+    /// See [`in_room`].
+    static ROOM: Cell<Option<Buffer>> = const { Cell::new(None) };
+}
+
+/// Calls `work` with `len` values, whatever they are, which stay in the caches of the thread's core from one call to the next.
+fn in_room<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
+    /// A huge page.
+    const LEAST: usize = 1 << 19;
+    if len == 0 {
+        return work(&mut []);
+    }
+    let kept = ROOM.take().filter(|room| room.len() >= len);
+    let mut room = kept.unwrap_or_else(|| Buffer::scratch(len.max(LEAST)));
+    let result = work(&mut room.as_mut_slice()[..len]);
+    ROOM.set(Some(room));
+    result
+}
+
+/// The tile of panels `rows` of a and panels `cols` of b. `done` gets each of its rows, by its number in the tile, when it is finished.
 ///
 /// # Safety
-/// `out` must hold the tile's rectangle, which no other thread touches; what is added fits it, and a residual's rows are as far apart as
-/// the output's.
+/// Unless it is null `out.c` must hold the tile's rectangle, which no other thread touches.
 #[allow(clippy::too_many_arguments)]
 unsafe fn tile(
     kernel: &Kernel,
@@ -103,28 +135,69 @@ unsafe fn tile(
     cols: Range<usize>,
     alpha: f32,
     write: Write,
+    mut done: impl FnMut(usize, &mut [f32]),
 ) {
-    let Kernel { mr, nr, .. } = *kernel;
+    let Kernel { mr, nr, cut: Cut { aside, .. }, .. } = *kernel;
     let _ready = kernel.ready();
-    assert!(out.added.residual.is_empty() || out.stride == out.n, "a residual's rows lie as far apart as the output's");
+    let (nowhere, Added { bias, residual }) = (out.c.is_null(), out.added);
+    assert!(!nowhere || write == Write::Set, "a product is added to nothing");
+    assert!(
+        residual.is_empty() || !nowhere && out.stride == out.n,
+        "a residual's rows lie as far apart as the output's"
+    );
     let (row, col) = (rows.start * mr, cols.start * nr);
-    let size = [(rows.end * mr).min(out.m) - row, (cols.end * nr).min(out.n) - col];
-    let start = out.c.wrapping_add((row - out.origin.0) * out.stride + col - out.origin.1);
-    for run in runs(a.depth(), kernel) {
-        let add = write == Write::Add || run.start > 0;
-        let last = run.end == a.depth();
-        let added = |values: &[f32], at: usize| match last && !values.is_empty() {
-            true => values[at..].as_ptr(),
-            false => null(),
-        };
-        let (bias, residual) = (added(out.added.bias, col), added(out.added.residual, row * out.n + col));
-        let (a, b) = (a.strips(rows.start, run.start), b.panels_of(cols.clone(), run.clone()));
-        let [rows, cols] = size;
-        let to = Block { c: start, stride: out.stride, rows, cols, bias, residual };
-        // SAFETY: the tile begins inside the output and ends at its borders at the latest; bias and residual fit the output (the
-        // caller's promise) and are taken from the tile's first column, and element, on; a residual's rows are n apart, as asserted.
-        unsafe { kernel.run(run.len(), a, b, to, alpha, add) };
-    }
+    let (height, width) = ((rows.end * mr).min(out.m) - row, (cols.end * nr).min(out.n) - col);
+    let bias = if bias.is_empty() { bias } else { &bias[col..col + width] };
+    let residual = |i: usize| match residual.is_empty() {
+        true => residual,
+        false => &residual[(row + i) * out.n + col..][..width],
+    };
+    let place = out.c.wrapping_add(row * out.stride + col);
+    // SAFETY: row i of the tile lies there, by the caller's promise; nobody asks for one of an output that is nowhere.
+    let placed = |i: usize| unsafe { std::slice::from_raw_parts_mut(place.add(i * out.stride), width) };
+    let [whole_rows, whole_cols] = kernel.covered(height, width);
+    // An odd number of lines, so that rows do not compete for the same places in a cache.
+    let apart = (whole_cols.div_ceil(LINE) | 1) * LINE;
+    in_room(if nowhere || aside { whole_rows * apart } else { 0 }, |room| {
+        if aside && write == Write::Add {
+            (0..height).for_each(|i| room[i * apart..][..width].copy_from_slice(placed(i)));
+        }
+        let (c, stride) = if nowhere || aside { (room.as_mut_ptr(), apart) } else { (place, out.stride) };
+        let (rows_run, cols_run) = if aside { (whole_rows, whole_cols) } else { (height, width) };
+        for run in runs(a.depth(), kernel) {
+            let last = run.end == a.depth() && !aside;
+            let added = |values: &[f32], at: usize| match last && !values.is_empty() {
+                true => values[at..].as_ptr(),
+                false => null(),
+            };
+            let add = write == Write::Add || run.start > 0;
+            let (a, b) = (a.strips(rows.start, run.start), b.panels_of(cols.clone(), run.clone()));
+            let (bias, residual) = (added(bias, 0), added(out.added.residual, row * out.n + col));
+            let to = Block { c, stride, rows: rows_run, cols: cols_run, bias, residual };
+            // SAFETY: the room holds what the kernel covers; elsewhere the tile begins inside the output and ends at its borders at
+            // the latest. Bias and residual have the tile's columns, and a residual's rows lie as far apart as the output's,
+            // as asserted.
+            unsafe { kernel.run(run.len(), a, b, to, alpha, add) };
+        }
+        for i in 0..height {
+            if nowhere {
+                let values = &mut room[i * apart..][..width];
+                if aside {
+                    vector::add(values, bias);
+                }
+                done(i, values);
+                continue;
+            }
+            if aside {
+                if i + ROWS_AHEAD < height {
+                    let ahead = residual(i + ROWS_AHEAD);
+                    vector::fetch(ahead, 0, ahead.len());
+                }
+                vector::sum_to(&room[i * apart..][..width], bias, residual(i), placed(i));
+            }
+            done(i, placed(i));
+        }
+    });
 }
 
 /// Panels a tile holds in each direction, as even as may be.
@@ -406,26 +479,22 @@ pub fn par_gemm_rows(
     }
     let tiles = Tiles::new(b.operands, m, n);
     let Kernel { mr, nr, .. } = *tiles.kernel;
-    let output = &Output { c: out.as_mut_ptr(), stride: n, m, n, origin: (0, 0), added };
+    let output = &Output { c: out.as_mut_ptr(), stride: n, m, n, added };
     let second = &Output { c: beside.as_mut_ptr(), ..*output };
     let has_second = !beside.is_empty();
     tiles.for_each(|_, rows, cols| {
-        // SAFETY: the tiles' rectangles lie inside the output and do not overlap; that what is added fits is asserted above.
-        unsafe { tile(tiles.kernel, *output, &a.packed, &b.packed, rows.clone(), cols.clone(), 1.0, write) };
-        let (column, end) = (cols.start * nr, (cols.end * nr).min(n));
-        for row in rows.start * mr..(rows.end * mr).min(m) {
-            let at = row * n + column;
-            // SAFETY: as above; the slices cover this tile's columns of one row, of an output that has them.
-            let (values, beside) = unsafe {
-                let beside = if has_second { second.c.add(at) } else { std::ptr::NonNull::dangling().as_ptr() };
-                let beside_len = if has_second { end - column } else { 0 };
-                (
-                    std::slice::from_raw_parts_mut(output.c.add(at), end - column),
-                    std::slice::from_raw_parts_mut(beside, beside_len),
-                )
+        let (first, column) = (rows.start * mr, cols.start * nr);
+        let done = |i: usize, values: &mut [f32]| {
+            let row = first + i;
+            let beside: &mut [f32] = match has_second {
+                false => &mut [],
+                // SAFETY: these columns of one row of the second output, which has them, are this tile's alone.
+                true => unsafe { std::slice::from_raw_parts_mut(second.c.add(row * n + column), values.len()) },
             };
             finish(Segment { row, column, values, beside });
-        }
+        };
+        // SAFETY: the tiles' rectangles lie inside the output and do not overlap.
+        unsafe { tile(tiles.kernel, *output, &a.packed, &b.packed, rows, cols, 1.0, write, done) };
     });
 }
 
@@ -444,9 +513,14 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, bias: &[f32], kept: &mut [f32], su
     let Kernel { mr, nr, form, .. } = *tiles.kernel;
     let mut packed = Packed::row_room(m, n, mr, form);
     let row_words = packed.row();
-    let words_out = &Output { c: packed.all_mut().as_mut_ptr(), stride: row_words, m, n, origin: (0, 0), added };
+    let words_out = &Output { c: packed.all_mut().as_mut_ptr(), stride: row_words, m, n, added };
     let keeps = !kept.is_empty();
-    let kept = &Output { c: kept.as_mut_ptr(), stride: n, ..*words_out };
+    let output = &match (keeps, form.plain()) {
+        (true, _) => Output { c: kept.as_mut_ptr(), stride: n, ..*words_out },
+        // Words that hold elements are computed where they are to lie.
+        (false, true) => *words_out,
+        (false, false) => Output { c: null_mut(), ..*words_out },
+    };
     // Of each row of tiles, whose heights do not depend on the number of threads.
     let mut parts = Buffer::zeros(tiles.panels.0.div_ceil(tiles.tile.0) * sums.len());
     let part = &Output { c: parts.as_mut_slice().as_mut_ptr(), stride: sums.len(), ..*words_out };
@@ -462,44 +536,23 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, bias: &[f32], kept: &mut [f32], su
                 std::slice::from_raw_parts_mut(part.c.add(place), width)
             },
         };
-        // Words that hold elements are computed where they are to lie.
-        let mut room = Buffer::scratch(match (form.plain(), keeps) {
-            (true, _) => 0,
-            (false, true) => width,
-            (false, false) => height * width,
-        });
-        let room = room.as_mut_slice();
+        let mut made = Buffer::scratch(if keeps && !form.plain() { width } else { 0 });
         // SAFETY: row `first` has words for n elements, of which the tile's are of no other tile: `column` is a multiple of nr,
         // where a word begins.
         let start = unsafe { words_out.c.add(first * row_words + form.len(column)) };
-        let (c, stride) = match (keeps, form.plain()) {
-            // SAFETY: an output that is kept holds m rows of n elements.
-            (true, _) => (unsafe { kept.c.add(first * n + column) }, n),
-            (false, true) => (start, row_words),
-            (false, false) => (room.as_mut_ptr(), width),
-        };
-        // SAFETY: the tile's rectangle, which begins at `origin`, lies in the output that is kept, the rows or `room`; that the bias
-        // fits is asserted above.
-        unsafe {
-            let output = Output { c, stride, origin: (first, column), ..*words_out };
-            tile(tiles.kernel, output, &a.packed, &b.packed, rows, cols, 1.0, Write::Set);
-        }
-        for i in 0..height {
+        let done = |i: usize, values: &mut [f32]| {
             if i + ROWS_AHEAD < height {
                 vector::fetch_from(start.wrapping_add((i + ROWS_AHEAD) * row_words), form.len(width));
             }
-            // SAFETY: as above; row i of the rectangle.
-            let values = unsafe { std::slice::from_raw_parts_mut(c.add(i * stride), width) };
-            // SAFETY: as above; neither `values` nor `room` lie in the rows, unless words are elements.
+            // SAFETY: as above; neither `values` nor `made` lie in the rows, unless words are elements.
             let out = || unsafe { std::slice::from_raw_parts_mut(start.add(i * row_words), form.len(width)) };
             if let (Last::Gelu, Words::Pairs, true) = (last, form.words, sums.is_empty()) {
-                gelu::gelu_pairs(values, out());
-                continue;
+                return gelu::gelu_pairs(values, out());
             }
             let beside: &mut [f32] = match (keeps, form.plain()) {
                 (false, _) => &mut [],
                 (true, true) => out(),
-                (true, false) => &mut *room,
+                (true, false) => made.as_mut_slice(),
             };
             match last {
                 Last::Nothing => {}
@@ -518,7 +571,9 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, bias: &[f32], kept: &mut [f32], su
                 Words::Rounded => vector::round_bf16(finished),
                 Words::Pairs | Words::Parts => pack_row(finished, form, out()),
             }
-        }
+        };
+        // SAFETY: the tiles' rectangles lie in the output that is kept or in the rows, if anywhere, and do not overlap.
+        unsafe { tile(tiles.kernel, *output, &a.packed, &b.packed, rows, cols, 1.0, Write::Set, done) };
     });
     parts.as_slice().chunks_exact(n.max(1)).for_each(|part| vector::add(sums, part));
     Rows { packed, operands: b.operands, m, k: n }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Elements of a cache line; the first panel begins on one.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 
 /// Elements of a row that are read in one go, so that the processor sees a stream.
 const BLOCK: usize = 512;
@@ -243,14 +243,14 @@ impl Packed {
         Strips { words, strip: self.panel, row: self.row, word: self.word }
     }
 
-    /// Words `range` of some panels, one at least, of a matrix in panels.
+    /// Words `range` of some panels, one at least, of a matrix in panels. After them the same panels' next words are read, or after the
+    /// last ones those of the panels that follow.
     pub fn panels_of(&self, panels: Range<usize>, range: Range<usize>) -> Panels<'_> {
         assert_eq!(self.row, 1, "the matrix lies row after row");
         let at = |panel: usize, word: usize| self.start + panel * self.panel + word * self.word;
-        Panels {
-            words: &self.buffer.as_slice()[at(panels.start, range.start)..at(panels.end - 1, range.end)],
-            panel: self.panel,
-        }
+        let (first, end) = (at(panels.start, range.start), at(panels.end - 1, range.end));
+        let next = if range.end < self.depth { at(panels.start, range.end) } else { at(panels.end, 0) };
+        Panels { words: &self.buffer.as_slice()[first..end], panel: self.panel, next: next - first }
     }
 }
 

@@ -291,6 +291,22 @@ vectorised! {
         }
     }
 
+    /// z = (x + y) + more, where what is empty adds nothing.
+    pub fn sum_to(x: &[f32], y: &[f32], more: &[f32], z: &mut [f32]) {
+        match (y.is_empty(), more.is_empty()) {
+            (true, true) => z.copy_from_slice(x),
+            (false, true) => for ((z, x), y) in z.iter_mut().zip(x).zip(y) {
+                *z = x + y;
+            }
+            (true, false) => for ((z, x), y) in z.iter_mut().zip(x).zip(more) {
+                *z = x + y;
+            }
+            (false, false) => for (((z, x), y), more) in z.iter_mut().zip(x).zip(y).zip(more) {
+                *z = (x + y) + more;
+            }
+        }
+    }
+
     /// y = (x - mean) * rstd * weight + bias.
     pub fn normalise(x: &[f32], row: Moments, weight: &[f32], bias: &[f32], y: &mut [f32]) {
         for (((y, &x), &w), &b) in y.iter_mut().zip(x).zip(weight).zip(bias) {

@@ -303,6 +303,26 @@ fn what_is_added_has_the_bits_of_sums_afterwards() {
 }
 
 #[test]
+fn sums_aside_have_the_bits_of_sums_in_the_output() {
+    // Several runs for every kernel; half rectangles; no runs.
+    for (m, n, k) in [(1, 1, 5), (13, 70, 300), (40, 33, 3301), (64, 129, 64), (7, 9, 0)] {
+        let (a, b) = (values(m * k, 30), values(k * n, 31));
+        let (bias, residual, start) = (values(n, 32), values(m * n, 33), values(m * n, 34));
+        let ways = [Operands::F32, Operands::Bf16].into_iter().flat_map(|x| [(x, Write::Set), (x, Write::Add)]);
+        for ((operands, write), with_added) in ways.flat_map(|way| [(way, false), (way, true)]) {
+            let [aside, direct] = [true, false].map(|aside| {
+                let (mut kernel, mut out) = (*kernel(operands), start.clone());
+                kernel.cut.aside = aside;
+                let added = if with_added { Added { bias: &bias, residual: &residual } } else { Added::default() };
+                gemm_with(&kernel, &mut out, n, Mat::new(&a, m, k), Mat::new(&b, k, n), 1.0, write, added);
+                out.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+            });
+            assert_eq!(aside, direct, "{m} {n} {k} {operands:?} {write:?} {with_added}");
+        }
+    }
+}
+
+#[test]
 #[should_panic = "elements of a bias"]
 fn a_bias_of_another_length_is_refused() {
     let (rows, b) =

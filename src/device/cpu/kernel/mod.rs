@@ -230,11 +230,12 @@ pub(super) struct Strips<'a> {
 }
 
 /// The columns of b that a block reads, in panels of a kernel's columns, word by word along the inner dimension: each panel begins
-/// `panel` words after the one before.
+/// `panel` words after the one before. What is read soon after them begins `next` words from their first, there or not.
 #[derive(Clone, Copy)]
 pub(super) struct Panels<'a> {
     pub words: &'a [f32],
     pub panel: usize,
+    pub next: usize,
 }
 
 /// How a product is cut into tiles.
@@ -247,6 +248,9 @@ pub(super) struct Cut {
     /// Inner sizes are cut into runs of at most this many words, a multiple of a step, so that what is read again and again
     /// stays near. The cut decides the order of a sum.
     pub run: usize,
+    /// Whether a tile's sums lie in room of their own, which the second cache holds, until all runs are in them: for a kernel that reads
+    /// and writes them often, so that the output's lines, which come from afar, are written once, row by row.
+    pub aside: bool,
 }
 
 /// The way through a block.
@@ -289,7 +293,7 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
     let plain = Kernel {
         mr: 4,
         nr: 8,
-        cut: Cut { rows: 384, cols: 128, run: 1536 },
+        cut: Cut { rows: 384, cols: 128, run: 1536, aside: false },
         form: Form { words, step: 1 },
         pays: false,
         takes: along_rows(run_portable::<4, 8>),
@@ -304,7 +308,7 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
         let tiles = Kernel { mr: amx::MR, nr: amx::NR, ..plain };
         if operands == Operands::Bf16 && amx::there() {
             found.push(Kernel {
-                cut: Cut { rows: 288, cols: 256, run: 24 * amx::STEP },
+                cut: Cut { rows: 288, cols: 256, run: 8 * amx::STEP, aside: true },
                 form: pairs(amx::STEP),
                 pays: true,
                 takes: down_panels(amx::run::<1>, amx::run_upper::<1>),
@@ -315,7 +319,7 @@ fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
         if operands == Operands::F32 && amx::there() && has!("avx512bw") && has!("avx512bf16") {
             let step = 3 * amx::STEP;
             found.push(Kernel {
-                cut: Cut { rows: 192, cols: 384, run: 24 * step },
+                cut: Cut { rows: 192, cols: 384, run: 24 * step, aside: false },
                 form: Form { words: Words::Parts, step },
                 takes: down_panels(amx::run::<3>, amx::run_upper::<3>),
                 ..tiles
@@ -386,14 +390,14 @@ impl Block {
 }
 
 impl Kernel {
-    /// Where there is room for whole rectangles, and nobody minds what is written beside `rows`, one strip's at most, and `cols`: the
-    /// rows and columns to ask for, which take no longer.
+    /// Where there is room for whole rectangles, and nobody minds what is written beside `rows`, one at least, and `cols`: the rows and
+    /// columns to ask for, which take no longer.
     pub fn covered(&self, rows: usize, cols: usize) -> [usize; 2] {
         let Kernel { mr, nr, .. } = *self;
         match self.takes {
             Takes::Blocks(_) => [rows, cols],
-            Takes::Rectangles { upper: Some(_), .. } if rows <= mr / 2 => [mr / 2, cols.next_multiple_of(nr)],
-            Takes::Rectangles { .. } => [mr, cols.next_multiple_of(nr)],
+            Takes::Rectangles { upper: Some(_), .. } => [rows.next_multiple_of(mr / 2), cols.next_multiple_of(nr)],
+            Takes::Rectangles { .. } => [rows.next_multiple_of(mr), cols.next_multiple_of(nr)],
         }
     }
 
@@ -429,7 +433,7 @@ impl Kernel {
             a_word: a.word,
             b: b.words.as_ptr(),
             b_panel: b.panel,
-            next: b.words.as_ptr(),
+            next: b.words.as_ptr().wrapping_add(b.next),
             c: out.c,
             c_row: out.stride,
             alpha,
@@ -483,10 +487,10 @@ impl Kernel {
             Walk::Columns => {
                 for j in 0..panels {
                     for i in 0..strips {
-                        // The next panel is asked for a part at a time, while this one is worked on.
+                        // What is read next is asked for a part at a time, while this panel is worked on.
                         let part = i * work.k * nr / strips;
-                        let next = if j + 1 < panels { panel_at(j + 1).wrapping_add(part) } else { panel_at(j) };
-                        one(i, j, next);
+                        let next = if j + 1 < panels { panel_at(j + 1) } else { work.next };
+                        one(i, j, next.wrapping_add(part));
                     }
                 }
             }

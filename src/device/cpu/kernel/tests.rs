@@ -45,7 +45,7 @@ fn decoded(words: &[f32], form: Form) -> Vec<f64> {
 
 /// One panel.
 fn one_panel(words: &[f32]) -> Panels<'_> {
-    Panels { words, panel: 0 }
+    Panels { words, panel: 0, next: 0 }
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn kernels_match_loops_inside_the_block_and_touch_nothing_else() {
                         residual: residual_at,
                         ..Block::bare(c.as_mut_ptr(), stride, [rows, cols])
                     };
-                    let (a, b) = (Strips { words: &a, strip, row, word }, Panels { words: &b, panel });
+                    let (a, b) = (Strips { words: &a, strip, row, word }, Panels { words: &b, panel, next: 0 });
                     // SAFETY: `c` holds `rows` rows of `stride` elements and belongs to this test, as what is added does.
                     unsafe { kernel.run(k, a, b, out, alpha, add) };
                     for (at, (&got, &old)) in c.iter().zip(&start).enumerate() {
