@@ -5,17 +5,17 @@
 //! threads.
 #![allow(unsafe_code)]
 
-use super::kernel::{Block, Cut, Kernel, Strips, Words, kernel};
+mod tile;
+
+use super::kernel::{Block, Kernel, Strips, Words, kernel};
 pub use super::kernel::{Operands, Ready};
 pub use super::mat::Mat;
 use super::mat::reach;
-use super::pack::{By, LINE, Packed, pack_part, pack_row};
+use super::pack::{By, Packed, pack_part, pack_row};
 use super::vector;
 use super::{Buffer, gelu};
-use rayon::prelude::*;
-use std::cell::Cell;
-use std::ops::Range;
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
+use tile::{Output, ROWS_AHEAD, Tiles, runs, tile};
 
 /// Whether a product overwrites its output or adds to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,41 +42,12 @@ impl Added<'_> {
     }
 }
 
-/// Sizes of one product and where its output lies: null where it is nowhere but in the tiles' own room.
-#[derive(Clone, Copy)]
-struct Output<'a> {
-    c: *mut f32,
-    /// Elements from row to row.
-    stride: usize,
-    m: usize,
-    n: usize,
-    added: Added<'a>,
-}
-
-// SAFETY: every tile has a disjoint rectangle of the output or a buffer of its own, so no element is reached by two threads.
-unsafe impl Send for Output<'_> {}
-// SAFETY: as above.
-unsafe impl Sync for Output<'_> {}
-
-/// Tiles that a product is cut into at least, when it has so many panels, to share it among threads: in all, and for each.
-const TILES: usize = 16;
-const TILES_A_THREAD: usize = 2;
-
-/// How many rows ahead the processor is told which words it will write.
-const ROWS_AHEAD: usize = 4;
-
-/// The runs that an inner size is cut into for a kernel, which depend on nothing else: one at least, which may be empty.
-fn runs(k: usize, kernel: &Kernel) -> impl Iterator<Item = Range<usize>> + use<> {
-    let run = k.div_ceil(k.div_ceil(kernel.cut.run).max(1)).next_multiple_of(kernel.form.step);
-    (0..k.max(1)).step_by(run.max(1)).map(move |start| start..(start + run).min(k))
-}
-
 /// `out (+)= alpha * a b` on the calling thread, `out` of a.rows rows that begin `row_stride` apart.
 pub fn gemm(out: &mut [f32], row_stride: usize, a: Mat, b: Mat, alpha: f32, write: Write, operands: Operands) {
-    gemm_with(kernel(operands), out, row_stride, a, b, alpha, write, Added::default());
+    gemm_with(kernel(operands), out, row_stride, a, b, alpha, write, Added::default(), false);
 }
 
-/// [`gemm`] by this kernel, and what is added to the product.
+/// [`gemm`] by this kernel, with what is added to the product, and past the caches where `far`.
 #[allow(clippy::too_many_arguments)]
 fn gemm_with(
     kernel: &Kernel,
@@ -87,6 +58,7 @@ fn gemm_with(
     alpha: f32,
     write: Write,
     added: Added,
+    far: bool,
 ) {
     let (m, n, Kernel { mr, nr, form, .. }) = (a.rows, b.cols, *kernel);
     if m == 0 || n == 0 {
@@ -96,117 +68,10 @@ fn gemm_with(
     assert!(row_stride >= n && out.len() >= reach(m, n, row_stride), "a product leaves its output");
     added.assert_fits(m, n);
     let (a_packed, b_packed) = (Packed::left(a, mr, form, By::Caller), Packed::panels(b.t(), nr, form, By::Caller));
-    let output = Output { c: out.as_mut_ptr(), stride: row_stride, m, n, added };
+    let output = Output { c: out.as_mut_ptr(), stride: row_stride, m, n, added, far };
     let (rows, cols) = (0..m.div_ceil(mr), 0..n.div_ceil(nr));
     // SAFETY: `out` holds m rows of n elements at `row_stride` (asserted above) and is borrowed mutably.
     unsafe { tile(kernel, output, &a_packed, &b_packed, rows, cols, alpha, write, |_, _| {}) }
-}
-
-thread_local! {
-    /// See [`in_room`].
-    static ROOM: Cell<Option<Buffer>> = const { Cell::new(None) };
-}
-
-/// Calls `work` with `len` values, whatever they are, which stay in the caches of the thread's core from one call to the next.
-fn in_room<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
-    /// A huge page.
-    const LEAST: usize = 1 << 19;
-    if len == 0 {
-        return work(&mut []);
-    }
-    let kept = ROOM.take().filter(|room| room.len() >= len);
-    let mut room = kept.unwrap_or_else(|| Buffer::scratch(len.max(LEAST)));
-    let result = work(&mut room.as_mut_slice()[..len]);
-    ROOM.set(Some(room));
-    result
-}
-
-/// The tile of panels `rows` of a and panels `cols` of b. `done` gets each of its rows, by its number in the tile, when it is finished.
-///
-/// # Safety
-/// Unless it is null `out.c` must hold the tile's rectangle, which no other thread touches.
-#[allow(clippy::too_many_arguments)]
-unsafe fn tile(
-    kernel: &Kernel,
-    out: Output,
-    a: &Packed,
-    b: &Packed,
-    rows: Range<usize>,
-    cols: Range<usize>,
-    alpha: f32,
-    write: Write,
-    mut done: impl FnMut(usize, &mut [f32]),
-) {
-    let Kernel { mr, nr, cut: Cut { aside, .. }, .. } = *kernel;
-    let _ready = kernel.ready();
-    let (nowhere, Added { bias, residual }) = (out.c.is_null(), out.added);
-    assert!(!nowhere || write == Write::Set, "a product is added to nothing");
-    assert!(
-        residual.is_empty() || !nowhere && out.stride == out.n,
-        "a residual's rows lie as far apart as the output's"
-    );
-    let (row, col) = (rows.start * mr, cols.start * nr);
-    let (height, width) = ((rows.end * mr).min(out.m) - row, (cols.end * nr).min(out.n) - col);
-    let bias = if bias.is_empty() { bias } else { &bias[col..col + width] };
-    let residual = |i: usize| match residual.is_empty() {
-        true => residual,
-        false => &residual[(row + i) * out.n + col..][..width],
-    };
-    let place = out.c.wrapping_add(row * out.stride + col);
-    // SAFETY: row i of the tile lies there, by the caller's promise; nobody asks for one of an output that is nowhere.
-    let placed = |i: usize| unsafe { std::slice::from_raw_parts_mut(place.add(i * out.stride), width) };
-    let [whole_rows, whole_cols] = kernel.covered(height, width);
-    // An odd number of lines, so that rows do not compete for the same places in a cache.
-    let apart = (whole_cols.div_ceil(LINE) | 1) * LINE;
-    in_room(if nowhere || aside { whole_rows * apart } else { 0 }, |room| {
-        if aside && write == Write::Add {
-            (0..height).for_each(|i| room[i * apart..][..width].copy_from_slice(placed(i)));
-        }
-        let (c, stride) = if nowhere || aside { (room.as_mut_ptr(), apart) } else { (place, out.stride) };
-        let (rows_run, cols_run) = if aside { (whole_rows, whole_cols) } else { (height, width) };
-        for run in runs(a.depth(), kernel) {
-            let last = run.end == a.depth() && !aside;
-            let added = |values: &[f32], at: usize| match last && !values.is_empty() {
-                true => values[at..].as_ptr(),
-                false => null(),
-            };
-            let add = write == Write::Add || run.start > 0;
-            let (a, b) = (a.strips(rows.start, run.start), b.panels_of(cols.clone(), run.clone()));
-            let (bias, residual) = (added(bias, 0), added(out.added.residual, row * out.n + col));
-            let to = Block { c, stride, rows: rows_run, cols: cols_run, bias, residual };
-            // SAFETY: the room holds what the kernel covers; elsewhere the tile begins inside the output and ends at its borders at
-            // the latest. Bias and residual have the tile's columns, and a residual's rows lie as far apart as the output's,
-            // as asserted.
-            unsafe { kernel.run(run.len(), a, b, to, alpha, add) };
-        }
-        for i in 0..height {
-            if nowhere {
-                let values = &mut room[i * apart..][..width];
-                if aside {
-                    vector::add(values, bias);
-                }
-                done(i, values);
-                continue;
-            }
-            if aside {
-                if i + ROWS_AHEAD < height {
-                    let ahead = residual(i + ROWS_AHEAD);
-                    vector::fetch(ahead, 0, ahead.len());
-                }
-                vector::sum_to(&room[i * apart..][..width], bias, residual(i), placed(i));
-            }
-            done(i, placed(i));
-        }
-    });
-}
-
-/// Panels a tile holds in each direction, as even as may be.
-fn tiling(kernel: &Kernel, row_panels: usize, col_panels: usize) -> (usize, usize) {
-    let even = |panels: usize, most: usize| panels.div_ceil(panels.div_ceil(most).max(1)).max(1);
-    let rows = even(row_panels, kernel.cut.rows / kernel.mr);
-    let tiles_down = row_panels.div_ceil(rows).max(1);
-    let wanted = TILES.max(TILES_A_THREAD * rayon::current_num_threads()).div_ceil(tiles_down);
-    (rows, even(col_panels, col_panels.div_ceil(wanted).clamp(1, kernel.cut.cols / kernel.nr)))
 }
 
 /// The right operand of a product, packed once for many products.
@@ -414,37 +279,6 @@ pub enum Last<'a> {
     Made(&'a (dyn Fn(Segment) + Sync)),
 }
 
-/// How the output of a product is cut into tiles, each of which one thread computes.
-struct Tiles {
-    kernel: &'static Kernel,
-    /// Panels of a and of b in all.
-    panels: (usize, usize),
-    /// Panels of a tile.
-    tile: (usize, usize),
-    across: usize,
-}
-
-impl Tiles {
-    fn new(operands: Operands, m: usize, n: usize) -> Self {
-        let kernel = kernel(operands);
-        let panels = (m.div_ceil(kernel.mr), n.div_ceil(kernel.nr));
-        let tile = tiling(kernel, panels.0, panels.1);
-        Tiles { kernel, panels, tile, across: panels.1.div_ceil(tile.1) }
-    }
-
-    fn count(&self) -> usize {
-        self.panels.0.div_ceil(self.tile.0) * self.across
-    }
-
-    /// Calls `work` with each tile's number and its panels of a and of b, in parallel.
-    fn for_each(&self, work: impl Fn(usize, Range<usize>, Range<usize>) + Sync) {
-        (0..self.count()).into_par_iter().with_max_len(1).for_each(|index| {
-            let (i, j) = ((index / self.across) * self.tile.0, (index % self.across) * self.tile.1);
-            work(index, i..(i + self.tile.0).min(self.panels.0), j..(j + self.tile.1).min(self.panels.1));
-        });
-    }
-}
-
 /// `out (+)= a b` in parallel, `out` contiguous (a.rows, n). After a tile is done, `finish` is called for each of its
 /// rows while they are in cache: the place of fused epilogues, which may fill `beside`, a second output of the same
 /// shape (or empty).
@@ -469,6 +303,27 @@ pub fn par_gemm_rows(
     added: Added,
     finish: &(dyn Fn(Segment) + Sync),
 ) {
+    in_tiles(out, beside, a, b, write, added, false, finish);
+}
+
+/// `out (+)= a b` as [`par_gemm_rows`] does it, for an output that is not read soon: its rows are written past the caches, which saves
+/// reading their old lines, after `finish` has seen them.
+pub fn par_gemm_far(out: &mut [f32], a: &Rows, b: &Panels, write: Write, finish: &(dyn Fn(Segment) + Sync)) {
+    in_tiles(out, &mut [], a, b, write, Added::default(), true, finish);
+}
+
+/// [`par_gemm_rows`], or [`par_gemm_far`].
+#[allow(clippy::too_many_arguments)]
+fn in_tiles(
+    out: &mut [f32],
+    beside: &mut [f32],
+    a: &Rows,
+    b: &Panels,
+    write: Write,
+    added: Added,
+    far: bool,
+    finish: &(dyn Fn(Segment) + Sync),
+) {
     let (m, n) = (a.m, b.n);
     assert_eq!((a.k, a.operands), (b.k, b.operands), "the operands of a product differ in inner size or type");
     assert_eq!(out.len(), m * n, "a product does not fill its output");
@@ -479,7 +334,7 @@ pub fn par_gemm_rows(
     }
     let tiles = Tiles::new(b.operands, m, n);
     let Kernel { mr, nr, .. } = *tiles.kernel;
-    let output = &Output { c: out.as_mut_ptr(), stride: n, m, n, added };
+    let output = &Output { c: out.as_mut_ptr(), stride: n, m, n, added, far };
     let second = &Output { c: beside.as_mut_ptr(), ..*output };
     let has_second = !beside.is_empty();
     tiles.for_each(|_, rows, cols| {
@@ -513,10 +368,11 @@ pub fn par_gemm_to_rows(a: &Rows, b: &Panels, bias: &[f32], kept: &mut [f32], su
     let Kernel { mr, nr, form, .. } = *tiles.kernel;
     let mut packed = Packed::row_room(m, n, mr, form);
     let row_words = packed.row();
-    let words_out = &Output { c: packed.all_mut().as_mut_ptr(), stride: row_words, m, n, added };
+    let words_out = &Output { c: packed.all_mut().as_mut_ptr(), stride: row_words, m, n, added, far: false };
     let keeps = !kept.is_empty();
     let output = &match (keeps, form.plain()) {
-        (true, _) => Output { c: kept.as_mut_ptr(), stride: n, ..*words_out },
+        // The way back is the next to read it.
+        (true, _) => Output { c: kept.as_mut_ptr(), stride: n, far: true, ..*words_out },
         // Words that hold elements are computed where they are to lie.
         (false, true) => *words_out,
         (false, false) => Output { c: null_mut(), ..*words_out },

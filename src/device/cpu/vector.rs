@@ -150,6 +150,40 @@ pub(super) fn fetch_from(start: *const f32, len: usize) {
     let _ = (start, len);
 }
 
+/// y = x, past the caches where the processor can, for values that are not read soon: their old lines are not read first.
+/// Nobody, on this thread or another, may read y before this thread has called [`wait_past_caches`].
+#[inline]
+pub(super) fn copy_past_caches(x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), y.len(), "as many values");
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_loadu_ps, _mm_stream_ps};
+        const FOUR: usize = 4;
+        let whole = y.as_ptr().align_offset(FOUR * size_of::<f32>()).min(y.len());
+        let (x_before, x) = x.split_at(whole);
+        let (y_before, y) = y.split_at_mut(whole);
+        y_before.copy_from_slice(x_before);
+        let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<FOUR>(), y.as_chunks_mut::<FOUR>());
+        for (x, y) in x.iter().zip(y) {
+            // SAFETY: every x86-64 processor has SSE; x and y are four values each, y's on a multiple of sixteen bytes.
+            unsafe { _mm_stream_ps(y.as_mut_ptr(), _mm_loadu_ps(x.as_ptr())) };
+        }
+        y_rest.copy_from_slice(x_rest);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    y.copy_from_slice(x);
+}
+
+/// Waits until what this thread has copied past the caches can be read.
+#[inline]
+pub(super) fn wait_past_caches() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has SSE.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
+}
+
 #[inline(always)]
 fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;

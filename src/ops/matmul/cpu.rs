@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::device::cpu::gemm::{
-    Added, Last, Mat, Operands, Panels, Rows, Segment, Write, par_gemm_rows, par_gemm_to_rows,
+    Added, Last, Mat, Operands, Panels, Rows, Segment, Write, par_gemm_far, par_gemm_rows, par_gemm_to_rows,
 };
 use crate::device::cpu::{gelu, vector};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -102,11 +102,11 @@ pub fn backward_dx_gelu_rows(
     par_gemm_to_rows(dy, &weight, &[], &mut [], sums, Last::Made(&gelu_slope(pre, k)))
 }
 
-/// dW (n_out, n_in) (+)= dy^T x, of dy^T (n_out, rows) and x packed. Returns whether all of dW is finite, which is seen while it is in
-/// cache.
+/// dW (n_out, n_in) (+)= dy^T x, of dy^T (n_out, rows) and x packed. The optimiser is the next to read it. Returns whether all of it is
+/// finite, which is seen while it is in cache.
 pub fn backward_dweight(dy: &Rows, x: &Panels, dweight: &mut [f32], write: Write) -> bool {
     let finite = AtomicBool::new(true);
-    par_gemm_rows(dweight, &mut [], dy, x, write, Added::default(), &|s| {
+    par_gemm_far(dweight, dy, x, write, &|s| {
         if !vector::finite(s.values) {
             finite.store(false, Ordering::Relaxed);
         }

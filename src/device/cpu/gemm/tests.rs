@@ -310,14 +310,15 @@ fn sums_aside_have_the_bits_of_sums_in_the_output() {
         let (bias, residual, start) = (values(n, 32), values(m * n, 33), values(m * n, 34));
         let ways = [Operands::F32, Operands::Bf16].into_iter().flat_map(|x| [(x, Write::Set), (x, Write::Add)]);
         for ((operands, write), with_added) in ways.flat_map(|way| [(way, false), (way, true)]) {
-            let [aside, direct] = [true, false].map(|aside| {
+            let [direct, aside, far] = [(false, false), (true, false), (false, true)].map(|(aside, far)| {
                 let (mut kernel, mut out) = (*kernel(operands), start.clone());
                 kernel.cut.aside = aside;
                 let added = if with_added { Added { bias: &bias, residual: &residual } } else { Added::default() };
-                gemm_with(&kernel, &mut out, n, Mat::new(&a, m, k), Mat::new(&b, k, n), 1.0, write, added);
+                gemm_with(&kernel, &mut out, n, Mat::new(&a, m, k), Mat::new(&b, k, n), 1.0, write, added, far);
                 out.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
             });
             assert_eq!(aside, direct, "{m} {n} {k} {operands:?} {write:?} {with_added}");
+            assert_eq!(far, direct, "{m} {n} {k} {operands:?} {write:?} {with_added}, past the caches");
         }
     }
 }
