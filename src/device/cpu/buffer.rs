@@ -8,9 +8,9 @@ use std::sync::{Mutex, MutexGuard};
 /// Buffers smaller than this are left to the allocator.
 const POOLED_FROM: usize = 4096;
 
-/// Buffers of at least so many values (2 MiB, a huge page of most processors) are mapped in whole huge pages: fewer faults
-/// when they are first touched, fewer misses when rows far apart are read in turn.
-const MAPPED_FROM: usize = 1 << 19;
+/// Buffers of at least so many values are mapped in whole huge pages: fewer faults when they are first touched, fewer misses when rows
+/// far apart are read in turn.
+const MAPPED_FROM: usize = Buffer::HUGE_PAGE;
 
 /// The values of a buffer, 0 at first.
 #[derive(Debug)]
@@ -90,6 +90,9 @@ pub struct Buffer {
 }
 
 impl Buffer {
+    /// Values of a huge page of most processors: 2 MiB.
+    pub const HUGE_PAGE: usize = 1 << 19;
+
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
         match Self::recycled(len) {

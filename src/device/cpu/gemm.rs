@@ -306,10 +306,10 @@ pub fn par_gemm_rows(
     in_tiles(out, beside, a, b, write, added, false, finish);
 }
 
-/// `out (+)= a b` as [`par_gemm_rows`] does it, for an output that is not read soon: its rows are written past the caches, which saves
-/// reading their old lines, after `finish` has seen them.
+/// `out (+)= a b` as [`par_gemm_rows`] does it, for an output that is not read soon: where it is set, its rows are written past the caches
+/// after `finish` has seen them, which saves reading their old lines.
 pub fn par_gemm_far(out: &mut [f32], a: &Rows, b: &Panels, write: Write, finish: &(dyn Fn(Segment) + Sync)) {
-    in_tiles(out, &mut [], a, b, write, Added::default(), true, finish);
+    in_tiles(out, &mut [], a, b, write, Added::default(), write == Write::Set, finish);
 }
 
 /// [`par_gemm_rows`], or [`par_gemm_far`].

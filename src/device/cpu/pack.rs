@@ -243,14 +243,19 @@ impl Packed {
         Strips { words, strip: self.panel, row: self.row, word: self.word }
     }
 
-    /// Words `range` of some panels, one at least, of a matrix in panels. After them the same panels' next words are read, or after the
-    /// last ones those of the panels that follow.
+    /// Words `range` of some panels, one at least, of a matrix in panels. After them the same panels' next words are read; after the last
+    /// words the first ones of the panels that follow, or of the first panel.
     pub fn panels_of(&self, panels: Range<usize>, range: Range<usize>) -> Panels<'_> {
         assert_eq!(self.row, 1, "the matrix lies row after row");
         let at = |panel: usize, word: usize| self.start + panel * self.panel + word * self.word;
         let (first, end) = (at(panels.start, range.start), at(panels.end - 1, range.end));
-        let next = if range.end < self.depth { at(panels.start, range.end) } else { at(panels.end, 0) };
-        Panels { words: &self.buffer.as_slice()[first..end], panel: self.panel, next: next - first }
+        let next = match at(panels.end, 0) {
+            _ if range.end < self.depth => at(panels.start, range.end),
+            following if following < self.start + self.len => following,
+            _ => at(0, 0),
+        };
+        let words = &self.buffer.as_slice()[first..end];
+        Panels { words, panel: self.panel, next: next.wrapping_sub(first) }
     }
 }
 

@@ -150,37 +150,49 @@ pub(super) fn fetch_from(start: *const f32, len: usize) {
     let _ = (start, len);
 }
 
-/// y = x, past the caches where the processor can, for values that are not read soon: their old lines are not read first.
-/// Nobody, on this thread or another, may read y before this thread has called [`wait_past_caches`].
-#[inline]
-pub(super) fn copy_past_caches(x: &[f32], y: &mut [f32]) {
-    assert_eq!(x.len(), y.len(), "as many values");
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_mm_loadu_ps, _mm_stream_ps};
-        const FOUR: usize = 4;
-        let whole = y.as_ptr().align_offset(FOUR * size_of::<f32>()).min(y.len());
-        let (x_before, x) = x.split_at(whole);
-        let (y_before, y) = y.split_at_mut(whole);
-        y_before.copy_from_slice(x_before);
-        let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<FOUR>(), y.as_chunks_mut::<FOUR>());
-        for (x, y) in x.iter().zip(y) {
-            // SAFETY: every x86-64 processor has SSE; x and y are four values each, y's on a multiple of sixteen bytes.
-            unsafe { _mm_stream_ps(y.as_mut_ptr(), _mm_loadu_ps(x.as_ptr())) };
-        }
-        y_rest.copy_from_slice(x_rest);
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    y.copy_from_slice(x);
+/// Copies past the caches, where the processor can, what is not read soon: old lines are not read first. What this thread has so copied
+/// may be read, by it or another, once this is dropped.
+#[derive(Default)]
+pub(super) struct PastCaches {
+    copied: bool,
 }
 
-/// Waits until what this thread has copied past the caches can be read.
-#[inline]
-pub(super) fn wait_past_caches() {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 processor has SSE.
-    unsafe {
-        std::arch::x86_64::_mm_sfence();
+impl PastCaches {
+    /// y = x.
+    pub fn copy(&mut self, x: &[f32], y: &mut [f32]) {
+        assert_eq!(x.len(), y.len(), "as many values");
+        self.copied = true;
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_mm_loadu_ps, _mm_stream_ps};
+            const LINE: usize = 16;
+            // Whole cache lines: parts of one take longer than ordinary stores.
+            let whole = y.as_ptr().align_offset(LINE * size_of::<f32>()).min(y.len());
+            let (x_before, x) = x.split_at(whole);
+            let (y_before, y) = y.split_at_mut(whole);
+            y_before.copy_from_slice(x_before);
+            let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LINE>(), y.as_chunks_mut::<LINE>());
+            for (x, y) in x.iter().zip(y) {
+                for (x, y) in x.as_chunks::<4>().0.iter().zip(y.as_chunks_mut::<4>().0) {
+                    // SAFETY: every x86-64 processor has SSE; x and y are four values each, y's on a multiple of sixteen bytes as
+                    // its line begins on one of 64. Nobody reads y before the fence in `drop`: whoever borrows it next comes after.
+                    unsafe { _mm_stream_ps(y.as_mut_ptr(), _mm_loadu_ps(x.as_ptr())) };
+                }
+            }
+            y_rest.copy_from_slice(x_rest);
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        y.copy_from_slice(x);
+    }
+}
+
+impl Drop for PastCaches {
+    fn drop(&mut self) {
+        #[cfg(target_arch = "x86_64")]
+        if self.copied {
+            // SAFETY: every x86-64 processor has SSE.
+            unsafe { std::arch::x86_64::_mm_sfence() };
+        }
     }
 }
 
@@ -325,7 +337,7 @@ vectorised! {
         }
     }
 
-    /// z = (x + y) + more, where what is empty adds nothing.
+    /// z = (x + y) + more, where what is empty adds nothing; the others are as long as z.
     pub fn sum_to(x: &[f32], y: &[f32], more: &[f32], z: &mut [f32]) {
         match (y.is_empty(), more.is_empty()) {
             (true, true) => z.copy_from_slice(x),

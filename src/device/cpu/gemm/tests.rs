@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::*;
+use crate::device::cpu::kernel::candidates;
 use crate::device::cpu::mat::Elements;
 use crate::device::cpu::vector::{UNIT_F32, bf16_bits};
 use crate::rng::{Purpose, Stream};
@@ -304,21 +305,59 @@ fn what_is_added_has_the_bits_of_sums_afterwards() {
 
 #[test]
 fn sums_aside_have_the_bits_of_sums_in_the_output() {
-    // Several runs for every kernel; half rectangles; no runs.
+    // Several runs for every kernel; half rectangles; an empty inner size.
     for (m, n, k) in [(1, 1, 5), (13, 70, 300), (40, 33, 3301), (64, 129, 64), (7, 9, 0)] {
-        let (a, b) = (values(m * k, 30), values(k * n, 31));
-        let (bias, residual, start) = (values(n, 32), values(m * n, 33), values(m * n, 34));
+        let (a, b, stride) = (values(m * k, 30), values(k * n, 31), n + 3);
+        let (bias, residual, start) = (values(n, 32), values(m * n, 33), values(m * stride, 34));
         let ways = [Operands::F32, Operands::Bf16].into_iter().flat_map(|x| [(x, Write::Set), (x, Write::Add)]);
         for ((operands, write), with_added) in ways.flat_map(|way| [(way, false), (way, true)]) {
-            let [direct, aside, far] = [(false, false), (true, false), (false, true)].map(|(aside, far)| {
-                let (mut kernel, mut out) = (*kernel(operands), start.clone());
-                kernel.cut.aside = aside;
-                let added = if with_added { Added { bias: &bias, residual: &residual } } else { Added::default() };
-                gemm_with(&kernel, &mut out, n, Mat::new(&a, m, k), Mat::new(&b, k, n), 1.0, write, added, far);
-                out.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
-            });
-            assert_eq!(aside, direct, "{m} {n} {k} {operands:?} {write:?} {with_added}");
-            assert_eq!(far, direct, "{m} {n} {k} {operands:?} {write:?} {with_added}, past the caches");
+            for (number, best) in candidates(operands).enumerate() {
+                let by = |aside, far, stride: usize, alpha| {
+                    let (mut kernel, mut out) = (best, start.clone());
+                    kernel.cut.aside = aside;
+                    let added = if with_added { Added { bias: &bias, residual: &residual } } else { Added::default() };
+                    let (a, b) = (Mat::new(&a, m, k), Mat::new(&b, k, n));
+                    gemm_with(&kernel, &mut out, stride, a, b, alpha, write, added, far);
+                    out.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+                };
+                let case = format!("{m} {n} {k} {operands:?} {write:?} {with_added}, kernel {number}");
+                let direct = by(false, false, n, 1.0);
+                assert_eq!(by(true, false, n, 1.0), direct, "{case}");
+                assert_eq!(by(false, true, n, 1.0), direct, "{case}, past the caches");
+                // Rows apart, and what lies between them.
+                let apart = by(false, true, stride, 1.0);
+                for (i, row) in apart.chunks(stride).enumerate() {
+                    assert_eq!(row[n..], start[i * stride + n..][..3].iter().map(|v| v.to_bits()).collect::<Vec<_>>());
+                    if write == Write::Set {
+                        assert_eq!(row[..n], direct[i * n..][..n], "{case}, rows apart");
+                    }
+                }
+                // A power of two scales exactly, before the old contents and what is added.
+                if (write, with_added) == (Write::Set, false) {
+                    let twice = by(true, false, n, 2.0);
+                    let doubled = direct.iter().map(|&v| (2.0 * f32::from_bits(v)).to_bits()).collect::<Vec<_>>();
+                    assert_eq!(twice[..m * n], doubled[..m * n], "{case}, scaled");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_past_the_caches_have_the_bits_of_others() {
+    for (m, n, k) in [(700, 450, 130), (33, 7, 900)] {
+        let (a, b, start) = (values(m * k, 35), values(k * n, 36), values(m * n, 37));
+        for operands in [Operands::F32, Operands::Bf16] {
+            let (rows, panels) = (Rows::new(Mat::new(&a, m, k), operands), Panels::new(Mat::new(&b, k, n), operands));
+            for write in [Write::Set, Write::Add] {
+                let (mut far, mut near) = (start.clone(), start.clone());
+                par_gemm_far(&mut far, &rows, &panels, write, &|s| s.values[0] += 1.0);
+                par_gemm_rows(&mut near, &mut [], &rows, &panels, write, Added::default(), &|s| s.values[0] += 1.0);
+                assert!(
+                    far.iter().zip(&near).all(|(x, y)| x.to_bits() == y.to_bits()),
+                    "{m} {n} {operands:?} {write:?}"
+                );
+            }
         }
     }
 }

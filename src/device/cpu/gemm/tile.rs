@@ -2,9 +2,10 @@
 #![allow(unsafe_code)]
 
 use super::{Added, Operands, Write};
+use crate::device::cpu::Buffer;
 use crate::device::cpu::kernel::{Block, Kernel, kernel};
 use crate::device::cpu::pack::{LINE, Packed};
-use crate::device::cpu::{Buffer, vector};
+use crate::device::cpu::vector::{self, PastCaches};
 use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
@@ -46,15 +47,14 @@ thread_local! {
     static ROOM: Cell<Option<Buffer>> = const { Cell::new(None) };
 }
 
-/// Calls `work` with `len` values, whatever they are, which stay in the caches of the thread's core from one call to the next.
+/// Calls `work` with `len` values, whatever they are: the same memory from one call of the thread to the next, so that its core's caches
+/// hold it where they are large enough.
 fn in_room<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
-    /// A huge page.
-    const LEAST: usize = 1 << 19;
     if len == 0 {
         return work(&mut []);
     }
     let kept = ROOM.take().filter(|room| room.len() >= len);
-    let mut room = kept.unwrap_or_else(|| Buffer::scratch(len.max(LEAST)));
+    let mut room = kept.unwrap_or_else(|| Buffer::scratch(len.max(Buffer::HUGE_PAGE)));
     let result = work(&mut room.as_mut_slice()[..len]);
     ROOM.set(Some(room));
     result
@@ -79,13 +79,17 @@ pub(super) unsafe fn tile(
     let Kernel { mr, nr, .. } = *kernel;
     let _ready = kernel.ready();
     let (nowhere, Added { bias, residual }) = (out.c.is_null(), out.added);
-    // Whether sums lie in room of their own, and what is added is added there. Elsewhere the kernel does that.
-    let aside = kernel.cut.aside || out.far;
-    assert!(!nowhere || write == Write::Set, "a product is added to nothing");
+    // Whether sums lie in room of their own, where they are scaled and what is added is added. Elsewhere the kernel does that.
+    let aside = out.far || kernel.cut.aside && a.depth() > kernel.cut.run;
+    assert!(
+        !nowhere || write == Write::Set && !out.far,
+        "a product is added to nothing, or goes nowhere past the caches"
+    );
     assert!(
         residual.is_empty() || aside || !nowhere && out.stride == out.n,
         "a residual's rows lie as far apart as the sums'"
     );
+    let (scaled, kernel_alpha) = if aside { (alpha != 1.0, 1.0) } else { (false, alpha) };
     let (row, col) = (rows.start * mr, cols.start * nr);
     let (height, width) = ((rows.end * mr).min(out.m) - row, (cols.end * nr).min(out.n) - col);
     let bias = if bias.is_empty() { bias } else { &bias[col..col + width] };
@@ -101,7 +105,7 @@ pub(super) unsafe fn tile(
     // An odd number of lines, so that rows do not compete for the same places in a cache.
     let apart = (whole_cols.div_ceil(LINE) | 1) * LINE;
     in_room(if nowhere || aside { whole_rows * apart } else { 0 }, |room| {
-        if aside && write == Write::Add {
+        if aside && write == Write::Add && !scaled {
             (0..height).for_each(|i| room[i * apart..][..width].copy_from_slice(placed(i)));
         }
         let (c, stride) = if nowhere || aside { (room.as_mut_ptr(), apart) } else { (place, out.stride) };
@@ -112,15 +116,16 @@ pub(super) unsafe fn tile(
                 true => values[at..].as_ptr(),
                 false => null(),
             };
-            let add = write == Write::Add || run.start > 0;
+            let add = write == Write::Add && !scaled || run.start > 0;
             let (a, b) = (a.strips(rows.start, run.start), b.panels_of(cols.clone(), run.clone()));
             let (bias, residual) = (added(bias, 0), added(residual, residual_at(0)));
             let to = Block { c, stride, rows: rows_run, cols: cols_run, bias, residual };
             // SAFETY: the room holds what the kernel covers; elsewhere the tile begins inside the output and ends at its borders at
-            // the latest. Bias and residual have the tile's columns, and a residual's rows lie as far apart as the output's,
-            // as asserted.
-            unsafe { kernel.run(run.len(), a, b, to, alpha, add) };
+            // the latest. Bias and residual have the tile's columns, and a residual's rows lie as far apart as the sums', as
+            // asserted.
+            unsafe { kernel.run(run.len(), a, b, to, kernel_alpha, add) };
         }
+        let mut past = PastCaches::default();
         for i in 0..height {
             if !nowhere && !aside {
                 done(i, placed(i));
@@ -130,6 +135,12 @@ pub(super) unsafe fn tile(
             if i + ROWS_AHEAD < height {
                 let ahead = row_of_residual(i + ROWS_AHEAD);
                 vector::fetch(ahead, 0, ahead.len());
+            }
+            if scaled {
+                vector::scale(values, alpha);
+                if write == Write::Add {
+                    vector::add(values, placed(i));
+                }
             }
             if !nowhere && !out.far {
                 vector::sum_to(values, bias, residual, placed(i));
@@ -142,11 +153,8 @@ pub(super) unsafe fn tile(
             }
             done(i, values);
             if out.far {
-                vector::copy_past_caches(values, placed(i));
+                past.copy(values, placed(i));
             }
-        }
-        if out.far {
-            vector::wait_past_caches();
         }
     });
 }

@@ -221,7 +221,7 @@ macro_rules! ask_next {
     };
 }
 
-/// The step of operands in one part. The next one's lines lie 64 bytes on in a; those of b stay in the first cache from strip to strip.
+/// The step of operands in one part. The next one's lines lie 64 bytes on in a; those of b stay in the first cache where a panel serves several strips.
 macro_rules! step {
     () => {
         concat!(

@@ -230,7 +230,8 @@ pub(super) struct Strips<'a> {
 }
 
 /// The columns of b that a block reads, in panels of a kernel's columns, word by word along the inner dimension: each panel begins
-/// `panel` words after the one before. What is read soon after them begins `next` words from their first, there or not.
+/// `panel` words after the one before. What is read soon after them begins
+/// `next` words (modulo the address space) after their first.
 #[derive(Clone, Copy)]
 pub(super) struct Panels<'a> {
     pub words: &'a [f32],
@@ -243,13 +244,13 @@ pub(super) struct Panels<'a> {
 pub(super) struct Cut {
     /// Rows of a tile at most: each panel of b is read from afar once for so many.
     pub rows: usize,
-    /// Columns of a tile at most, so that the tile of the output stays in the second cache.
+    /// Columns of a tile at most, so that the tile of the output, or of the sums, stays in the second cache.
     pub cols: usize,
     /// Inner sizes are cut into runs of at most this many words, a multiple of a step, so that what is read again and again
     /// stays near. The cut decides the order of a sum.
     pub run: usize,
-    /// Whether a tile's sums lie in room of their own, which the second cache holds, until all runs are in them: for a kernel that reads
-    /// and writes them often, so that the output's lines, which come from afar, are written once, row by row.
+    /// Whether the sums of a tile of more than one run lie in room of their own, which the second cache holds, until all runs are in them:
+    /// for a kernel that reads and writes them often, so that the output's lines, which come from afar, are written once, row by row.
     pub aside: bool,
 }
 
@@ -287,7 +288,7 @@ pub(super) fn kernel(operands: Operands) -> &'static Kernel {
 
 /// The kernels that this processor can run, the best first. Those for f32 that fuse round once a step, along the inner
 /// dimension, and give the same bits with AVX2 as with AVX-512.
-fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
+pub(super) fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
     let words = if operands == Operands::F32 { Words::F32 } else { Words::Rounded };
     let mut found = Vec::new();
     let plain = Kernel {
