@@ -150,8 +150,8 @@ pub(super) fn fetch_from(start: *const f32, len: usize) {
     let _ = (start, len);
 }
 
-/// Copies past the caches, where the processor can, what is not read soon: old lines are not read first. What this thread has so copied
-/// may be read, by it or another, once this is dropped.
+/// Copies past the caches, where the processor can, what is not read soon: old lines are not read first. Who copies lets nobody read what
+/// was copied, on this thread or another, before this is dropped.
 #[derive(Default)]
 pub(super) struct PastCaches {
     copied: bool,
@@ -164,8 +164,8 @@ impl PastCaches {
         self.copied = true;
         #[cfg(target_arch = "x86_64")]
         {
+            use crate::device::cpu::pack::LINE;
             use std::arch::x86_64::{_mm_loadu_ps, _mm_stream_ps};
-            const LINE: usize = 16;
             // Whole cache lines: parts of one take longer than ordinary stores.
             let whole = y.as_ptr().align_offset(LINE * size_of::<f32>()).min(y.len());
             let (x_before, x) = x.split_at(whole);
@@ -175,7 +175,8 @@ impl PastCaches {
             for (x, y) in x.iter().zip(y) {
                 for (x, y) in x.as_chunks::<4>().0.iter().zip(y.as_chunks_mut::<4>().0) {
                     // SAFETY: every x86-64 processor has SSE; x and y are four values each, y's on a multiple of sixteen bytes as
-                    // its line begins on one of 64. Nobody reads y before the fence in `drop`: whoever borrows it next comes after.
+                    // its line begins on one of 64. Nobody reads y before the fence in `drop`: `gemm::tile`, which alone copies so, hands
+                    // out its rows only after it.
                     unsafe { _mm_stream_ps(y.as_mut_ptr(), _mm_loadu_ps(x.as_ptr())) };
                 }
             }

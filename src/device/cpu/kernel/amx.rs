@@ -221,7 +221,8 @@ macro_rules! ask_next {
     };
 }
 
-/// The step of operands in one part. The next one's lines lie 64 bytes on in a; those of b stay in the first cache where a panel serves several strips.
+/// The step of operands in one part. The next one's lines lie 64 bytes on in a; those of b stay in the first cache where a panel serves
+/// several strips.
 macro_rules! step {
     () => {
         concat!(

@@ -230,8 +230,8 @@ pub(super) struct Strips<'a> {
 }
 
 /// The columns of b that a block reads, in panels of a kernel's columns, word by word along the inner dimension: each panel begins
-/// `panel` words after the one before. What is read soon after them begins
-/// `next` words (modulo the address space) after their first.
+/// `panel` words after the one before. What is read soon after them begins `next` words (modulo the
+/// address space) after their first.
 #[derive(Clone, Copy)]
 pub(super) struct Panels<'a> {
     pub words: &'a [f32],
