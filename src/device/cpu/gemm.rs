@@ -244,19 +244,21 @@ impl Rows {
         parts: Vec<(usize, P)>,
         fill: impl Fn(P, &mut [f32], usize) + Sync + Send,
     ) -> Self {
-        Self::filled_adding_sums(size, operands, parts, &mut [], fill)
+        let Kernel { mr, form, .. } = *kernel(operands);
+        Rows { packed: Packed::filled(size, mr, form, parts, fill), operands, m: size[0], k: size[1] }
     }
 
-    /// [`Rows::filled`], which unless `sums` is empty also adds the sum of all rows to it, in an order that depends on the parts alone.
-    pub fn filled_adding_sums<P: Send>(
-        [m, k]: [usize; 2],
+    /// [`Rows::filled`], row by row: `begin` gets a part, and what it makes of it gets each row's number in the part and room for its
+    /// elements, in order. Adds the sum of all rows to `sums` (k), in an order that depends on the parts alone.
+    pub fn by_rows<P: Send, F: FnMut(usize, &mut [f32])>(
+        size: [usize; 2],
         operands: Operands,
         parts: Vec<(usize, P)>,
         sums: &mut [f32],
-        fill: impl Fn(P, &mut [f32], usize) + Sync + Send,
+        begin: impl Fn(P) -> F + Sync + Send,
     ) -> Self {
         let Kernel { mr, form, .. } = *kernel(operands);
-        Rows { packed: Packed::filled([m, k], mr, form, parts, sums, fill), operands, m, k }
+        Rows { packed: Packed::by_rows(size, mr, form, parts, sums, begin), operands, m: size[0], k: size[1] }
     }
 }
 

@@ -163,40 +163,71 @@ impl Packed {
     }
 
     /// A left operand of `rows` x `cols`, part by part: of each its number of rows, and what `fill` gets together with room
-    /// for them and how far apart they begin. On all threads. Unless `sums` is empty, the sum of all rows is added to it, part by
-    /// part.
+    /// for them and how far apart they begin. On all threads.
     pub fn filled<P: Send>(
-        [rows, cols]: [usize; 2],
+        size: [usize; 2],
         height: usize,
         form: Form,
         parts: Vec<(usize, P)>,
-        sums: &mut [f32],
         fill: impl Fn(P, &mut [f32], usize) + Sync + Send,
     ) -> Self {
-        assert_eq!(parts.iter().map(|part| part.0).sum::<usize>(), rows, "the parts are not all rows");
-        assert!(sums.is_empty() || sums.len() == cols, "{} sums of {cols} columns", sums.len());
-        let mut packed = Self::row_room(rows, cols, height, form);
-        let row = packed.row;
-        let outs = pieces(packed.all_mut(), parts.iter().map(|part| part.0 * row));
-        let mut sums_of_parts = Buffer::zeros(parts.len() * sums.len());
-        let sums_out = pieces(sums_of_parts.as_mut_slice(), parts.iter().map(|_| sums.len()));
-        let work = parts.into_par_iter().zip(outs).zip(sums_out).with_max_len(1);
-        work.for_each(|(((rows, part), out), sums)| {
+        let cols = size[1];
+        Self::in_parts(size, height, form, parts, |rows, part, out, row| {
             if form.words == Words::F32 {
-                fill(part, out, row);
-                if !sums.is_empty() {
-                    out.chunks_exact(row).for_each(|values| vector::add(sums, &values[..cols]));
-                }
-                return;
+                return fill(part, out, row);
             }
             let mut values = Buffer::scratch(rows * cols);
             fill(part, values.as_mut_slice(), cols);
             for (values, out) in values.as_slice().chunks_exact(cols).zip(out.chunks_exact_mut(row)) {
                 pack_row(values, form, out);
+            }
+        })
+    }
+
+    /// [`Packed::filled`], row by row: `begin` gets a part, and what it makes of it gets each row's number in the part and room for its
+    /// elements, in order. The sum of all rows is added to `sums`, part by part.
+    pub fn by_rows<P: Send, F: FnMut(usize, &mut [f32])>(
+        size: [usize; 2],
+        height: usize,
+        form: Form,
+        parts: Vec<(usize, P)>,
+        sums: &mut [f32],
+        begin: impl Fn(P) -> F + Sync + Send,
+    ) -> Self {
+        let cols = size[1];
+        assert_eq!(sums.len(), cols, "a sum for each column");
+        let mut sums_of_parts = Buffer::zeros(parts.len() * cols);
+        let sums_out = sums_of_parts.as_mut_slice().chunks_exact_mut(cols.max(1));
+        let parts = parts.into_iter().zip(sums_out).map(|((rows, part), sums)| (rows, (part, sums))).collect();
+        let packed = Self::in_parts(size, height, form, parts, |_, (part, sums), out, row| {
+            let mut write = begin(part);
+            let mut values = Buffer::scratch(cols);
+            let values = values.as_mut_slice();
+            for (i, out) in out.chunks_exact_mut(row).enumerate() {
+                write(i, values);
+                pack_row(values, form, out);
                 vector::add(sums, values);
             }
         });
         sums_of_parts.as_slice().chunks_exact(cols.max(1)).for_each(|part| vector::add(sums, part));
+        packed
+    }
+
+    /// Rows of words for a kernel of `height` rows, part by part on all threads: `write` gets a part's number of rows, the part, room
+    /// for its rows, and how far apart they begin.
+    fn in_parts<P: Send>(
+        [rows, cols]: [usize; 2],
+        height: usize,
+        form: Form,
+        parts: Vec<(usize, P)>,
+        write: impl Fn(usize, P, &mut [f32], usize) + Sync + Send,
+    ) -> Self {
+        assert_eq!(parts.iter().map(|part| part.0).sum::<usize>(), rows, "the parts are not all rows");
+        let mut packed = Self::row_room(rows, cols, height, form);
+        let row = packed.row;
+        let outs = pieces(packed.all_mut(), parts.iter().map(|part| part.0 * row));
+        let work = parts.into_par_iter().zip(outs).with_max_len(1);
+        work.for_each(|((rows, part), out)| write(rows, part, out, row));
         packed
     }
 
@@ -398,11 +429,16 @@ mod tests {
             let soil = || Packed::row_room(rows, cols, 12, form).all_mut().fill(f32::NAN);
             soil();
             let parts = vec![(1, 0..1), (40, 1..41), (0, 41..41), (29, 41..70)];
-            let mut sums = vec![0.5; cols];
-            let mut written = Packed::filled([rows, cols], 12, form, parts, &mut sums, |rows, out, stride| {
+            let row_at = |row: usize| &values[row * cols..][..cols];
+            let mut written = Packed::filled([rows, cols], 12, form, parts.clone(), |rows, out, stride| {
                 for (i, row) in rows.enumerate() {
-                    out[i * stride..][..cols].copy_from_slice(&values[row * cols..][..cols]);
+                    out[i * stride..][..cols].copy_from_slice(row_at(row));
                 }
+            });
+            soil();
+            let mut sums = vec![0.5; cols];
+            let mut one_by_one = Packed::by_rows([rows, cols], 12, form, parts, &mut sums, |rows| {
+                move |i, out: &mut [f32]| out.copy_from_slice(row_at(rows.start + i))
             });
             soil();
             let mut packed = Packed::left(Mat::new(&values, rows, cols), 12, form, By::Caller);
@@ -415,6 +451,7 @@ mod tests {
             };
             let packed = rows(&mut packed);
             assert_eq!(rows(&mut written), packed);
+            assert_eq!(rows(&mut one_by_one), packed);
             for (j, sum) in sums.into_iter().enumerate() {
                 let column = || std::iter::once(0.5).chain((0..70).map(|i| f64::from(values[i * cols + j])));
                 let budget = vector::UNIT_F32 * 71.0 * column().map(f64::abs).sum::<f64>();

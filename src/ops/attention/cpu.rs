@@ -11,8 +11,6 @@ use std::ops::Range;
 
 /// Strips of queries that one task takes at most.
 const STRIPS: usize = 4;
-/// Rows of a gradient that one task packs.
-const ROWS_PACKED: usize = 16;
 /// Tasks that a batch makes at least, when it has so many strips, to share it among threads.
 const PARTS: usize = 16;
 
@@ -146,58 +144,56 @@ fn attend(x: Operands, z: &Layout, panels: &[[Panels; 2]], part: &Part, y: &mut 
 
 /// Gradients, per image and head: dq (queries, Dh), then dk and dv (keys, Dh) each.
 pub fn backward(x: Operands, z: &Layout, lse: &[f32], dy: &[f32]) -> Buffer {
-    let d = z.width();
-    let mut by_head = Buffer::scratch((z.queries.rows() + 2 * z.keys.rows()) * d);
+    let mut by_head = Buffer::scratch((z.queries.rows() + 2 * z.keys.rows()) * z.width());
     let outs = heads(by_head.as_mut_slice(), z, |queries, keys| (queries + 2 * keys) * z.head_width);
     outs.into_par_iter().enumerate().with_max_len(1).for_each(|(task, out)| {
-        let (image, head) = (task / z.heads, task % z.heads);
-        let [q, k, v] = x.head(z, image, head);
-        let ((queries, keys), first) = (z.rows_of(image), z.queries.range(image).start);
-        let dy = Mat::strided(&dy[first * d + head * z.head_width..], queries, z.head_width, d);
-        let (dq, rest) = out.split_at_mut(queries * z.head_width);
-        let (dk, dv) = rest.split_at_mut(keys * z.head_width);
-
-        let (mut p, mut ds) = (Buffer::scratch(queries * keys), Buffer::scratch(queries * keys));
-        let (p, ds) = (p.as_mut_slice(), ds.as_mut_slice());
-        let _ready = ready(z.read);
-        gemm(p, keys, q, k.t(), 1.0, Write::Set, z.read);
-        for (row, lse) in p.chunks_exact_mut(keys).zip(lse[first * z.heads..].chunks_exact(z.heads)) {
-            vector::exp_scaled_sum(row, scale(z), lse[head]);
-        }
-        gemm(dv, z.head_width, Mat::new(p, queries, keys).t(), dy, 1.0, Write::Set, z.read);
-        gemm(ds, keys, dy, v.t(), 1.0, Write::Set, z.read);
-        for (p, ds) in p.chunks_exact(keys).zip(ds.chunks_exact_mut(keys)) {
-            vector::softmax_backward(p, ds, vector::dot(p, ds));
-        }
-        let ds = Mat::new(ds, queries, keys);
-        gemm(dq, z.head_width, ds, k, scale(z), Write::Set, z.read);
-        gemm(dk, z.head_width, ds.t(), q, scale(z), Write::Set, z.read);
+        backward_head(x, z, lse, dy, [task / z.heads, task % z.heads], out);
     });
     by_head
 }
 
-/// [`gradient`] as products read it; its rows' sum is added to `sums`.
-pub fn gradient_rows(by_head: &Buffer, z: &Layout, sums: &mut [f32]) -> Rows {
-    let (d, rows) = (z.width(), z.queries.rows());
-    let parts = |image: usize| {
-        let (first, len) = (z.queries.range(image).start, z.queries.range(image).len());
-        let blocks = &by_head.as_slice()[first * 3 * d..][..len * 3 * d];
-        (0..len).step_by(ROWS_PACKED).map(move |start| {
-            let rows = start..(start + ROWS_PACKED).min(len);
-            (rows.len(), (blocks, len, rows))
-        })
-    };
-    let parts = (0..z.queries.images()).flat_map(parts).collect();
-    Rows::filled_adding_sums([rows, 3 * d], z.read, parts, sums, |(blocks, len, rows), out, stride| {
-        for (head, block) in blocks.chunks_exact(len * 3 * z.head_width).enumerate() {
-            for (part, values) in block.chunks_exact(len * z.head_width).enumerate() {
-                let values = &values[rows.start * z.head_width..rows.end * z.head_width];
-                for (row, values) in values.chunks_exact(z.head_width).enumerate() {
-                    out[row * stride + part * d + head * z.head_width..][..z.head_width].copy_from_slice(values);
-                }
+/// [`gradient`] as products read it; its rows' sum is added to `sums`. The gradients of an image's heads stay in cache until its rows
+/// are written.
+pub fn backward_rows(x: Operands, z: &Layout, lse: &[f32], dy: &[f32], sums: &mut [f32]) -> Rows {
+    let (d, width) = (z.width(), z.head_width);
+    let parts = z.queries.lengths().enumerate().map(|(image, rows)| (rows, (image, rows))).collect();
+    Rows::by_rows([z.queries.rows(), 3 * d], z.read, parts, sums, |(image, rows)| {
+        let mut by_head = Buffer::scratch(rows * 3 * d);
+        let outs = by_head.as_mut_slice().par_chunks_exact_mut((rows * 3 * width).max(1));
+        outs.enumerate().with_max_len(1).for_each(|(head, out)| backward_head(x, z, lse, dy, [image, head], out));
+        move |row, out| {
+            for (i, values) in by_head.as_slice().chunks_exact((rows * width).max(1)).enumerate() {
+                let (head, part) = (i / 3, i % 3);
+                out[part * d + head * width..][..width].copy_from_slice(&values[row * width..][..width]);
             }
         }
     })
+}
+
+/// dq, dk and dv of a head of an image, one after the other.
+fn backward_head(x: Operands, z: &Layout, lse: &[f32], dy: &[f32], [image, head]: [usize; 2], out: &mut [f32]) {
+    let d = z.width();
+    let [q, k, v] = x.head(z, image, head);
+    let ((queries, keys), first) = (z.rows_of(image), z.queries.range(image).start);
+    let dy = Mat::strided(&dy[first * d + head * z.head_width..], queries, z.head_width, d);
+    let (dq, rest) = out.split_at_mut(queries * z.head_width);
+    let (dk, dv) = rest.split_at_mut(keys * z.head_width);
+
+    let (mut p, mut ds) = (Buffer::scratch(queries * keys), Buffer::scratch(queries * keys));
+    let (p, ds) = (p.as_mut_slice(), ds.as_mut_slice());
+    let _ready = ready(z.read);
+    gemm(p, keys, q, k.t(), 1.0, Write::Set, z.read);
+    for (row, lse) in p.chunks_exact_mut(keys).zip(lse[first * z.heads..].chunks_exact(z.heads)) {
+        vector::exp_scaled_sum(row, scale(z), lse[head]);
+    }
+    gemm(dv, z.head_width, Mat::new(p, queries, keys).t(), dy, 1.0, Write::Set, z.read);
+    gemm(ds, keys, dy, v.t(), 1.0, Write::Set, z.read);
+    for (p, ds) in p.chunks_exact(keys).zip(ds.chunks_exact_mut(keys)) {
+        vector::softmax_backward(p, ds, vector::dot(p, ds));
+    }
+    let ds = Mat::new(ds, queries, keys);
+    gemm(dq, z.head_width, ds, k, scale(z), Write::Set, z.read);
+    gemm(dk, z.head_width, ds.t(), q, scale(z), Write::Set, z.read);
 }
 
 /// dq, dk and dv of [`backward`] side by side, (rows, 3D), where queries are keys.

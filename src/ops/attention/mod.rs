@@ -349,10 +349,14 @@ mod tests {
             let spans = Spans::of([5, 1, 40, 17]);
             let (heads, d) = (2, 14);
             let z = Layout::packed("attention", &[spans.rows(), 3 * d], &spans, heads, read).unwrap();
-            let by_head = Buffer::from_vec(values(3 * spans.rows() * d, 4, 1.0));
-            let gradient = cpu::gradient(&by_head, &z);
+            let (qkv, dy) = (values(spans.rows() * 3 * d, 4, 2.0), values(spans.rows() * d, 5, 1.0));
+            let x = cpu::Operands::side_by_side(Mat::new(&qkv, spans.rows(), 3 * d));
+            let (mut y, mut lse) = (vec![0.0; spans.rows() * d], vec![0.0; spans.rows() * heads]);
+            cpu::forward(x, &z, &mut y, &mut lse);
+            let gradient = cpu::gradient(&cpu::backward(x, &z, &lse, &dy), &z);
+            assert!(gradient.data().iter().any(|&v| v != 0.0));
             let mut sums = vec![0.5; 3 * d];
-            let rows = cpu::gradient_rows(&by_head, &z, &mut sums);
+            let rows = cpu::backward_rows(x, &z, &lse, &dy, &mut sums);
             let turned = |m: Mat| {
                 let one: Vec<f32> = (0..m.rows() * m.rows()).map(|i| f32::from(i % (m.rows() + 1) == 0)).collect();
                 let mut out = vec![0.0; m.rows() * m.cols()];

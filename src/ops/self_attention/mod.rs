@@ -116,13 +116,17 @@ impl Backward for SelfAttentionBackward {
                 Upstream::of(&dqkv, weight.operands(), dbias, grads)?
             }
             (qkv, _) => {
-                let by_head = attention::cpu::backward(qkv.operands(), &z, lse.data(), dy.data());
-                drop(qkv);
+                let x = qkv.operands();
                 if z.read.rows_stay_small() {
                     let mut rows = None;
-                    grads.param_add(dbias, |sum| rows = Some(attention::cpu::gradient_rows(&by_head, &z, sum)));
+                    grads.param_add(dbias, |sum| {
+                        rows = Some(attention::cpu::backward_rows(x, &z, lse.data(), dy.data(), sum));
+                    });
+                    drop(qkv);
                     Upstream::of_rows(rows.expect("a parameter's gradient is added to"))
                 } else {
+                    let by_head = attention::cpu::backward(x, &z, lse.data(), dy.data());
+                    drop(qkv);
                     let dqkv = attention::cpu::gradient(&by_head, &z);
                     drop(by_head);
                     Upstream::of(&dqkv, weight.operands(), dbias, grads)?
