@@ -248,9 +248,9 @@ impl Rows {
         Rows { packed: Packed::filled(size, mr, form, parts, fill), operands, m: size[0], k: size[1] }
     }
 
-    /// [`Rows::filled`], row by row: `begin` gets a part, and what it makes of it gets each row's number in the part and room for its
-    /// elements, in order. Adds the sum of all rows to `sums` (k), in an order that depends on the parts alone.
-    pub fn by_rows<P: Send, F: FnMut(usize, &mut [f32])>(
+    /// [`Rows::filled`], row by row: `begin` gets a part, and what it makes of it gets the number of each of the part's rows and room for
+    /// its elements. Adds the sum of all rows to `sums` (k), in an order that depends on the parts' numbers of rows alone.
+    pub fn by_rows<P: Send, F: Fn(usize, &mut [f32]) + Sync>(
         size: [usize; 2],
         operands: Operands,
         parts: Vec<(usize, P)>,

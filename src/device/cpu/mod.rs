@@ -10,6 +10,7 @@ mod pack;
 mod pairs;
 mod panel_cache;
 pub mod pixels;
+mod region;
 mod transpose;
 pub mod vector;
 

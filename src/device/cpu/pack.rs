@@ -184,9 +184,9 @@ impl Packed {
         })
     }
 
-    /// [`Packed::filled`], row by row: `begin` gets a part, and what it makes of it gets each row's number in the part and room for its
-    /// elements, in order. The sum of all rows is added to `sums`, part by part.
-    pub fn by_rows<P: Send, F: FnMut(usize, &mut [f32])>(
+    /// [`Packed::filled`], row by row: `begin` gets a part, and what it makes of it gets the number of each of the part's rows and room
+    /// for its elements. The sum of all rows is added to `sums`, in an order that depends on the parts' numbers of rows alone.
+    pub fn by_rows<P: Send, F: Fn(usize, &mut [f32]) + Sync>(
         size: [usize; 2],
         height: usize,
         form: Form,
@@ -195,21 +195,25 @@ impl Packed {
         begin: impl Fn(P) -> F + Sync + Send,
     ) -> Self {
         let cols = size[1];
-        assert_eq!(sums.len(), cols, "a sum for each column");
-        let mut sums_of_parts = Buffer::zeros(parts.len() * cols);
-        let sums_out = sums_of_parts.as_mut_slice().chunks_exact_mut(cols.max(1));
+        assert!(cols > 0 && sums.len() == cols, "{} sums of {cols} columns", sums.len());
+        let blocks = || parts.iter().map(|part| part.0.div_ceil(ROWS_SUMMED));
+        let mut sums_of_blocks = Buffer::zeros(blocks().sum::<usize>() * cols);
+        let sums_out = pieces(sums_of_blocks.as_mut_slice(), blocks().map(|blocks| blocks * cols));
         let parts = parts.into_iter().zip(sums_out).map(|((rows, part), sums)| (rows, (part, sums))).collect();
         let packed = Self::in_parts(size, height, form, parts, |_, (part, sums), out, row| {
-            let mut write = begin(part);
-            let mut values = Buffer::scratch(cols);
-            let values = values.as_mut_slice();
-            for (i, out) in out.chunks_exact_mut(row).enumerate() {
-                write(i, values);
-                pack_row(values, form, out);
-                vector::add(sums, values);
-            }
+            let write = begin(part);
+            let blocks = out.par_chunks_mut(ROWS_SUMMED * row).zip(sums.par_chunks_mut(cols)).enumerate();
+            blocks.with_max_len(1).for_each(|(block, (out, sums))| {
+                let mut values = Buffer::scratch(cols);
+                let values = values.as_mut_slice();
+                for (i, out) in (block * ROWS_SUMMED..).zip(out.chunks_exact_mut(row)) {
+                    write(i, values);
+                    pack_row(values, form, out);
+                    vector::add(sums, values);
+                }
+            });
         });
-        sums_of_parts.as_slice().chunks_exact(cols.max(1)).for_each(|part| vector::add(sums, part));
+        sums_of_blocks.as_slice().chunks_exact(cols).for_each(|block| vector::add(sums, block));
         packed
     }
 

@@ -152,8 +152,8 @@ pub fn backward(x: Operands, z: &Layout, lse: &[f32], dy: &[f32]) -> Buffer {
     by_head
 }
 
-/// [`gradient`] as products read it; its rows' sum is added to `sums`. The gradients of an image's heads stay in cache until its rows
-/// are written.
+/// [`gradient`] as products read it; its rows' sum is added to `sums`. An image's rows are written once its heads are done, out of near
+/// caches where the image is not large, instead of after all images'.
 pub fn backward_rows(x: Operands, z: &Layout, lse: &[f32], dy: &[f32], sums: &mut [f32]) -> Rows {
     let (d, width) = (z.width(), z.head_width);
     let parts = z.queries.lengths().enumerate().map(|(image, rows)| (rows, (image, rows))).collect();

@@ -223,7 +223,6 @@ impl Backward for AttentionBackward {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::cpu::Buffer;
     use crate::device::cpu::gemm::{Write, gemm};
     use crate::ops::real::Real;
     use crate::ops::testing::{Definition, check, values};

@@ -116,16 +116,16 @@ impl Backward for SelfAttentionBackward {
                 Upstream::of(&dqkv, weight.operands(), dbias, grads)?
             }
             (qkv, _) => {
-                let x = qkv.operands();
+                let read = qkv.operands();
                 if z.read.rows_stay_small() {
                     let mut rows = None;
                     grads.param_add(dbias, |sum| {
-                        rows = Some(attention::cpu::backward_rows(x, &z, lse.data(), dy.data(), sum));
+                        rows = Some(attention::cpu::backward_rows(read, &z, lse.data(), dy.data(), sum));
                     });
                     drop(qkv);
                     Upstream::of_rows(rows.expect("a parameter's gradient is added to"))
                 } else {
-                    let by_head = attention::cpu::backward(x, &z, lse.data(), dy.data());
+                    let by_head = attention::cpu::backward(read, &z, lse.data(), dy.data());
                     drop(qkv);
                     let dqkv = attention::cpu::gradient(&by_head, &z);
                     drop(by_head);
