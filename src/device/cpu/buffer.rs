@@ -1,4 +1,4 @@
-//! Buffers of f32 that return to a pool when dropped, so that large values of a step reuse the last step's memory.
+//! Buffers of f32 whose memory is kept when they are dropped, so that a step reuses the last step's.
 #![forbid(unsafe_code)]
 
 use super::region::{self, Piece};

@@ -345,7 +345,8 @@ mod tests {
     #[test]
     fn a_gradient_as_rows_is_the_gradient() {
         for read in [Read::F32, Read::Bf16].into_iter().filter(|read| read.rows_stay_small()) {
-            let spans = Spans::of([5, 1, 40, 17]);
+            // Images of one block of sums and of several.
+            let spans = Spans::of([5, 1, 40, 138, 64, 65]);
             let (heads, d) = (2, 14);
             let z = Layout::packed("attention", &[spans.rows(), 3 * d], &spans, heads, read).unwrap();
             let (qkv, dy) = (values(spans.rows() * 3 * d, 4, 2.0), values(spans.rows() * d, 5, 1.0));
