@@ -39,9 +39,13 @@ class Worker:
             command += ["--batch-size", sizes[0], "--threads", sizes[1], "--precision", engine.removeprefix("dynavit-")]
         else:
             command = WORKERS[engine] + [mode, args.model, keep, *sizes]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
+        try:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            )
+        except OSError as error:
+            remedy = "build it, or name it with --binary" if engine.startswith("dynavit-") else "build it, see above"
+            raise SystemExit(f"error: {command[0]}: {error.strerror}; {remedy}") from None
         self.version = self.process.stdout.readline().strip()
         if not self.version:
             raise SystemExit(f"error: {' '.join(command)} did not start; see its message above")

@@ -213,7 +213,7 @@ type Run = unsafe fn(&Work);
 #[derive(Clone, Copy)]
 enum Takes {
     /// Any number of rows and columns, and what is added to them.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "those for AVX-512 do"))]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "those for AVX2 and AVX-512 do"))]
     Blocks(Run),
     /// A whole rectangle at a time, or by `upper` the upper half of its rows, on this way through a block.
     Rectangles { run: Run, upper: Option<Run>, walk: Walk },
@@ -338,7 +338,8 @@ pub(super) fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
             found.extend(if intel() { [wide, high] } else { [high, wide] });
         }
         if has!("avx2") && has!("fma") {
-            found.push(Kernel { mr: 6, nr: 16, takes: along_rows(avx2::run), ..plain });
+            let [mr, nr] = avx2::SIZE;
+            found.push(Kernel { mr, nr, takes: Takes::Blocks(avx2::run), ..plain });
         }
     }
     found.push(plain);
