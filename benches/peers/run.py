@@ -43,8 +43,9 @@ class Worker:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
             )
-        except OSError as error:
-            remedy = "build it, or name it with --binary" if engine.startswith("dynavit-") else "build it, see above"
+        except (FileNotFoundError, PermissionError) as error:
+            ours = engine.startswith("dynavit-")
+            remedy = "build it, or name it with --binary" if ours else "run cargo build --release in candle_vit"
             raise SystemExit(f"error: {command[0]}: {error.strerror}; {remedy}") from None
         self.version = self.process.stdout.readline().strip()
         if not self.version:

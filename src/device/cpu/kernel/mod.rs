@@ -297,7 +297,7 @@ pub(super) fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
         cut: Cut { rows: 384, cols: 128, run: 1536, aside: false },
         form: Form { words, step: 1 },
         pays: false,
-        takes: along_rows(run_portable::<4, 8>),
+        takes: Takes::Rectangles { run: run_portable::<4, 8>, upper: None, walk: Walk::Rows },
     };
     #[cfg(target_arch = "x86_64")]
     {
@@ -346,11 +346,6 @@ pub(super) fn candidates(operands: Operands) -> impl Iterator<Item = Kernel> {
     found.into_iter()
 }
 
-/// A kernel of rectangles that goes along the rows.
-fn along_rows(run: Run) -> Takes {
-    Takes::Rectangles { run, upper: None, walk: Walk::Rows }
-}
-
 /// A kernel of rectangles, and of their upper halves, that goes down the panels.
 #[cfg(target_arch = "x86_64")]
 fn down_panels(run: Run, upper: Run) -> Takes {
@@ -393,7 +388,7 @@ impl Block {
 
 impl Kernel {
     /// Where there is room for whole rectangles, and nobody minds what is written beside `rows`, one at least, and `cols`: the rows and
-    /// columns to ask for, which take no longer.
+    /// columns to ask for. Kernels that take blocks are asked for no more than is wanted.
     pub fn covered(&self, rows: usize, cols: usize) -> [usize; 2] {
         let Kernel { mr, nr, .. } = *self;
         match self.takes {
