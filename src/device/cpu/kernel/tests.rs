@@ -225,25 +225,33 @@ fn kernels_that_fuse_give_the_bits_of_fused_loops() {
     let (m, n, k) = (24, 96, 50);
     let (x, y) =
         (|i: usize, l: usize| ((i * k + l) as f32 * 0.37).sin(), |l: usize, j: usize| ((l * n + j) as f32).cos());
-    let product = |kernel: &Kernel| {
-        let mut c = vec![0.0; m * n];
+    let side = |by: f32| (0..m * n).map(|at| (at as f32 * by).sin()).collect::<Vec<f32>>();
+    let (old, bias, residual) = (side(0.11), side(0.13), side(0.17));
+    // Without anything added, and with all of it.
+    let product = |kernel: &Kernel, all: bool| {
+        let mut c = if all { old.clone() } else { vec![0.0; m * n] };
         for (row, col) in (0..m).step_by(kernel.mr).flat_map(|row| (0..n).step_by(kernel.nr).map(move |col| (row, col)))
         {
             let a: Vec<f32> = (0..k * kernel.mr).map(|at| x(row + at % kernel.mr, at / kernel.mr)).collect();
             let b: Vec<f32> = (0..k * kernel.nr).map(|at| y(at / kernel.nr, col + at % kernel.nr)).collect();
-            let out = Block::bare(c[row * n + col..].as_mut_ptr(), n, [kernel.mr, kernel.nr]);
-            // SAFETY: m and n are multiples of every kernel's rectangle, so each lies inside `c`.
-            unsafe {
-                kernel.run(k, Strips { words: &a, strip: 0, row: 1, word: kernel.mr }, one_panel(&b), out, 1.0, false)
-            };
+            let mut out = Block::bare(c[row * n + col..].as_mut_ptr(), n, [kernel.mr, kernel.nr]);
+            if all {
+                (out.bias, out.residual) = (bias[col..].as_ptr(), residual[row * n + col..].as_ptr());
+            }
+            let a = Strips { words: &a, strip: 0, row: 1, word: kernel.mr };
+            // SAFETY: m and n are multiples of every kernel's rectangle, so each lies inside `c` and what is added.
+            unsafe { kernel.run(k, a, one_panel(&b), out, if all { 0.7 } else { 1.0 }, all) };
         }
         c.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
     };
-    let loops: Vec<u32> =
-        (0..m * n).map(|at| (0..k).fold(0.0f32, |sum, l| x(at / n, l).mul_add(y(l, at % n), sum)).to_bits()).collect();
+    let loops = |all: bool| -> Vec<u32> {
+        let sum = |at: usize| (0..k).fold(0.0f32, |sum, l| x(at / n, l).mul_add(y(l, at % n), sum));
+        let with = |at: usize| old[at] + 0.7 * sum(at) + bias[at % n] + residual[at];
+        (0..m * n).map(|at| if all { with(at) } else { sum(at) }.to_bits()).collect()
+    };
     let fused: Vec<Kernel> = candidates(Operands::F32).filter(|k| k.mr != 4 && k.form.words == Words::F32).collect();
-    for kernel in &fused {
-        assert_eq!(product(kernel), loops, "{} x {}", kernel.mr, kernel.nr);
+    for (kernel, all) in fused.iter().flat_map(|kernel| [(kernel, false), (kernel, true)]) {
+        assert_eq!(product(kernel, all), loops(all), "{} x {}", kernel.mr, kernel.nr);
     }
     for operands in [Operands::F32, Operands::Bf16] {
         let sizes: Vec<String> = candidates(operands).map(|k| format!("{} x {} {:?}", k.mr, k.nr, k.form)).collect();
