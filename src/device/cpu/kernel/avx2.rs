@@ -41,15 +41,14 @@ macro_rules! step {
 
 /// The sums over k words of six rows of a, whose words lie `WORD` apart, and a panel of b.
 ///
-/// Four steps to a turn of the loop make 21 instructions a step, one makes 24, and up to an eighth more of the products in the same time
-/// (measured on Zen 3, at times when others used its host). In assembly, so that the sums stay in registers whatever the compiler unrolls.
+/// With one step to a turn of the loop a step takes 24 instructions, with four 21: up to an eighth more products in the same time (measured
+/// on a Zen 3 in a virtual machine). In assembly, so that the sums stay in registers whatever the compiler unrolls.
 ///
 /// # Safety
 /// As [`run`], for the rows that begin at `a`, whose words lie `WORD` apart, and the panel that begins at `b`.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 unsafe fn sums<const WORD: usize>(k: usize, a: *const f32, a_row: usize, b: *const f32) -> [[__m256; 2]; MR] {
-    let mut s = [[_mm256_setzero_ps(); 2]; MR];
     let row = a_row * size_of::<f32>();
     let [
         [mut s00, mut s01],
@@ -58,7 +57,7 @@ unsafe fn sums<const WORD: usize>(k: usize, a: *const f32, a_row: usize, b: *con
         [mut s30, mut s31],
         [mut s40, mut s41],
         [mut s50, mut s51],
-    ] = s;
+    ] = [[_mm256_setzero_ps(); 2]; MR];
     // SAFETY: k steps are taken in all, so the words of the rows of a, of which there are six even where the block has fewer, and the rows
     // of b are inside (the caller's promise); nothing is written.
     unsafe {
@@ -112,8 +111,7 @@ unsafe fn sums<const WORD: usize>(k: usize, a: *const f32, a_row: usize, b: *con
             options(readonly, pure, nostack),
         );
     }
-    s = [[s00, s01], [s10, s11], [s20, s21], [s30, s31], [s40, s41], [s50, s51]];
-    s
+    [[s00, s01], [s10, s11], [s20, s21], [s30, s31], [s40, s41], [s50, s51]]
 }
 
 /// The lanes below `n`.
