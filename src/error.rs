@@ -27,7 +27,7 @@ pub enum Error {
     /// Several pieces of work, of which some failed and were told one by one. Exit code 1.
     #[error("{what}; {remedy}")]
     Unfinished { what: String, remedy: String },
-    /// SIGINT or SIGTERM, after the state was saved. Exit code 130.
+    /// SIGINT, SIGTERM or SIGHUP, after the state was saved. Exit code 130.
     #[error("interrupted; {saved}")]
     Interrupted { saved: String },
 }

@@ -32,7 +32,8 @@ fn run(folder: &Path, args: &[&str], code: i32) -> (String, String) {
 fn refused(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
     let (out, err) = run(folder, args, code);
     assert_eq!(out, "", "{args:?}");
-    let lines: Vec<&str> = err.lines().filter(|line| !line.starts_with("warning: ")).collect();
+    let aside = |line: &&str| line.starts_with("warning: ") || line.starts_with("notice: ");
+    let lines: Vec<&str> = err.lines().filter(|line| !aside(line)).collect();
     assert!(lines.len() == 1 && lines[0].starts_with("error: "), "{args:?}: {err}");
     for word in words {
         assert!(err.contains(word), "{args:?}: no {word:?} in {err}");

@@ -27,12 +27,12 @@ impl RunDir {
     }
 
     /// Drops rows beyond `step`, which a killed run wrote after its last checkpoint, and lines that were cut short.
-    /// A row that only one of the two files holds whole comes back in the other.
-    pub fn truncate_metrics(&self, step: u64) -> Result<()> {
+    /// A row that only one of the two files holds whole comes back in the other. Returns the epochs that have rows.
+    pub fn truncate_metrics(&self, step: u64) -> Result<Vec<u32>> {
         let (csv, jsonl) = (self.root().join(CSV), self.root().join(JSONL));
         let texts = (read(&csv)?, read(&jsonl)?);
         if texts == (None, None) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let from_csv = texts.0.iter().flat_map(|text| whole_lines(text)).filter_map(parse_csv);
         let from_json = texts.1.iter().flat_map(|text| whole_lines(text)).filter_map(|l| serde_json::from_str(l).ok());
@@ -40,7 +40,8 @@ impl RunDir {
             from_json.chain(from_csv).filter(|row| row.step <= step).map(|row| ((row.step, row.epoch), row)).collect();
         let table: String = std::iter::once(HEADER.to_string()).chain(rows.values().map(csv_line)).collect();
         durable::replace(&csv, table.as_bytes())?;
-        durable::replace(&jsonl, rows.values().map(json_line).collect::<String>().as_bytes())
+        durable::replace(&jsonl, rows.values().map(json_line).collect::<String>().as_bytes())?;
+        Ok(rows.values().map(|row| row.epoch).collect())
     }
 }
 

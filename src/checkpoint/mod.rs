@@ -1,13 +1,14 @@
 //! What a run leaves on disk, and how it is picked up again.
 //!
-//! A run directory holds `config.toml`, `env.json`, `manifest.json`, `metrics.csv`, `metrics.jsonl`, the links `best`
-//! and `last`, event files of TensorBoard where they are asked for, and `checkpoints/step-<n>/{model.safetensors,optim.safetensors,state.json}`.
+//! A run directory holds `config.toml`, `env.json`, `manifest.json`, `metrics.csv`, `metrics.jsonl`, `outcome.json` once it is finished, the links `best`
+//! and `last`, `.lock`, event files of TensorBoard where they are asked for, and `checkpoints/step-<n>/{model.safetensors,optim.safetensors,state.json}`.
 //!
 //! A checkpoint is built in a hidden folder beside its place: both tensor files, then state.json with their sizes and
 //! hashes, each synced. Then the folder is synced, renamed, and the folder above synced. Only then do the links move,
 //! and only then do older checkpoints go. So at every moment the newest folder whose hashes hold is a whole checkpoint.
 #![forbid(unsafe_code)]
 
+mod claim;
 mod durable;
 mod env;
 mod folders;
@@ -18,6 +19,8 @@ mod state;
 mod tensorboard;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trouble_tests;
 
 pub use durable::replace;
 pub use resolve::{card_of, resolve};
@@ -120,6 +123,28 @@ pub struct EpochMetrics {
 #[derive(Debug)]
 pub struct RunDir {
     root: PathBuf,
+    /// Held by whoever writes it.
+    claim: Option<claim::Claim>,
+    /// True in the process that made it.
+    made: bool,
+}
+
+/// What a save leaves behind.
+#[derive(Debug)]
+pub struct Saved {
+    /// The checkpoint's folder.
+    pub checkpoint: PathBuf,
+    /// Older files that could not be cleared away, each with the reason: the checkpoint is none the worse.
+    pub left: Vec<String>,
+}
+
+/// Where the best epoch's checkpoint was found again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Best {
+    pub epoch: u32,
+    pub accuracy: f64,
+    /// The folder's name.
+    pub name: String,
 }
 
 impl RunDir {

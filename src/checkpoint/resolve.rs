@@ -1,6 +1,7 @@
 //! From what `--checkpoint` or `--weights` names to a weight file and its card.
 #![forbid(unsafe_code)]
 
+use super::folders::steps;
 use super::state::{MODEL, OPTIM, STATE, State};
 use super::{CARD, CHECKPOINTS, CONFIG, ModelCard, durable};
 use crate::error::{Error, Result};
@@ -37,8 +38,14 @@ fn weight_file(path: &Path) -> Result<PathBuf> {
         return checkpoint_file(path);
     }
     for link in ["best", "last"] {
-        if let Some(folder) = durable::follow(path, link)? {
-            return checkpoint_file(&folder);
+        match durable::follow(path, link)? {
+            Some(folder) if folder.is_dir() => return checkpoint_file(&folder),
+            _ if link == "best" => {
+                if let Some(folder) = best_by_states(path)? {
+                    return checkpoint_file(&folder);
+                }
+            }
+            _ => {}
         }
     }
     if path.join(CONFIG).exists() || path.join(CHECKPOINTS).exists() {
@@ -46,6 +53,29 @@ fn weight_file(path: &Path) -> Result<PathBuf> {
     }
     let remedy = "name one of them or a .safetensors file";
     Err(Error::data(path, "is neither a run directory nor a checkpoint folder", remedy))
+}
+
+/// The checkpoint of the best epoch of the run `root`, or its newest one before the first epoch is over, as their states tell;
+/// links do not survive every copy. None when there is no checkpoint, an error when the best epoch's is gone.
+fn best_by_states(root: &Path) -> Result<Option<PathBuf>> {
+    let folder = root.join(CHECKPOINTS);
+    if !folder.is_dir() {
+        return Ok(None);
+    }
+    let places = steps(&folder)?.into_iter().map(|step| folder.join(format!("step-{step}")));
+    let read: Vec<(PathBuf, State)> =
+        places.filter_map(|place| State::read(&place).ok().map(|state| (place, state))).collect();
+    let Some((newest, now)) = read.last() else { return Ok(None) };
+    if now.progress.best_epoch.is_none() {
+        return Ok(Some(newest.clone()));
+    }
+    match read.iter().find(|(_, state)| state.ends_best_epoch_of(&now.progress)) {
+        Some((place, _)) => Ok(Some(place.clone())),
+        None => {
+            let reason = "the checkpoint of its best epoch is gone";
+            Err(Error::data(root, reason, format!("name another, such as {}", newest.display())))
+        }
+    }
 }
 
 fn checkpoint_file(folder: &Path) -> Result<PathBuf> {

@@ -78,15 +78,28 @@ impl State {
         text
     }
 
+    /// Reads state.json of the checkpoint folder `dir`.
+    pub fn read(dir: &Path) -> std::result::Result<Self, Fault> {
+        let path = dir.join(STATE);
+        let fault = |reason: String| Fault { path: path.clone(), reason };
+        let text = fs::read(&path).map_err(|e| fault(unreadable(&e)))?;
+        let state: State = serde_json::from_slice(&text).map_err(|e| fault(format!("is damaged ({e})")))?;
+        if state.version != VERSION {
+            return Err(fault(format!("has layout {}, and this program reads {VERSION}", state.version)));
+        }
+        Ok(state)
+    }
+
+    /// True of the checkpoint that ended the best epoch of a run that has come as far as `now`.
+    pub fn ends_best_epoch_of(&self, now: &Progress) -> bool {
+        self.progress.batch == 0 && now.best_epoch == Some(self.progress.epoch)
+    }
+
     /// Reads state.json of the checkpoint folder `dir` and holds both tensor files to their sizes and hashes.
     pub fn verify(dir: &Path) -> std::result::Result<Self, Fault> {
+        let state = State::read(dir)?;
         let path = dir.join(STATE);
         let fault = |path: &Path, reason: String| Fault { path: path.to_path_buf(), reason };
-        let text = fs::read(&path).map_err(|e| fault(&path, unreadable(&e)))?;
-        let state: State = serde_json::from_slice(&text).map_err(|e| fault(&path, format!("is damaged ({e})")))?;
-        if state.version != VERSION {
-            return Err(fault(&path, format!("has layout {}, and this program reads {VERSION}", state.version)));
-        }
         for name in [MODEL, OPTIM] {
             let want = state.files.get(name).ok_or_else(|| fault(&path, format!("is damaged (no seal of {name})")))?;
             let path = dir.join(name);

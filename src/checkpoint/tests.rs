@@ -37,7 +37,7 @@ fn optim() -> AdamW {
 }
 
 /// A model and optimiser in the middle of a training, the same for the same step.
-fn trained(step: u64) -> (Vit, AdamW, Progress) {
+pub(super) fn trained(step: u64) -> (Vit, AdamW, Progress) {
     let (mut vit, mut optim) = (vit(), optim());
     let mut stream = Stream::new(step, Purpose::Fixture, 0, 0);
     let tensors = [vit.params.flat_mut(), &mut optim.exp_avg, &mut optim.exp_avg_sq];
@@ -65,7 +65,7 @@ fn trained(step: u64) -> (Vit, AdamW, Progress) {
     (vit, optim, progress)
 }
 
-fn card() -> ModelCard {
+pub(super) fn card() -> ModelCard {
     ModelCard {
         model: vit().config,
         options: VitOptions::default(),
@@ -92,19 +92,19 @@ fn card() -> ModelCard {
     }
 }
 
-fn new_run() -> (tempfile::TempDir, RunDir) {
+pub(super) fn new_run() -> (tempfile::TempDir, RunDir) {
     let dir = tempfile::tempdir().unwrap();
     let run = RunDir::create(&dir.path().join("runs/one"), "epochs = 3\n", "{}").unwrap();
     (dir, run)
 }
 
-fn save(run: &RunDir, step: u64, is_best: bool) -> PathBuf {
+pub(super) fn save(run: &RunDir, step: u64, is_best: bool) -> PathBuf {
     let (vit, optim, progress) = trained(step);
-    run.save(&vit, &optim, &progress, &card(), is_best, 3).unwrap()
+    run.save(&vit, &optim, &progress, &card(), is_best, 3).unwrap().checkpoint
 }
 
 /// Every name in the run directory, hidden ones too, without the folders' contents below the checkpoints.
-fn names(folder: &Path) -> Vec<String> {
+pub(super) fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =
         fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -130,7 +130,7 @@ fn assert_restores(run: &RunDir, checkpoint: &Path, step: u64) {
 
 /// The one line of an error that has exit code 3.
 #[track_caller]
-fn data_error<T: std::fmt::Debug>(result: crate::error::Result<T>) -> String {
+pub(super) fn data_error<T: std::fmt::Debug>(result: crate::error::Result<T>) -> String {
     let error = result.unwrap_err();
     assert!(matches!(error, Error::Data { .. }), "{error:?}");
     let line = error.to_string();
@@ -141,7 +141,7 @@ fn data_error<T: std::fmt::Debug>(result: crate::error::Result<T>) -> String {
 #[test]
 fn a_new_run_has_its_files_and_opens_again() {
     let (_dir, run) = new_run();
-    assert_eq!(names(run.root()), ["config.toml", "env.json", "manifest.json"]);
+    assert_eq!(names(run.root()), [".lock", "config.toml", "env.json", "manifest.json"]);
     let again = RunDir::open(run.root()).unwrap();
     assert_eq!(again.config().unwrap(), "epochs = 3\n");
     assert!(again.latest().unwrap().is_none());
@@ -293,7 +293,7 @@ fn saving_a_step_again_replaces_it() {
     fs::write(place.join(MODEL), "torn").unwrap();
     let (vit, optim, mut progress) = trained(5);
     progress.epoch = 3;
-    assert_eq!(run.save(&vit, &optim, &progress, &card(), false, 3).unwrap(), place);
+    assert_eq!(run.save(&vit, &optim, &progress, &card(), false, 3).unwrap().checkpoint, place);
     let back = run.restore(&place, &mut self::vit(), &mut self::optim()).unwrap();
     assert_eq!(back, progress);
     assert_eq!(names(&run.root().join(CHECKPOINTS)), ["step-5"]);
@@ -313,6 +313,8 @@ fn what_a_killed_save_left_is_cleared_or_brought_back() {
     // Killed while building, and while removing the one set aside.
     fs::create_dir(folder.join(".step-6.tmp-77")).unwrap();
     fs::create_dir(folder.join(".step-5.old-77")).unwrap();
+    fs::write(folder.join(".step-7.tmp-9"), "no folder").unwrap();
+    assert_eq!(run.latest().unwrap().unwrap(), (place, vec![]));
     save(&run, 6, false);
     assert_eq!(names(&folder), ["step-5", "step-6"]);
 }
@@ -325,6 +327,12 @@ fn a_failed_save_leaves_the_earlier_checkpoints() {
     progress.loss_sum = f64::NAN;
     let error = run.save(&vit, &optim, &progress, &card(), true, 1).unwrap_err();
     assert_eq!(error.exit_code(), 4);
+    for spoilt in 0..3 {
+        let (mut vit, mut optim, progress) = trained(6);
+        [vit.params.flat_mut(), &mut optim.exp_avg, &mut optim.exp_avg_sq][spoilt].data_mut()[4] = f32::INFINITY;
+        let error = run.save(&vit, &optim, &progress, &card(), true, 1).unwrap_err();
+        assert_eq!(error.exit_code(), 4, "nobody could go on with them: {error}");
+    }
     // A run without its config cannot seal a checkpoint, which shows when the tensor files are written already.
     let (vit, optim, progress) = trained(6);
     fs::rename(run.root().join(CONFIG), run.root().join("aside")).unwrap();
@@ -353,7 +361,9 @@ fn another_config_or_another_model_is_refused() {
 fn resolve_takes_every_form() {
     let (dir, run) = new_run();
     assert!(data_error(resolve(run.root())).contains("without a checkpoint"));
-    let first = save(&run, 1, false);
+    let (vit, optim, progress) = trained(1);
+    let begun = Progress { best_epoch: None, ..progress };
+    let first = run.save(&vit, &optim, &begun, &card(), false, 3).unwrap().checkpoint;
     assert_eq!(resolve(run.root()).unwrap(), (first.join(MODEL), Some(card())), "last stands in for best");
     let best = save(&run, 2, true);
     save(&run, 3, false);
@@ -385,16 +395,19 @@ fn resolve_takes_every_form() {
 fn the_newest_run_is_the_one_saved_last() {
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("runs");
-    assert!(RunDir::newest(&output, "").unwrap().is_none());
+    assert!(RunDir::newest_first(&output, "").unwrap().is_empty());
     let run = |name: &str| RunDir::create(&output.join(name), "", "{}").unwrap();
     let (a, b, other) = (run("voc-a"), run("voc-b"), run("folder-c"));
     run("voc-z");
-    assert!(RunDir::newest(&output, "voc-").unwrap().is_none(), "no run has a checkpoint");
+    assert!(RunDir::newest_first(&output, "voc-").unwrap().is_empty(), "no run has a checkpoint");
     for (run, seconds) in [(&b, 1), (&a, 2), (&other, 3)] {
         // A link in its portable form, whose time a test can set.
         let last = fs::File::create(run.root().join("last")).unwrap();
         last.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
     }
-    assert_eq!(RunDir::newest(&output, "voc-").unwrap().unwrap().root(), a.root());
-    assert_eq!(RunDir::newest(&output, "").unwrap().unwrap().root(), other.root());
+    let roots = |prefix: &str| -> Vec<PathBuf> {
+        RunDir::newest_first(&output, prefix).unwrap().iter().map(|run| run.root().to_path_buf()).collect()
+    };
+    assert_eq!(roots("voc-"), [a.root(), b.root()]);
+    assert_eq!(roots("")[0], other.root());
 }

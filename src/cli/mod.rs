@@ -28,6 +28,7 @@ pub mod print;
 mod progress;
 mod recipe;
 mod report;
+mod resume;
 mod run_name;
 mod source;
 mod sweep;

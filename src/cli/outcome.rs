@@ -56,6 +56,12 @@ impl Outcome {
         format!("best epoch {epoch}: validation accuracy {val:.2} %{test}{looked}; run in {run}")
     }
 
+    /// What `--json` prints and outcome.json holds.
+    pub fn to_json(&self) -> Result<String> {
+        let text = serde_json::to_string_pretty(self).expect("an outcome has only string keys");
+        Ok(text + "\n")
+    }
+
     /// Prints it.
     pub fn print(&self, json: bool) -> Result<()> {
         if json { print::json(self) } else { print::line(&self.words()) }

@@ -1,6 +1,7 @@
 //! Progress on stderr: bars on a terminal, plain lines elsewhere, nothing when quiet.
 #![forbid(unsafe_code)]
 
+use super::print;
 use crate::train::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
@@ -85,6 +86,10 @@ impl Progress {
             Event::Epoch { epoch, done } => self.begin(epoch, (done as usize * self.batch_size).min(self.images)),
             Event::Step { images, loss, lr, .. } => self.step(images, loss, lr),
             Event::Evaluated { split, images, of } => self.evaluated(split, images, of),
+            Event::Trouble { what } => {
+                self.clear();
+                print::complain("warning", &self.led(what));
+            }
             Event::OutOfPatience { epoch, epochs } => {
                 self.say(&self.led(&format!("stopped after {epoch} of {epochs} epochs: out of patience")));
             }

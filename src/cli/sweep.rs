@@ -3,6 +3,7 @@
 
 use super::options::{Engine, percent};
 use super::outcome::Outcome;
+use super::resume::resume;
 use super::sweep_plan::{Passed, Planned, State, parsed, same_settings, settle, show_plan, state};
 use super::{print, progress, train};
 use crate::checkpoint::RunDir;
@@ -105,8 +106,11 @@ pub fn run(args: SweepArgs) -> Result<()> {
             return Err(Error::usage("sweep", format!("{reason}; a sweep goes by K"), "use train, or leave it out"));
         }
         let dir = args.output.join(&cell.name);
-        let (state, left) = state(&dir, &config, args.more())?;
-        plan.push(Planned { cell, words, config, state, left });
+        let (state, left, damage) = match state(&dir, &config, args.more()) {
+            Ok((state, left)) => (state, left, None),
+            Err(error) => (State::Failed, 0.0, Some(error)),
+        };
+        plan.push(Planned { cell, words, config, state, damage, left });
     }
     same_settings(&args, &plan)?;
     if args.dry_run {
@@ -121,7 +125,11 @@ pub fn run(args: SweepArgs) -> Result<()> {
         let mut error = None;
         if planned.state != State::Done {
             let lead = format!("[{}/{} {}{}]", i + 1, plan.len(), planned.cell.name, sweep.eta(&open));
-            match sweep.cell(planned, &dir, &lead) {
+            let done = match &planned.damage {
+                Some(damage) => Err(Error::Unfinished { what: damage.to_string(), remedy: "the others go on".into() }),
+                None => sweep.cell(planned, &dir, &lead),
+            };
+            match done {
                 Ok(words) => sweep.say(&format!("{lead} {words}")),
                 Err(Error::Interrupted { .. }) => {
                     let left = open.len();
@@ -179,7 +187,7 @@ impl Sweep<'_> {
         let mut run = if RunDir::clear_unbegun(dir)? {
             train::start(&args, config, self.fell_back, engine, &self.stop)?
         } else {
-            train::resume(&args, RunDir::open(dir)?, Some(engine), &self.stop)?.0
+            resume(&args, RunDir::open(dir)?, Some(engine), &self.stop)?.0
         };
         let headed = !std::mem::replace(&mut self.headed, true);
         let progress = train::progress(&args, &run).within(lead.to_string());
@@ -202,7 +210,7 @@ impl Sweep<'_> {
             self.worked += planned.left;
         }
         let record = Record::read(dir)?;
-        let best = record.best().map_or(0.0, |row| row.val_accuracy);
+        let best = run.progress.best_accuracy.unwrap_or(0.0);
         let seconds = record.seconds_per_epoch().unwrap_or(0.0);
         Ok(format!("validation accuracy {:.2} %, {seconds:.1} s/epoch", 100.0 * best))
     }

@@ -1,8 +1,9 @@
 //! What a sweep is about to do: its cells, the settings of each, and what its folder holds already.
 #![forbid(unsafe_code)]
 
+use super::resume::FREE_ON_RESUME;
 use super::sweep::SweepArgs;
-use super::train::{self, FREE_ON_RESUME, TrainArgs};
+use super::train::{self, TrainArgs};
 use super::{print, source};
 use crate::error::{Error, Result};
 use crate::experiment::assess::{More, missing};
@@ -71,6 +72,8 @@ pub struct Planned {
     pub words: Vec<String>,
     pub config: TrainConfig,
     pub state: State,
+    /// Why what there is of it cannot be read.
+    pub damage: Option<Error>,
     /// Work that is left, in multiply-adds of training images.
     pub left: f64,
 }
@@ -195,13 +198,14 @@ pub fn state(dir: &Path, config: &TrainConfig, more: More) -> Result<(State, f64
 /// Refuses settings that differ from those of runs that the folder holds already, naming the option.
 pub fn same_settings(args: &SweepArgs, plan: &[Planned]) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(&args.output) else { return Ok(()) };
-    let free = |key: &str| FREE_ON_RESUME.contains(&key) && !["epochs", "patience"].contains(&key);
+    let free = |key: &str| FREE_ON_RESUME.contains(&key) && !["data", "epochs", "patience"].contains(&key);
     for entry in entries {
         let dir = entry.map_err(|error| Error::io(&args.output, &error))?.path();
         if !dir.join("config.toml").is_file() || !dir.join("checkpoints").is_dir() {
             continue;
         }
-        let theirs = Record::read(&dir)?;
+        // A damaged run is told when its turn comes.
+        let Ok(theirs) = Record::read(&dir) else { continue };
         let own = plan.iter().find(|planned| planned.cell.name == theirs.name);
         // Another part of the same sweep may differ in what is varied, and in nothing else.
         let Some(ours) = own.or(plan.first()) else { continue };

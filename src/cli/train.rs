@@ -8,9 +8,10 @@ use super::outcome::{Outcome, each_seed, refuse_taken};
 use super::plan::{self, header};
 use super::progress::Progress;
 use super::recipe::RecipeFlags;
+use super::resume::{resumable, resume};
 use super::run_name::{numbered, utc_stamp};
 use super::{cache, print, source};
-use crate::checkpoint::{RunDir, resolve};
+use crate::checkpoint::resolve;
 use crate::data::annotation::is_plain_name;
 use crate::data::{Dataset, LabelPolicy, SplitPolicy};
 use crate::error::{Error, Result};
@@ -23,19 +24,6 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use toml::Table;
-
-/// Settings that a resumed run may be given anew: none of them changes its numbers up to the last epoch asked for.
-pub const FREE_ON_RESUME: [&str; 9] = [
-    "threads",
-    "workers",
-    "cache",
-    "epochs",
-    "patience",
-    "tensorboard",
-    "save-every",
-    "save-steps",
-    "keep-checkpoints",
-];
 
 /// Flags of `train`.
 #[derive(Args)]
@@ -62,7 +50,7 @@ data set's preset, the paper's recipe. A run keeps all of them in config.toml,
 which --config reads back.")]
 pub struct TrainArgs {
     #[command(flatten)]
-    flags: TrainFlags,
+    pub flags: TrainFlags,
     /// TOML file of settings, named as the flags
     #[arg(long, value_name = "FILE", conflicts_with = "resume", help_heading = "Run")]
     config: Option<PathBuf>,
@@ -71,10 +59,10 @@ pub struct TrainArgs {
     resume: Option<PathBuf>,
     /// Folder that gets a folder for each run
     #[arg(long, value_name = "DIR", default_value = "runs", help_heading = "Run")]
-    output: PathBuf,
+    pub output: PathBuf,
     /// Name of the run's folder [default: from settings and time]
     #[arg(long, value_name = "NAME", help_heading = "Run")]
-    run_name: Option<String>,
+    pub run_name: Option<String>,
     /// One run after the other, each with its seed, as 42,43,44; prints mean
     /// and deviation
     #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with_all = ["seed", "resume"], value_parser = seed(), help_heading = "Run")]
@@ -87,7 +75,7 @@ pub struct TrainArgs {
     json: bool,
     /// No progress on stderr
     #[arg(long, help_heading = "Run")]
-    quiet: bool,
+    pub quiet: bool,
     /// Whether the warnings that these settings deserve were given before.
     #[arg(skip)]
     pub warned: bool,
@@ -96,14 +84,14 @@ pub struct TrainArgs {
 /// The settings that may stand in `--config` too.
 #[derive(Args, Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct TrainFlags {
+pub struct TrainFlags {
     /// Data set
     #[arg(required_unless_present_any = ["config", "resume"])]
-    dataset: Option<DatasetName>,
+    pub dataset: Option<DatasetName>,
     /// Percent of the patches to keep, above 0 and up to 100; or mass:0.9, the
     /// fewest patches that hold 0.9 of an image's saliency
     #[arg(required_unless_present_any = ["config", "resume"], allow_negative_numbers = true)]
-    keep: Option<Keep>,
+    pub keep: Option<Keep>,
     /// Folder of the data set [default: data/VOCdevkit for voc, else in data]
     #[arg(long, visible_alias = "data-dir", value_name = "DIR")]
     data: Option<PathBuf>,
@@ -128,7 +116,7 @@ struct TrainFlags {
 
     /// Epochs [default: 10]
     #[arg(long, value_name = "N", help_heading = "Recipe")]
-    epochs: Option<u32>,
+    pub epochs: Option<u32>,
     /// Images in a step [default: 32]
     #[arg(long, value_name = "N", help_heading = "Recipe")]
     batch_size: Option<usize>,
@@ -262,19 +250,45 @@ pub fn finish(run: &mut Run, engine: &Engine, mut progress: Progress, headed: bo
     match &engine.gpu {
         Some(gpu) => {
             if let Err(error) = run.move_to(gpu) {
-                run.dir.discard_unsaved();
+                tell_saved(run, &error);
                 return Err(error);
             }
         }
         None => run.progress.loss_scale = None,
+    }
+    for trouble in run.troubles.drain(..) {
+        print::complain("warning", &trouble);
     }
     if headed {
         header(run, engine, &progress);
     }
     let summary = train(run, stop, &mut |event| progress.show(event));
     progress.clear();
-    let summary = summary.inspect_err(|_| run.dir.discard_unsaved())?;
-    Ok(Outcome::of(run, &summary))
+    let summary = summary.inspect_err(|error| tell_saved(run, error))?;
+    let outcome = Outcome::of(run, &summary);
+    run.dir.put_outcome(&outcome.to_json()?)?;
+    Ok(outcome)
+}
+
+/// Says what is left of a run that ends with an error: the way to go on with it, or that nothing was saved and its folder is gone.
+fn tell_saved(run: &Run, error: &Error) {
+    let root = run.dir.root().display();
+    match (run.saved, error) {
+        (_, Error::Interrupted { .. }) => drop(run.dir.discard_unsaved()),
+        (Some(step), Error::NonFinite { .. }) => print::complain(
+            "notice",
+            &format!("a new run can begin from a checkpoint of this one: --weights {root}/checkpoints/step-{step}"),
+        ),
+        (Some(step), _) => {
+            let how = format!("saved up to step {step}: go on with `dynavit train --resume {root}`");
+            print::complain("notice", &how);
+        }
+        (None, _) => {
+            if run.dir.discard_unsaved() {
+                print::complain("notice", &format!("nothing was saved yet: {root} is taken away again"));
+            }
+        }
+    }
 }
 
 /// Settles and checks a new run's settings and starts the engine, where none runs already; tells whether VOC had to be
@@ -352,80 +366,16 @@ pub fn start(args: &TrainArgs, config: TrainConfig, fell_back: bool, engine: &En
 }
 
 /// Takes the images from the cache that the settings name, if they do.
-fn cached(config: &TrainConfig, dataset: &mut Dataset, quiet: bool, stop: &Stop) -> Result<()> {
+pub fn cached(config: &TrainConfig, dataset: &mut Dataset, quiet: bool, stop: &Stop) -> Result<()> {
     match &config.cache {
         Some(folder) => cache::attach(dataset, folder, config.cache_side, quiet, stop),
         None => Ok(()),
     }
 }
 
-/// The run that `--resume` means; none when `auto` finds nothing to go on with.
-fn resumable(args: &TrainArgs, which: &Path) -> Result<Option<RunDir>> {
-    if which != Path::new("auto") {
-        return RunDir::open(which).map(Some);
-    }
-    if args.flags.dataset.is_none() || args.flags.keep.is_none() {
-        return match RunDir::newest(&args.output, "")? {
-            Some(dir) => Ok(Some(dir)),
-            None => {
-                Err(Error::data(&args.output, "there is no run to resume", "begin one, or name it with --resume DIR"))
-            }
-        };
-    }
-    let found = RunDir::newest(&args.output, &settle(args)?.0.run_prefix())?;
-    if found.is_none() {
-        print::complain("notice", &format!("nothing to resume under {}: beginning a new run", args.output.display()));
-    }
-    Ok(found)
-}
-
-/// Goes on with a run under its own settings, on `engine` or on one of its own.
-pub fn resume(args: &TrainArgs, dir: RunDir, engine: Option<&Engine>, stop: &Stop) -> Result<(Run, Engine)> {
-    let path = dir.root().join("config.toml");
-    let table: Table = dir.config()?.parse().map_err(|error| unreadable(&path, &error))?;
-    let recorded: TrainConfig = table.try_into().map_err(|error| unreadable(&path, &error))?;
-    // Settings that the file is too old to know have their defaults.
-    let mut table = Table::try_from(&recorded).map_err(|error| unreadable(&path, &error))?;
-    let asked = given(&args.flags)?;
-    let moves = |key: &str| asked.get(key).is_some_and(|v| v.as_str() != Some("auto") && table.get(key) != Some(v));
-    let (to_device, to_precision) = (moves("device"), moves("precision"));
-    if to_device {
-        // What was picked for the other device need not exist on this one.
-        table.insert("precision".into(), "auto".into());
-    }
-    for (key, value) in asked {
-        let engine = matches!(key.as_str(), "device" | "precision") && value.as_str() != Some("auto");
-        if engine || FREE_ON_RESUME.contains(&key.as_str()) {
-            table.insert(key, value);
-        } else if !agrees(&key, &value, table.get(&key)) {
-            let was = table.get(&key).map_or("unset".into(), ToString::to_string);
-            return Err(Error::usage(
-                format!("--{key}"),
-                format!("{value} contradicts the run being resumed, which has {was}"),
-                "leave the flag (or its DYNAVIT_ variable) out, or begin a new run",
-            ));
-        }
-    }
-    let config: TrainConfig = table.try_into().map_err(|error| unreadable(&path, &error))?;
-    config.validate()?;
-    let (config, engine) = settled(config, engine)?;
-    let root = source::root(config.dataset, config.data.as_deref())?;
-    let mut dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
-    cached(&config, &mut dataset, args.quiet, stop)?;
-    let workers = engine.workers(config.workers);
-    let mut run = Run::resume(config, dataset, dir, workers, args.flags.epochs)?;
-    if to_device || to_precision {
-        run.notes.push(format!(
-            "going on with {}: numbers differ from here on as the arithmetic does; name it again at the next resume",
-            engine.words()
-        ));
-    }
-    Ok((run, engine))
-}
-
 /// The engine given, or the one that the settings ask for, and the settings with what was picked: the step goes by them, and
 /// a resumed run keeps it. Refuses what they ask of a card and it cannot do.
-fn settled(config: TrainConfig, engine: Option<&Engine>) -> Result<(TrainConfig, Engine)> {
+pub fn settled(config: TrainConfig, engine: Option<&Engine>) -> Result<(TrainConfig, Engine)> {
     let flags = EngineFlags { threads: config.threads, device: Some(config.device), precision: Some(config.precision) };
     let engine = engine.map_or_else(|| flags.start(), |engine| Ok(engine.clone()))?;
     engine.gpu.as_ref().map_or(Ok(()), |_| config.check_on_card())?;
@@ -433,16 +383,8 @@ fn settled(config: TrainConfig, engine: Option<&Engine>) -> Result<(TrainConfig,
     Ok((TrainConfig { device, precision, ..config }, engine))
 }
 
-/// True when a flag given on resume says what the run's settings say.
-fn agrees(key: &str, value: &toml::Value, was: Option<&toml::Value>) -> bool {
-    let automatic = matches!(key, "device" | "precision") && value.as_str() == Some("auto");
-    // `train voc` of the same run fell back to the sample.
-    let fallback = key == "dataset" && value.as_str() == Some("voc") && was.and_then(|v| v.as_str()) == Some("sample");
-    automatic || fallback || was == Some(value)
-}
-
 /// Every setting of a new run, and whether VOC had to be replaced by the sample.
-fn settle(args: &TrainArgs) -> Result<(TrainConfig, bool)> {
+pub fn settle(args: &TrainArgs) -> Result<(TrainConfig, bool)> {
     let flags = given(&args.flags)?;
     let mut layer = match &args.config {
         Some(path) => config_file(path)?,
@@ -488,7 +430,7 @@ fn settle(args: &TrainArgs) -> Result<(TrainConfig, bool)> {
 }
 
 /// The flags that were given, by their long names; paths made absolute, so that a run can be resumed from anywhere.
-fn given(flags: &TrainFlags) -> Result<Table> {
+pub fn given(flags: &TrainFlags) -> Result<Table> {
     let mut flags = flags.clone();
     for path in [&mut flags.data, &mut flags.cache, &mut flags.weights].into_iter().flatten() {
         *path = absolute(path)?;
@@ -514,7 +456,7 @@ fn config_file(path: &Path) -> Result<Table> {
     ))
 }
 
-fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> Error {
+pub fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::data(path, first_line(error), "correct the file")
 }
 

@@ -46,6 +46,8 @@ pub enum Event<'a> {
     Evaluated { split: &'static str, images: usize, of: usize },
     /// An epoch is over and saved.
     EpochEnd { row: &'a EpochMetrics, best: bool },
+    /// Something went wrong that does not end the run.
+    Trouble { what: &'a str },
     /// The run ends after `epoch` of `epochs` epochs, since the validation accuracy grows no more.
     OutOfPatience { epoch: u32, epochs: u32 },
 }
@@ -70,13 +72,16 @@ pub fn train(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<
     if run.progress.epoch < run.config.epochs {
         show(Event::OutOfPatience { epoch: run.progress.epoch, epochs: run.config.epochs });
     }
+    let (Some(best_epoch), Some(best_accuracy)) = (run.progress.best_epoch, run.progress.best_accuracy) else {
+        let reason = "no checkpoint of a best epoch is left";
+        return Err(Error::data(
+            run.dir.root(),
+            reason,
+            "name one of its checkpoints to eval, or train on with --epochs",
+        ));
+    };
     let test = if run.dataset.test.is_empty() { None } else { Some(test(run, stop, show)?) };
-    Ok(Summary {
-        best_epoch: run.progress.best_epoch.unwrap_or(run.progress.epoch),
-        best_accuracy: run.progress.best_accuracy.unwrap_or(0.0),
-        test,
-        looked: run.progress.looked,
-    })
+    Ok(Summary { best_epoch, best_accuracy, test, looked: run.progress.looked })
 }
 
 /// One epoch, from where it stands to its checkpoint.
@@ -144,7 +149,14 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
             return Err(run.interrupted()?);
         }
         if run.save_is_due() {
-            run.save(false)?;
+            match run.save(false) {
+                Ok(left) => left.iter().for_each(|what| show(Event::Trouble { what })),
+                // The disk may have room again when the next one is due.
+                Err(error @ Error::Data { .. }) => {
+                    show(Event::Trouble { what: &format!("step {} is not saved: {error}", run.progress.step) });
+                }
+                Err(error) => return Err(error),
+            }
         }
         clock = Instant::now();
     }
@@ -344,7 +356,12 @@ fn end_epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<
     run.swap_average()?;
     let report = match report {
         Err(Error::Interrupted { .. }) => return Err(run.interrupted()?),
-        other => other?,
+        Err(error) => {
+            // The epoch's training is good; the first error says more than one that follows from it.
+            let _ = run.save(false);
+            return Err(error);
+        }
+        Ok(report) => report,
     };
     // Validation packed every weight a second time; training packs as it goes.
     run.vit.params.forget_panels();
@@ -377,7 +394,8 @@ fn end_epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<
     if run.config.recipe.tensorboard {
         run.dir.append_event(&mut run.events, &row)?;
     }
-    run.save(best)?;
+    let left = run.save(best)?;
+    left.iter().for_each(|what| show(Event::Trouble { what }));
     show(Event::EpochEnd { row: &row, best });
     if stop.requested() && run.progress.epoch < run.config.epochs && !run.out_of_patience() {
         return Err(run.interruption());

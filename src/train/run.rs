@@ -28,6 +28,10 @@ pub struct Run {
     pub workers: usize,
     /// What the user should know of how the run began.
     pub notes: Vec<String>,
+    /// What was found amiss when it was picked up.
+    pub troubles: Vec<String>,
+    /// The step of the newest checkpoint, once there is one.
+    pub saved: Option<u64>,
     pub(super) optim: AdamW,
     pub(super) schedule: Schedule,
     /// The flat gradient, as `vit.params.flat()`.
@@ -62,37 +66,35 @@ impl Run {
     pub fn resume(
         mut config: TrainConfig,
         dataset: Dataset,
-        dir: RunDir,
+        mut dir: RunDir,
         workers: usize,
         epochs: Option<u32>,
     ) -> Result<Self> {
         config.epochs = epochs.unwrap_or(config.epochs);
         config.validate()?;
+        dir.claim()?;
         let manifest = dir.root().join("manifest.json");
         let recorded = std::fs::read_to_string(&manifest).map_err(|error| Error::io(&manifest, &error))?;
-        let Some(recorded) = content_hash(&recorded) else {
-            return Err(Error::data(&manifest, "the file is damaged", "restore it from a copy, or begin a new run"));
-        };
-        if Some(recorded) != content_hash(&dataset.manifest_json()?) {
+        if let Some(difference) = difference(&manifest, &recorded, &dataset.manifest_json()?)? {
             return Err(Error::data(
                 &dataset.root,
-                format!("the images are not those of {}", manifest.display()),
+                format!("the images are not those of {}: {difference}", manifest.display()),
                 "restore the data or begin a new run",
             ));
         }
         let mut notes = Vec::new();
-        let Some((checkpoint, passed_over)) = dir.latest()? else {
+        let Some((checkpoint, told)) = dir.latest()? else {
             notes.push("no checkpoint was saved yet: beginning at the first step".into());
             let vit = fresh_model(&config, &dataset, &mut notes)?;
             dir.truncate_metrics(0)?;
             return Self::assemble(config, dataset, dir, vit, workers, notes);
         };
-        notes.extend(passed_over.into_iter().map(|fault| format!("passed over a torn checkpoint: {fault}")));
         let mut shape = config.vit(dataset.classes.len())?;
         // The weights that the run began with decided it, and they need not be there any more.
         shape.layer_scale = card_of(&checkpoint)?.is_some_and(|card| card.model.layer_scale);
         let vit = Vit::init(shape, config.options(), config.seed);
         let mut run = Self::assemble(config, dataset, dir, vit, workers, notes)?;
+        run.troubles = told;
         run.progress = run.dir.restore(&checkpoint, &mut run.vit, &mut run.optim)?;
         if epochs.is_none() && run.progress.epochs > 0 {
             run.config.epochs = run.progress.epochs;
@@ -109,8 +111,16 @@ impl Run {
         }
         // Rows belong to finished epochs; one written for the current epoch is written again when that ends.
         let accum = run.config.recipe.grad_accum;
-        run.dir.truncate_metrics(run.progress.step - u64::from(run.progress.batch).div_ceil(accum as u64))?;
+        let rows =
+            run.dir.truncate_metrics(run.progress.step - u64::from(run.progress.batch).div_ceil(accum as u64))?;
+        let lost: Vec<String> =
+            (1..=run.progress.epoch).filter(|epoch| !rows.contains(epoch)).map(|epoch| epoch.to_string()).collect();
+        if !lost.is_empty() {
+            run.troubles
+                .push(format!("metrics.csv and metrics.jsonl have lost the rows of epochs {}", lost.join(", ")));
+        }
         run.mend_best(&checkpoint)?;
+        run.saved = Some(run.progress.step);
         run.notes.push(format!(
             "resuming at step {} (epoch {} of {}, {} batches into it)",
             run.progress.step,
@@ -121,13 +131,24 @@ impl Run {
         Ok(run)
     }
 
-    /// Points `best` at `checkpoint` when that ends the best epoch and the run was killed before the link moved.
+    /// Makes sure that the best epoch's checkpoint is there, and takes the best of those that are where it is not.
     fn mend_best(&mut self, checkpoint: &Path) -> Result<()> {
-        if self.progress.batch > 0 || self.progress.best_epoch != Some(self.progress.epoch) {
-            return Ok(());
+        let Some(epoch) = self.progress.best_epoch else { return Ok(()) };
+        let (found, faults) = self.dir.mend_best(&self.progress, checkpoint)?;
+        if found.as_ref().is_none_or(|best| best.epoch != epoch) {
+            let why = if faults.is_empty() { "is gone".into() } else { format!("is lost ({})", faults.join(", ")) };
+            let then = match &found {
+                Some(best) => {
+                    format!("epoch {}, {:.2} %, is the best of those left", best.epoch, 100.0 * best.accuracy)
+                }
+                None => "the best epoch is found anew".into(),
+            };
+            let was = 100.0 * self.progress.best_accuracy.unwrap_or(0.0);
+            self.troubles.push(format!("the checkpoint of epoch {epoch}, the best with {was:.2} %, {why}: {then}"));
         }
-        let place = |path: &Path| path.canonicalize().ok();
-        if place(&self.dir.root().join("best")) == place(checkpoint) { Ok(()) } else { self.save(true) }
+        self.progress.best_epoch = found.as_ref().map(|best| best.epoch);
+        self.progress.best_accuracy = found.as_ref().map(|best| best.accuracy);
+        Ok(())
     }
 
     fn assemble(
@@ -162,6 +183,8 @@ impl Run {
             gathered: (config.recipe.grad_accum > 1).then(|| Tensor::zeros(&[len])),
             progress: Progress::default(),
             events: None,
+            troubles: Vec::new(),
+            saved: None,
             saved_at: Instant::now(),
             config,
             dataset,
@@ -235,13 +258,16 @@ impl Run {
         (by_time || by_steps) && (self.progress.batch as usize) < self.batches()
     }
 
-    /// Writes a checkpoint of the present state.
-    pub(super) fn save(&mut self, best: bool) -> Result<()> {
+    /// Writes a checkpoint of the present state. Returns what could not be cleared away.
+    pub(super) fn save(&mut self, best: bool) -> Result<Vec<String>> {
         let keep = self.config.keep_checkpoints;
         self.progress.epochs = self.config.epochs;
-        self.dir.save(&self.vit, &self.optim, &self.progress, &self.card, best, keep)?;
+        // A failed attempt counts too: the next one is due after as long a time again.
         self.saved_at = Instant::now();
-        Ok(())
+        let saved = self.dir.save(&self.vit, &self.optim, &self.progress, &self.card, best, keep)?;
+        self.saved = Some(self.progress.step);
+        self.saved_at = Instant::now();
+        Ok(saved.left)
     }
 
     /// Saves, and returns the error that ends an interrupted run.
@@ -262,10 +288,31 @@ impl Run {
     }
 }
 
-/// The hash over classes, splits and files that a manifest carries.
-fn content_hash(manifest: &str) -> Option<String> {
-    let manifest: serde_json::Value = serde_json::from_str(manifest).ok()?;
-    manifest["sha256"].as_str().map(String::from)
+/// The first thing in which a data set differs from the one that a run began with, as their manifests tell; None when it is
+/// the same.
+fn difference(path: &Path, recorded: &str, now: &str) -> Result<Option<String>> {
+    let damaged = || Error::data(path, "the file is damaged", "restore it from a copy, or begin a new run");
+    let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok().filter(|m| m["sha256"].is_string());
+    let was = read(recorded).ok_or_else(damaged)?;
+    let is = read(now).ok_or_else(|| Error::data(path, "cannot be compared", "report this"))?;
+    if was["sha256"] == is["sha256"] {
+        return Ok(None);
+    }
+    for split in ["train", "val", "test"] {
+        let entries = |manifest: &serde_json::Value| manifest["splits"][split].as_array().cloned().unwrap_or_default();
+        let (was, is) = (entries(&was), entries(&is));
+        for (was, is) in was.iter().zip(&is).filter(|(was, is)| was != is) {
+            let (was_at, is_at) = (&was["path"], &is["path"]);
+            return Ok(Some(match was_at == is_at {
+                true => format!("{was_at} ({split}) has changed"),
+                false => format!("{was_at} ({split}) was where {is_at} is now"),
+            }));
+        }
+        if was.len() != is.len() {
+            return Ok(Some(format!("{split} had {} images, and has {}", was.len(), is.len())));
+        }
+    }
+    Ok(Some("its classes or its name differ".into()))
 }
 
 /// The model as the run begins: pretrained weights, or random ones.
