@@ -350,7 +350,8 @@ impl RunDir {
         let (first, second) = (optim.exp_avg.to_host()?, optim.exp_avg_sq.to_host()?);
         for (what, values) in [("a parameter", &raw), ("a moment of AdamW", &first), ("a moment of AdamW", &second)] {
             if !all_finite::check(values) {
-                return Err(Error::NonFinite { what: what.into(), remedy: "lower --lr".into() });
+                let what = format!("{what} after step {}", progress.step);
+                return Err(Error::NonFinite { what, remedy: "lower --lr".into() });
             }
         }
         let model = average.as_ref().unwrap_or(&raw);

@@ -275,10 +275,10 @@ fn tell_saved(run: &Run, error: &Error) {
     let root = run.dir.root().display();
     match (run.saved, error) {
         (_, Error::Interrupted { .. }) => drop(run.dir.discard_unsaved()),
-        (Some(step), Error::NonFinite { .. }) => print::complain(
-            "notice",
-            &format!("a new run can begin from a checkpoint of this one: --weights {root}/checkpoints/step-{step}"),
-        ),
+        (Some(_), Error::NonFinite { .. }) => {
+            let how = format!("a new run can begin from the best epoch of this one: --weights {root}");
+            print::complain("notice", &how);
+        }
         (Some(step), _) => {
             let how = format!("saved up to step {step}: go on with `dynavit train --resume {root}`");
             print::complain("notice", &how);
