@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::eval_outcome::{About, Condition, Outcome, Split, conditions_csv, conditions_table, table};
+use super::home::Home;
 use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags, set};
 use super::progress::bar;
 use super::{cache, print, source};
@@ -36,7 +37,8 @@ is reported in full; of several there is a table, and the report is that of the
 clean images.
 
 Model, classes, preprocessing and scorer come from the checkpoint; a flag
-overrides them. A checkpoint inside a run knows its data set too.")]
+overrides them. A checkpoint inside a run knows its data set too, and how many
+of the images it was trained on (trained_on in --json and report.json).")]
 pub struct EvalArgs {
     /// Data set
     dataset: DatasetName,
@@ -122,7 +124,11 @@ pub fn run(args: EvalArgs) -> Result<()> {
     if !own_card && let Some(text) = source::norm_warning(&weights, card.transform.norm) {
         print::complain("warning", &text);
     }
-    let (dataset, run_batch_size) = open(&args, weights.path(), &stop)?;
+    let home = match Home::of(&args.checkpoint)? {
+        None => Home::of(weights.path())?,
+        found => found,
+    };
+    let (dataset, run_batch_size) = open(&args, home.as_ref(), &stop)?;
     if !own_card && foreign_names(&card.classes, &dataset.classes) {
         let text = "the class names beside the weights are not the data set's; classes are compared by their numbers";
         print::complain("notice", text);
@@ -136,6 +142,18 @@ pub fn run(args: EvalArgs) -> Result<()> {
     };
     if samples.is_empty() {
         return Err(Error::usage("--split", format!("{} has no image in this split", dataset.name), "choose another"));
+    }
+    let trained_on = home.as_ref().map_or(Ok(None), |home| home.trained_on(samples, &stop))?;
+    if let (Some(count @ 1..), Some(home)) = (trained_on, &home)
+        && args.split != Split::Train
+    {
+        let text = format!(
+            "{} was trained on {count} of these {} images, which its manifest.json lists for training: what is measured \
+             on them says nothing of new images; evaluate on others, or on the data as the run split them",
+            home.folder.display(),
+            samples.len()
+        );
+        print::complain("warning", &text);
     }
     let (mut vit, report) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
     source::tell(&report);
@@ -159,6 +177,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
         seq_len: keep.fixed(card.model.patches(), card.prune.round).map(|k| 1 + k),
         device,
         precision,
+        trained_on,
     };
     finish(&args, &job, &dataset, about)
 }
@@ -257,24 +276,20 @@ fn tell(row: &Condition, done: usize, of: usize) {
 }
 
 /// The data set, as the flags say, else as the run that holds the checkpoint says; and that run's batch size.
-fn open(args: &EvalArgs, weights: &Path, stop: &Stop) -> Result<(Dataset, Option<usize>)> {
+fn open(args: &EvalArgs, home: Option<&Home>, stop: &Stop) -> Result<(Dataset, Option<usize>)> {
     let same = |config: &TrainConfig| {
         config.dataset == args.dataset
             || (config.dataset == DatasetName::Sample
                 && source::or_sample(args.dataset, args.data.as_deref()) == DatasetName::Sample)
     };
-    let config = match run_config(&args.checkpoint)? {
-        None => run_config(weights)?,
-        found => found,
-    };
-    let config = config.filter(same);
-    let data = args.data.clone().or_else(|| config.as_ref().and_then(|config| config.data.clone()));
-    let name = match &config {
+    let config = home.map(|home| &home.config).filter(|config| same(config));
+    let data = args.data.clone().or_else(|| config.and_then(|config| config.data.clone()));
+    let name = match config {
         Some(config) if args.data.is_none() => config.dataset,
         _ => source::or_sample(args.dataset, data.as_deref()),
     };
-    let labels = args.label_policy.or(config.as_ref().map(|config| config.label_policy)).unwrap_or_default();
-    let split = args.split_policy.or(config.as_ref().map(|config| config.split)).unwrap_or_default();
+    let labels = args.label_policy.or(config.map(|config| config.label_policy)).unwrap_or_default();
+    let split = args.split_policy.or(config.map(|config| config.split)).unwrap_or_default();
     if name == DatasetName::Sample && args.dataset == DatasetName::Voc {
         print::complain("notice", "no VOC found: evaluating on the built-in sample of drawn images");
     }
@@ -284,33 +299,10 @@ fn open(args: &EvalArgs, weights: &Path, stop: &Stop) -> Result<(Dataset, Option
     }
     let mut dataset = source::open(name, &source::root(name, data.as_deref())?, labels, split, stop)?;
     // Shrunken images give other numbers, and the run's are meant; whole ones are the same from a pack or not.
-    if let Some((folder, side)) = config.as_ref().and_then(|config| Some((config.cache.as_ref()?, config.cache_side?)))
-    {
+    if let Some((folder, side)) = config.and_then(|config| Some((config.cache.as_ref()?, config.cache_side?))) {
         cache::attach(&mut dataset, folder, Some(side), true, stop)?;
     }
     Ok((dataset, config.map(|config| config.batch_size)))
-}
-
-/// The settings of the run that `path` lies in, if any.
-fn run_config(path: &Path) -> Result<Option<TrainConfig>> {
-    let path = path.canonicalize().map_err(|error| Error::io(path, &error))?;
-    for folder in path.ancestors().take(4) {
-        let file = folder.join("config.toml");
-        let Ok(text) = std::fs::read_to_string(&file) else { continue };
-        match toml::from_str(&text) {
-            Ok(config) => return Ok(Some(config)),
-            // Another program's file of that name is no concern of ours; a run's own must not be guessed around.
-            Err(_) if !folder.join("checkpoints").is_dir() => {}
-            Err(error) => {
-                return Err(Error::data(
-                    file,
-                    error.message(),
-                    "correct the file, or evaluate a copy of the weight file",
-                ));
-            }
-        }
-    }
-    Ok(None)
 }
 
 /// Whether `theirs`, which are as many as `ours`, are other words for the classes and not the same in another order.

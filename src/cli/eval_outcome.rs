@@ -37,6 +37,8 @@ pub struct About {
     pub seq_len: Option<usize>,
     pub device: DeviceName,
     pub precision: Precision,
+    /// Images that the run was trained on, by their content; null when the checkpoint lies in no run.
+    pub trained_on: Option<usize>,
 }
 
 /// The result as `--json` prints it.
@@ -187,6 +189,9 @@ pub fn table(outcome: &Outcome) -> String {
         _ => format!(", among the five likeliest {:.2} %", 100.0 * outcome.top5_accuracy),
     };
     let Calibration { ece, bins, .. } = &outcome.calibration;
+    if let Some(count @ 1..) = outcome.about.trained_on {
+        let _ = writeln!(text, "{count} of them are images that the run was trained on");
+    }
     let _ = writeln!(text, "accuracy {:.2} %{top5}, loss {:.4}", 100.0 * outcome.accuracy, outcome.loss);
     let _ = writeln!(text, "expected calibration error {ece:.4} ({} bins)\n", bins.len());
     let _ = writeln!(text, "{:width$} {:>10} {:>10} {:>10} {:>8}", "class", "precision", "recall", "F1", "support");
@@ -275,6 +280,7 @@ mod tests {
             seq_len: Some(66),
             device: DeviceName::Cpu,
             precision: Precision::F32,
+            trained_on: Some(0),
         };
         let names: Vec<String> = (0..classes).map(|c| format!("class_{c}")).collect();
         (Outcome::new(about, &names, &report, None), report)
@@ -308,6 +314,7 @@ mod tests {
             "confusion",
             "device",
             "precision",
+            "trained_on",
             "corruption",
             "top5_accuracy",
             "weighted",

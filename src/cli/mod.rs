@@ -17,6 +17,7 @@ mod eval_outcome;
 mod explain;
 mod flops;
 mod flops_model;
+mod home;
 mod inspect;
 mod keeping;
 mod options;
@@ -138,7 +139,6 @@ fn command() -> clap::Command {
                     | ("eval", "split" | "corrupt" | "report")
                     | ("sweep", "keep" | "vary" | "eval-keep") => return arg,
                     (_, "config" | "resume" | "run-name" | "seeds") => return arg,
-                    (_, "split-policy") => "DYNAVIT_SPLIT".into(),
                     _ => format!("DYNAVIT_{}", long.to_uppercase().replace('-', "_")),
                 };
                 // The parser is built once and lives as long as the process.

@@ -4,8 +4,9 @@
 use super::{Dataset, Sample};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::path::Path;
 
 #[derive(Serialize)]
@@ -31,6 +32,22 @@ struct Entry {
     sha256: String,
 }
 
+/// What of a manifest tells the content of the training images.
+#[derive(Deserialize)]
+struct Content {
+    splits: Train,
+}
+
+#[derive(Deserialize)]
+struct Train {
+    train: Vec<Hashed>,
+}
+
+#[derive(Deserialize)]
+struct Hashed {
+    sha256: String,
+}
+
 /// See [`Dataset::manifest_json`]. Reads every file once.
 pub fn json(dataset: &Dataset) -> Result<String> {
     let entries = |samples: &[Sample]| samples.par_iter().map(|s| entry(&dataset.root, s)).collect::<Result<Vec<_>>>();
@@ -45,6 +62,12 @@ pub fn json(dataset: &Dataset) -> Result<String> {
         splits,
     };
     serde_json::to_string_pretty(&manifest).map_err(failed)
+}
+
+/// The content of the images that a manifest lists for training, as SHA-256; `None` where `text` is no manifest.
+pub fn training_content(text: &str) -> Option<HashSet<String>> {
+    let manifest: Content = serde_json::from_str(text).ok()?;
+    Some(manifest.splits.train.into_iter().map(|image| image.sha256).collect())
 }
 
 fn entry(root: &Path, sample: &Sample) -> Result<Entry> {
@@ -101,6 +124,9 @@ mod tests {
         // FIPS 180-2, appendix B.1.
         assert_eq!(x["sha256"], "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(json["splits"]["val"][0]["label"], 1);
+        let trained = training_content(&json.to_string()).unwrap();
+        assert!(trained.len() == 2 && trained.contains(x["sha256"].as_str().unwrap()));
+        assert_eq!(training_content("{}"), None);
     }
 
     #[test]

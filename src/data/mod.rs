@@ -34,6 +34,7 @@ pub use augment::{Augment, Erase, EraseMode, Mix, RandAugment};
 pub use cifar100::open_cifar100;
 pub use folder::open_folder;
 pub use loader::Loader;
+pub use manifest::training_content;
 pub use noise::noise;
 pub use source::{Records, Source};
 pub use tiny_imagenet::open_tiny_imagenet;

@@ -120,7 +120,7 @@ impl Source {
     }
 
     /// SHA-256 of the file, or of the record's pixels; for a packed image that of the file it was decoded from.
-    pub(super) fn sha256(&self) -> Result<String> {
+    pub fn sha256(&self) -> Result<String> {
         match self {
             Source::File(path) => Ok(hex(&std::fs::read(path).map_err(|e| Error::io(path, &e))?)),
             Source::Record(records, index) => Ok(hex(records.planes(*index))),
