@@ -90,3 +90,40 @@ fn the_variable_of_trains_split_is_not_that_of_evals_policy() {
     let (lists, err) = eval("DYNAVIT_SPLIT_POLICY");
     assert!(lists != plain && err.contains("was trained on"), "{err}");
 }
+
+#[test]
+fn drawn_images_are_called_a_sample_and_hashed_as_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    done(folder, "data sample --output drawn --images 60 --seed 5");
+    let (plan, _) = done(folder, &format!("train voc 50 --data drawn --dry-run {SMALL}"));
+    assert!(plan.contains("data       sample, 5 classes") && plan.contains("drawn by the program"), "{plan}");
+    let (table, _) = done(folder, "coverage voc --data drawn --scorer center --keep 50 --threads 1");
+    assert!(table.starts_with("sample, split all") && !table.contains("voc2012"), "{table}");
+    done(folder, &format!("train voc 50 --data drawn --run-name r {SMALL}"));
+    let (report, _) = json(folder, "eval voc --checkpoint runs/r --json --threads 1");
+    assert_eq!(report["dataset"], "sample");
+    // The same files without the mark of the program are a VOC2012, and have the same hash.
+    std::fs::create_dir(folder.join("plain")).unwrap();
+    std::fs::rename(folder.join("drawn/VOC2012"), folder.join("plain/VOC2012")).unwrap();
+    let (plain, _) = done(folder, "data verify voc --data plain --threads 1");
+    std::fs::rename(folder.join("plain/VOC2012"), folder.join("drawn/VOC2012")).unwrap();
+    let (drawn, _) = done(folder, "data verify voc --data drawn --threads 1");
+    assert_eq!(plain.replace("voc2012: ", "sample: "), drawn);
+    // A run that has the older name in its manifest goes on.
+    let manifest = folder.join("runs/r/manifest.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    assert!(text.contains("\"name\": \"sample\""));
+    std::fs::write(&manifest, text.replace("\"name\": \"sample\"", "\"name\": \"voc2012\"")).unwrap();
+    done(folder, "train --resume runs/r --epochs 2 --quiet --threads 1");
+}
+
+#[test]
+fn a_dry_run_tells_that_it_fell_back_to_the_sample() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    // Another sample than the built-in one: the notice comes before it is refused, and nothing need be drawn.
+    done(folder, "data sample --output data/sample --images 5");
+    let (code, _, err) = run(folder, "train voc 70 --dry-run");
+    assert!(code == Some(3) && err.starts_with("notice: no VOC found") && err.contains("drawn images"), "{err}");
+}

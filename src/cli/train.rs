@@ -321,6 +321,14 @@ fn plan(config: &TrainConfig, fell_back: bool, engine: &Engine, args: &TrainArgs
         let reason = format!("{because} built-in sample is not drawn yet in {}", root.display());
         return Err(Error::usage("--dry-run", reason, "draw it first with `dynavit data sample`, or give --data DIR"));
     }
+    if fell_back {
+        let place = format!("no --data, no DYNAVIT_DATA, no {}", source::VOC_ROOT);
+        let text = format!(
+            "no VOC found ({place}): the plan is for the built-in sample of drawn images in {}",
+            root.display()
+        );
+        print::complain("notice", &text);
+    }
     let dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
     plan::print(config, &dataset, engine, stop, args.json)
 }

@@ -3,7 +3,7 @@
 
 use super::annotation::{self, Annotation, is_plain_name, printable};
 use super::split::{Part, stratified};
-use super::{Dataset, LabelPolicy, Sample, Source, SplitPolicy};
+use super::{Dataset, LabelPolicy, Sample, Source, SplitPolicy, sample};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ const GET_VOC: &str =
     "get VOC2012 or VOC2007 from host.robots.ox.ac.uk/pascal/VOC, or draw a stand-in with `dynavit data sample`";
 
 /// A VOC data set. `root` is VOCdevkit, or VOC2012 or VOC2007 inside it, or what holds VOCdevkit; 2012 is taken when
-/// both are there. Ids number the images of all splits in the order of their names, from 0 on.
+/// both are there. What `dynavit data sample` drew is called [`sample::NAME`]. Ids number the images of all splits in the order of their names, from 0 on.
 ///
 /// Errors: no such folder or layout, empty or overlapping lists, broken annotations (see [`annotation::parse`]), a
 /// missing image, and a class without an image to train on.
@@ -111,6 +111,10 @@ fn find_layout(root: &Path, notes: &mut Vec<String>) -> Result<(PathBuf, String)
         if !folder.join(part).is_dir() {
             return Err(Error::data(&folder, format!("has no folder {part}, so there are no {what}"), GET_VOC));
         }
+    }
+    if sample::is_drawn(&folder) {
+        notes.push("the images are drawn by the program: what is measured on them says nothing of photographs".into());
+        return Ok((folder, sample::NAME.into()));
     }
     Ok((folder, name))
 }

@@ -22,6 +22,12 @@ const VERSION: u32 = 2;
 /// The file at the root that says what was drawn; written last.
 const MARKER: &str = "sample.json";
 
+/// What the drawn data set is called where its name is shown or written.
+pub const NAME: &str = "sample";
+
+/// The name of its layout, under which manifests hash it.
+pub const LAYOUT: &str = "voc2012";
+
 /// Ids have six digits.
 const MOST_IMAGES: usize = 999_999;
 
@@ -69,6 +75,15 @@ pub fn ensure_unless(root: &Path, images: usize, seed: u64, stop: &(dyn Fn() -> 
         return if stands(root, &wanted)? { Ok(root.to_path_buf()) } else { Err(Error::io(root, &e)) };
     }
     Ok(root.to_path_buf())
+}
+
+/// Whether `layout`, a folder `VOC2012`, was drawn by the program, whatever the number of its images.
+pub fn is_drawn(layout: &Path) -> bool {
+    let marker = || -> Option<Marker> {
+        let root = layout.canonicalize().ok()?.parent()?.to_path_buf();
+        serde_json::from_str(&std::fs::read_to_string(root.join(MARKER)).ok()?).ok()
+    };
+    marker().is_some()
 }
 
 /// A folder that is removed when it goes out of scope, unless it has been moved away.
