@@ -127,3 +127,19 @@ fn a_dry_run_tells_that_it_fell_back_to_the_sample() {
     let (code, _, err) = run(folder, "train voc 70 --dry-run");
     assert!(code == Some(3) && err.starts_with("notice: no VOC found") && err.contains("drawn images"), "{err}");
 }
+
+#[test]
+fn compute_is_compared_by_one_convention() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    photos(folder, "photos", 0);
+    let plan = |keep: &str, more: &str| format!("train folder {keep} --data photos --dry-run {SMALL} {more}");
+    let (whole, _) = json(folder, &plan("100", "--json"));
+    assert_eq!(whole["macs_executed"], whole["macs_executed_unpruned"]);
+    let (half, _) = json(folder, &plan("50", "--json"));
+    assert_eq!(half["macs_executed_unpruned"], whole["macs_executed"]);
+    let (text, _) = done(folder, &plan("100", ""));
+    let line = text.lines().find(|line| line.starts_with("compute")).unwrap();
+    let giga = format!("{:.3}", whole["macs_executed"].as_f64().unwrap() / 1e9);
+    assert_eq!(line, format!("compute    {giga} GMACs an image forward, as executed; unpruned {giga}"));
+}

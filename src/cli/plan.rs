@@ -110,8 +110,9 @@ struct Plan<'a> {
     /// The most there can be, under a mass.
     tokens: usize,
     tokens_unpruned: usize,
+    /// Of an image's forward pass, with the short last block: no conventional count.
     macs_executed: u64,
-    macs_unpruned: u64,
+    macs_executed_unpruned: u64,
     engine: String,
     epochs: u32,
     images_per_update: usize,
@@ -190,7 +191,7 @@ pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, stop: &St
         tokens: 1 + k,
         tokens_unpruned: 1 + vit.patches(),
         macs_executed: cost.executed,
-        macs_unpruned: Cost::new(&vit, &config.options(), vit.patches()).macs,
+        macs_executed_unpruned: Cost::new(&vit, &config.options(), vit.patches()).executed,
         engine: engine.words(),
         epochs: config.epochs,
         images_per_update: config.batch_size.saturating_mul(config.recipe.grad_accum).min(dataset.train.len()),
