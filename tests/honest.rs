@@ -143,3 +143,70 @@ fn compute_is_compared_by_one_convention() {
     let giga = format!("{:.3}", whole["macs_executed"].as_f64().unwrap() / 1e9);
     assert_eq!(line, format!("compute    {giga} GMACs an image forward, as executed; unpruned {giga}"));
 }
+
+/// A trained run `runs/r` on `photos`.
+fn run_on_photos(folder: &Path, more: &str) {
+    photos(folder, "photos", 0);
+    done(folder, &format!("train folder 50 --data photos --run-name r {SMALL} {more}"));
+}
+
+#[test]
+fn predict_passes_over_what_it_cannot_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    run_on_photos(folder, "");
+    for name in ["0.png", "05x.jpg"] {
+        std::fs::write(folder.join("photos/egg").join(name), "text").unwrap();
+    }
+    let line = "predict photos/egg --weights runs/r --threads 1 --batch-size 4";
+    let (code, out, err) = run(folder, &format!("{line} --json"));
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, document["images"].as_array().unwrap().len()), (Some(3), 16));
+    assert_eq!(document["failed"][1]["path"], "photos/egg/05x.jpg");
+    let lines: Vec<&str> = err.lines().collect();
+    assert!(lines[0].starts_with("bad: photos/egg/0.png: ") && lines[1].starts_with("bad: photos/egg/05x.jpg: "));
+    assert!(lines.len() == 3 && lines[2].starts_with("error: photos/egg/0.png: 2 of 18 images"), "{err}");
+    for (more, count) in [("", 16), ("--jsonl", 16)] {
+        let (code, out, _) = run(folder, &format!("{line} {more}"));
+        assert_eq!((code, out.lines().count()), (Some(3), count));
+    }
+    // The others are what they are without the bad ones.
+    let (alone, err) = json(folder, "predict photos/egg/07.png --weights runs/r --threads 1 --json");
+    assert!(err.is_empty() && alone.get("failed").is_none());
+    assert_eq!(document["images"][7]["kept"], alone["images"][0]["kept"]);
+    let (code, out, err) = run(folder, "predict photos/egg/0.png --weights runs/r --json");
+    assert!(code == Some(3) && out.is_empty() && err.starts_with("error: photos/egg/0.png: "), "{err}");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_predict_prints_what_is_done() {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::{Command, Stdio};
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    run_on_photos(folder, "");
+    std::fs::write(folder.join("bad.png"), "text").unwrap();
+    let mut words = vec!["predict", "--weights", "runs/r", "--json", "--batch-size", "2", "--device", "cpu"];
+    words.extend(["photos/egg/00.png", "bad.png"]);
+    words.extend(["photos/egg"; 2000]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dynavit"));
+    command.current_dir(folder).args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // The complaint of the bad file says that the first batch is done.
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("bad: ") {
+        line.clear();
+        assert!(err.read_line(&mut line).unwrap() > 0, "nothing was complained about");
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let mut out = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    let mut rest = String::new();
+    err.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
+    let document: Value = serde_json::from_str(&out).unwrap();
+    let done = document["images"].as_array().unwrap().len();
+    assert!((1..32_001).contains(&done) && rest.contains("of 32002 images were looked at"), "{done}: {rest}");
+}

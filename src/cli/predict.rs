@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Prediction, predict};
 use crate::model::{HeadPolicy, Vit};
 use crate::prune::{Keep, Scorer};
+use crate::train::Stop;
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,10 @@ use std::path::{Path, PathBuf};
 Examples:
   dynavit predict cat.png dog.jpg --weights runs/voc-k70-l2-s42-20260101-120000
   dynavit predict photos --weights vit_tiny.safetensors \\
-      --model vit_tiny_patch16_224 --keep 50 --json")]
+      --model vit_tiny_patch16_224 --keep 50 --json
+
+Files that cannot be read are told on stderr and passed over; the exit code is
+then 3. After Ctrl-C what is done is printed, and the exit code is 130.")]
 pub struct PredictArgs {
     /// Images, and folders whose JPEG and PNG files are taken in order
     #[arg(required = true, value_name = "IMAGE|FOLDER")]
@@ -68,6 +72,16 @@ struct Outcome {
     /// Null under a mass, where each image has its own.
     seq_len: Option<usize>,
     images: Vec<Prediction>,
+    /// The files that cannot be read; left out when there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<Failed>,
+}
+
+/// A file that cannot be read.
+#[derive(Serialize)]
+struct Failed {
+    path: String,
+    reason: String,
 }
 
 /// Predicts, and prints batch by batch or all at once.
@@ -83,31 +97,54 @@ pub fn run(args: PredictArgs) -> Result<()> {
     if !args.json && !args.jsonl {
         args.engine.tell(&engine);
     }
-    let mut images = Vec::new();
-    for (i, batch) in paths.chunks(args.batch_size).enumerate() {
-        let first = i * args.batch_size;
+    let (mut images, mut failed) = (Vec::new(), Vec::new());
+    let ended = each(&args, &paths, &mut |batch, first| {
         let done = predict(&vit, &card.prune, &card.transform, &card.classes, batch, first, args.top)?;
-        for prediction in done {
-            if args.json {
-                images.push(prediction);
-            } else if args.jsonl {
-                print::json(&prediction)?;
-            } else {
-                print::line(&sentence(&prediction))?;
+        for (path, prediction) in batch.iter().zip(done) {
+            match prediction {
+                Ok(prediction) if args.json => images.push(prediction),
+                Ok(prediction) if args.jsonl => print::json(&prediction)?,
+                Ok(prediction) => print::line(&sentence(&prediction))?,
+                Err(error) if paths.len() == 1 => return Err(error),
+                Err(error) => {
+                    print::complain("bad", &error.to_string());
+                    failed.push(Failed { path: path.display().to_string(), reason: error.to_string() });
+                }
             }
         }
+        Ok(())
+    });
+    let bad = failed.first().map(|first| {
+        let reason = format!("{} of {} images cannot be read, this one first", failed.len(), paths.len());
+        Error::data(&first.path, reason, "mend them, or leave them out")
+    });
+    // What is done is told, whatever came after it.
+    if args.json && (ended.is_ok() || !images.is_empty()) {
+        let keep = card.prune.keep;
+        print::json(&Outcome {
+            seq_len: keep.fixed(card.model.patches(), card.prune.round).map(|k| 1 + k),
+            model: card.model.name,
+            keep,
+            scorer: card.prune.scorer,
+            images,
+            failed,
+        })?;
     }
-    if !args.json {
-        return Ok(());
+    ended.and(bad.map_or(Ok(()), Err))
+}
+
+/// Hands the images to `predict` batch by batch, with the place of the first, until an interrupt.
+fn each(args: &PredictArgs, paths: &[PathBuf], predict: &mut dyn FnMut(&[PathBuf], usize) -> Result<()>) -> Result<()> {
+    let stop = Stop::on_signals()?;
+    let mut done = 0;
+    for batch in paths.chunks(args.batch_size) {
+        if stop.requested() {
+            return Err(Error::Interrupted { saved: format!("{done} of {} images were looked at", paths.len()) });
+        }
+        predict(batch, done)?;
+        done += batch.len();
     }
-    let keep = card.prune.keep;
-    print::json(&Outcome {
-        seq_len: keep.fixed(card.model.patches(), card.prune.round).map(|k| 1 + k),
-        model: card.model.name,
-        keep,
-        scorer: card.prune.scorer,
-        images,
-    })
+    Ok(())
 }
 
 /// The images asked for, folders opened.

@@ -34,7 +34,8 @@ pub struct Prediction {
     pub seq_len: Option<usize>,
 }
 
-/// Predictions for a batch of files. `first` is the place of `paths[0]` among all images asked for; it keys the random scorer.
+/// Predictions for a batch of files, with the reason in the place of one that cannot be read. `first` is the place of
+/// `paths[0]` among all images asked for; it keys the random scorer.
 pub fn predict(
     vit: &Vit,
     prune: &PruneConfig,
@@ -43,33 +44,42 @@ pub fn predict(
     paths: &[PathBuf],
     first: usize,
     top: usize,
-) -> Result<Vec<Prediction>> {
-    let loaded = paths.par_iter().map(|path| load_image(path, transform)).collect::<Result<Vec<_>>>()?;
-    let images: Vec<f32> = loaded.iter().flat_map(|(image, _)| image).copied().collect();
-    let rgb: Vec<u8> = loaded.iter().flat_map(|(_, rgb)| rgb).copied().collect();
-    let ids: Vec<u64> = (first..first + paths.len()).map(|id| id as u64).collect();
-    let labels = vec![0; paths.len()];
-    let batch = Batch { images, rgb, labels, ids, mixed: None, norm: Some(transform.norm) };
+) -> Result<Vec<Result<Prediction>>> {
+    let loaded: Vec<Result<_>> = paths.par_iter().map(|path| load_image(path, transform)).collect();
+    let (mut images, mut rgb, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, (image, bytes)) in loaded.iter().enumerate().filter_map(|(i, one)| Some((i, one.as_ref().ok()?))) {
+        images.extend_from_slice(image);
+        rgb.extend_from_slice(bytes);
+        ids.push((first + place) as u64);
+    }
+    if ids.is_empty() {
+        return Ok(loaded.into_iter().filter_map(Result::err).map(Err).collect());
+    }
+    let batch = Batch { images, rgb, labels: vec![0; ids.len()], ids, mixed: None, norm: Some(transform.norm) };
     let Seen { images, kept, .. } = Look::at(vit, prune, batch, 0)?;
     let logits = vit.logits(images, &kept)?;
-    let rows = logits.data().chunks_exact(vit.config.classes);
+    let mut rows = logits.data().chunks_exact(vit.config.classes).enumerate();
     paths
         .iter()
-        .zip(rows.enumerate())
-        .map(|(path, (image, row))| {
+        .zip(loaded)
+        .map(|(path, loaded)| {
+            if let Err(error) = loaded {
+                return Ok(Err(error));
+            }
+            let (image, row) = rows.next().expect("each image that was read has a row of logits");
             if row.iter().any(|z| !z.is_finite()) {
                 return Err(Error::NonFinite {
                     what: format!("a logit of {}", path.display()),
                     remedy: "check the weights and --norm".into(),
                 });
             }
-            Ok(Prediction {
+            Ok(Ok(Prediction {
                 path: path.display().to_string(),
                 kept: kept.of(image).to_vec(),
                 logits: row.to_vec(),
                 top: likeliest(row, classes, top),
                 seq_len: prune.keep.mass().map(|_| 1 + kept.of(image).len()),
-            })
+            }))
         })
         .collect()
 }
