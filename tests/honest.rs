@@ -210,3 +210,23 @@ fn an_interrupted_predict_prints_what_is_done() {
     let done = document["images"].as_array().unwrap().len();
     assert!((1..32_001).contains(&done) && rest.contains("of 32002 images were looked at"), "{done}: {rest}");
 }
+
+#[test]
+fn luck_in_predict_depends_on_the_runs_seed_and_the_image_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    run_on_photos(folder, "--scorer random --seed 7");
+    std::fs::copy(folder.join("photos/egg/03.png"), folder.join("same.png")).unwrap();
+    let kept = |words: &str| {
+        let (document, _) = json(folder, &format!("predict {words} --weights runs/r --threads 1 --json"));
+        document["images"].as_array().unwrap().iter().map(|image| image["kept"].clone()).collect::<Vec<_>>()
+    };
+    let all = kept("photos/egg");
+    assert_eq!(kept("same.png photos/bus/00.png")[0], all[3]);
+    assert_eq!(kept("photos/egg --seed 7"), all);
+    assert!(all[0] != all[1] && kept("photos/egg --seed 8") != all);
+    let line = "visualize same.png --output x.png --scorer random --keep 50 --seed 7 --img-size 64 --json \
+                --model vit_micro_patch16_224";
+    let (shown, _) = json(folder, line);
+    assert_eq!(shown["images"][0]["scorers"][0]["selections"][0]["kept"], all[3]);
+}

@@ -7,7 +7,7 @@ use super::pictures::{self, Scorers, Square};
 use super::{predict, print, source};
 use crate::checkpoint::ModelCard;
 use crate::error::{Error, Result};
-use crate::eval::softmax;
+use crate::eval::{image_key, softmax};
 use crate::explain::boxes::Boxed;
 use crate::explain::canvas::{Canvas, sheet};
 use crate::explain::compare::{self, Compared};
@@ -211,7 +211,7 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     let stop = Stop::on_signals()?;
     let flags = (&args.prune, &args.size, &args.image);
     let (weights, card) =
-        source::open_for_images(&args.weights, args.model.as_deref(), (args.keep, args.seed), flags, &engine)?;
+        source::open_for_images(&args.weights, args.model.as_deref(), (args.keep, Some(args.seed)), flags, &engine)?;
     let asked_class = args.class.as_deref().map(|class| class_number(class, &card)).transpose()?;
     let paths = predict::files(&args.images)?;
     pictures::check_boxes(args.boxes.as_deref(), paths.len())?;
@@ -228,7 +228,7 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     for (i, path) in paths.iter().enumerate() {
         let place = places.as_ref().map(|places| places[i].as_path());
         let watch = Watch { stop: &stop, image: i, of: paths.len() };
-        match explain(args, &card, &vit, (path, i as u64), place, asked_class, &watch) {
+        match explain(args, &card, &vit, path, place, asked_class, &watch) {
             Ok(mut explained) => {
                 if !args.json {
                     print::line(&sentences(&explained, &card, args))?;
@@ -319,14 +319,14 @@ fn explain(
     args: &ExplainArgs,
     card: &ModelCard,
     vit: &Vit,
-    (path, id): (&Path, u64),
+    path: &Path,
     place: Option<&Path>,
     asked_class: Option<usize>,
     watch: &Watch,
 ) -> Result<Explained> {
     let square = pictures::square(path, args.boxes.as_deref(), &card.transform)?;
     let grid = card.model.grid();
-    let asked = Asked { vit, prune: &card.prune, norm: card.transform.norm, id, rgb: &square.rgb };
+    let asked = Asked { vit, prune: &card.prune, norm: card.transform.norm, id: image_key(path)?, rgb: &square.rgb };
     let (values, kept) = asked.original()?;
     let logits = vit.logits(&values, &kept)?;
     let probabilities = softmax(logits.data());

@@ -43,9 +43,10 @@ pub struct PredictArgs {
     /// Images in a batch
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one)]
     batch_size: usize,
-    /// Seed of the random scorer
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    /// Seed of the random scorer, which draws by it and the file's bytes
+    /// [default: the file's]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     /// Print one JSON document
     #[arg(long, conflicts_with = "jsonl")]
     json: bool,
@@ -98,8 +99,8 @@ pub fn run(args: PredictArgs) -> Result<()> {
         args.engine.tell(&engine);
     }
     let (mut images, mut failed) = (Vec::new(), Vec::new());
-    let ended = each(&args, &paths, &mut |batch, first| {
-        let done = predict(&vit, &card.prune, &card.transform, &card.classes, batch, first, args.top)?;
+    let ended = each(&args, &paths, &mut |batch| {
+        let done = predict(&vit, &card.prune, &card.transform, &card.classes, batch, args.top)?;
         for (path, prediction) in batch.iter().zip(done) {
             match prediction {
                 Ok(prediction) if args.json => images.push(prediction),
@@ -133,15 +134,15 @@ pub fn run(args: PredictArgs) -> Result<()> {
     ended.and(bad.map_or(Ok(()), Err))
 }
 
-/// Hands the images to `predict` batch by batch, with the place of the first, until an interrupt.
-fn each(args: &PredictArgs, paths: &[PathBuf], predict: &mut dyn FnMut(&[PathBuf], usize) -> Result<()>) -> Result<()> {
+/// Hands the images to `predict` batch by batch, until an interrupt.
+fn each(args: &PredictArgs, paths: &[PathBuf], predict: &mut dyn FnMut(&[PathBuf]) -> Result<()>) -> Result<()> {
     let stop = Stop::on_signals()?;
     let mut done = 0;
     for batch in paths.chunks(args.batch_size) {
         if stop.requested() {
             return Err(Error::Interrupted { saved: format!("{done} of {} images were looked at", paths.len()) });
         }
-        predict(batch, done)?;
+        predict(batch)?;
         done += batch.len();
     }
     Ok(())

@@ -70,7 +70,7 @@ pub struct Source {
 pub fn open_for_images(
     path: &Path,
     model: Option<&str>,
-    (keep, seed): (Option<Keep>, u64),
+    (keep, seed): (Option<Keep>, Option<u64>),
     (prune, size, image): (&PruneFlags, &SizeFlags, &ImageFlags),
     engine: &Engine,
 ) -> Result<(Weights, ModelCard)> {
@@ -79,7 +79,7 @@ pub fn open_for_images(
     if engine.gpu.is_some() {
         card.prune.keep.check_on_card()?;
     }
-    card.prune.seed = seed;
+    set(&mut card.prune.seed, seed);
     prune.apply(&mut card);
     size.apply(&mut card)?;
     image.apply(&mut card);

@@ -5,6 +5,7 @@ use super::pictures::{self, SelectionFlags};
 use super::{predict, print};
 use crate::data::transform;
 use crate::error::{Error, Result};
+use crate::eval::image_key;
 use crate::explain::boxes::Boxed;
 use crate::explain::canvas::{Canvas, sheet};
 use crate::explain::overlay;
@@ -100,7 +101,7 @@ pub fn run(args: &VisualizeArgs) -> Result<()> {
             square.boxes.clear();
         }
         let normalized = transform::normalise(&square.rgb, card.transform.norm);
-        let id = i as u64;
+        let id = image_key(path)?;
         let pixels = Pixels { normalized: &normalized, rgb: &square.rgb, ids: &[id], epoch: 0 };
         let grid = card.model.grid();
         let mut scorers = Vec::new();

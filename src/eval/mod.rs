@@ -12,7 +12,7 @@ pub use calibration::{BINS, Bin, Calibration};
 pub use files::{Subject, field, files};
 pub use look::{Look, Seen};
 pub use mistakes::{Pair, mistakes_sheet};
-pub use predict::{Prediction, Top, predict};
+pub use predict::{Prediction, Top, image_key, predict};
 pub use report::{ClassReport, MacroReport, Report, Verdict};
 
 use crate::data::{Loader, Mode, Sample, TransformConfig};

@@ -5,10 +5,11 @@ use super::{Look, Seen, softmax};
 use crate::data::{Batch, TransformConfig, load_image};
 use crate::error::{Error, Result};
 use crate::model::Vit;
-use crate::prune::PruneConfig;
+use crate::prune::{PruneConfig, Scorer};
 use rayon::prelude::*;
 use serde::Serialize;
-use std::path::PathBuf;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
 
 /// One of the likeliest classes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -34,23 +35,33 @@ pub struct Prediction {
     pub seq_len: Option<usize>,
 }
 
-/// Predictions for a batch of files, with the reason in the place of one that cannot be read. `first` is the place of
-/// `paths[0]` among all images asked for; it keys the random scorer.
+/// What keys the random scorer of an image that belongs to no data set: the first 32 bits of its file's SHA-256, so that
+/// luck keeps the same patches wherever the file lies and whatever is asked for beside it.
+pub fn image_key(path: &Path) -> Result<u64> {
+    let bytes = std::fs::read(path).map_err(|error| Error::io(path, &error))?;
+    let [a, b, c, d, ..] = Sha256::digest(&bytes)[..] else { unreachable!("a SHA-256 has 32 bytes") };
+    Ok(u64::from(u32::from_be_bytes([a, b, c, d])))
+}
+
+/// Predictions for a batch of files, with the reason in the place of one that cannot be read.
 pub fn predict(
     vit: &Vit,
     prune: &PruneConfig,
     transform: &TransformConfig,
     classes: &[String],
     paths: &[PathBuf],
-    first: usize,
     top: usize,
 ) -> Result<Vec<Result<Prediction>>> {
-    let loaded: Vec<Result<_>> = paths.par_iter().map(|path| load_image(path, transform)).collect();
+    let load = |path: &PathBuf| {
+        let key = if prune.scorer == Scorer::Random { image_key(path)? } else { 0 };
+        load_image(path, transform).map(|(image, rgb)| (image, rgb, key))
+    };
+    let loaded: Vec<Result<_>> = paths.par_iter().map(load).collect();
     let (mut images, mut rgb, mut ids) = (Vec::new(), Vec::new(), Vec::new());
-    for (place, (image, bytes)) in loaded.iter().enumerate().filter_map(|(i, one)| Some((i, one.as_ref().ok()?))) {
+    for (image, bytes, key) in loaded.iter().flatten() {
         images.extend_from_slice(image);
         rgb.extend_from_slice(bytes);
-        ids.push((first + place) as u64);
+        ids.push(*key);
     }
     if ids.is_empty() {
         return Ok(loaded.into_iter().filter_map(Result::err).map(Err).collect());
