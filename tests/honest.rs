@@ -230,3 +230,16 @@ fn luck_in_predict_depends_on_the_runs_seed_and_the_image_alone() {
     let (shown, _) = json(folder, line);
     assert_eq!(shown["images"][0]["scorers"][0]["selections"][0]["kept"], all[3]);
 }
+
+#[test]
+fn eval_says_why_it_takes_the_default_splits() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    run_on_photos(folder, "");
+    // Nothing is there to evaluate on: the notice comes first.
+    let (_, _, err) = run(folder, "eval cifar100 --data absent --checkpoint runs/r");
+    assert!(err.contains("r was trained on folder, not cifar100, so the splits are the default ones"), "{err}");
+    std::fs::copy(folder.join("runs/r/best/model.safetensors"), folder.join("w.safetensors")).unwrap();
+    let (_, _, err) = run(folder, "eval cifar100 --data absent --checkpoint w.safetensors");
+    assert!(err.contains("the checkpoint lies in no run, so the splits are the default ones"), "{err}");
+}

@@ -294,8 +294,14 @@ fn open(args: &EvalArgs, home: Option<&Home>, stop: &Stop) -> Result<(Dataset, O
         print::complain("notice", "no VOC found: evaluating on the built-in sample of drawn images");
     }
     if config.is_none() && args.split_policy.is_none() && !matches!(name, DatasetName::Folder | DatasetName::Sample) {
-        let text = "the checkpoint lies in no run, so the splits are the default ones; --split-policy says otherwise";
-        print::complain("notice", text);
+        let because = match home {
+            Some(Home { folder, config }) => {
+                format!("{} was trained on {}, not {name}", folder.display(), config.dataset)
+            }
+            None => "the checkpoint lies in no run".into(),
+        };
+        let text = format!("{because}, so the splits are the default ones; --split-policy says otherwise");
+        print::complain("notice", &text);
     }
     let mut dataset = source::open(name, &source::root(name, data.as_deref())?, labels, split, stop)?;
     // Shrunken images give other numbers, and the run's are meant; whole ones are the same from a pack or not.
