@@ -243,3 +243,26 @@ fn eval_says_why_it_takes_the_default_splits() {
     let (_, _, err) = run(folder, "eval cifar100 --data absent --checkpoint w.safetensors");
     assert!(err.contains("the checkpoint lies in no run, so the splits are the default ones"), "{err}");
 }
+
+#[test]
+fn a_bad_value_is_blamed_on_where_it_came_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let blamed = |line: &str, variable: &str, value: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let output = dynavit(folder.path(), &words).env(variable, value).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let train = "train voc 70 --data x";
+    // What the parser refuses, and what is refused later.
+    for (value, reason) in [("abc", "invalid value 'abc' for DYNAVIT_LR: "), ("-1", "error: DYNAVIT_LR: ")] {
+        let err = blamed(train, "DYNAVIT_LR", value);
+        assert!(err.contains(reason) && !err.contains("--lr"), "{err}");
+        let err = blamed(&format!("{train} --lr {value}"), "DYNAVIT_LR", "0.1");
+        assert!(err.contains("--lr") && !err.contains("DYNAVIT_LR"), "{err}");
+    }
+    let err = blamed(&format!("{train} --decay-rate=-1"), "DYNAVIT_GAMMA", "0.5");
+    assert!(err.contains("--gamma") && !err.contains("DYNAVIT_GAMMA"), "{err}");
+    let err = blamed("eval voc --checkpoint x", "DYNAVIT_SCORER", "best");
+    assert!(err.contains("for DYNAVIT_SCORER") && err.contains("sobel"), "{err}");
+}

@@ -12,6 +12,7 @@ mod data_bench;
 mod data_download;
 mod data_stats;
 mod doctor;
+mod environment;
 mod eval;
 mod eval_outcome;
 mod explain;
@@ -37,8 +38,8 @@ mod sweep_plan;
 mod train;
 mod visualize;
 
-use crate::error::Result;
-use clap::error::ErrorKind;
+use crate::error::{Error, Result};
+use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Vision Transformers that train and run faster by looking at fewer patches.
@@ -102,7 +103,17 @@ enum Command {
 pub fn main() -> Result<()> {
     let matches = command().try_get_matches().unwrap_or_else(|error| refuse(&error));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| refuse(&error));
-    match cli.command {
+    obey(cli.command).map_err(|error| match error {
+        Error::Usage { flag, reason, remedy } => {
+            let flag = environment::origin(&command(), std::env::args_os(), &flag).unwrap_or(flag);
+            Error::Usage { flag, reason, remedy }
+        }
+        other => other,
+    })
+}
+
+fn obey(command: Command) -> Result<()> {
+    match command {
         Command::Train(args) => train::run(*args),
         Command::Sweep(args) => sweep::run(*args),
         Command::Report(args) => report::run(&args),
@@ -122,31 +133,8 @@ pub fn main() -> Result<()> {
 }
 
 /// The parser, with `DYNAVIT_*` behind the settings that a value is given to.
-///
-/// A variable means one thing everywhere: so `eval --split`, which names a part and not a policy, has none, and neither
-/// have the lists of `flops` or the flags that say which run or file a single call is about.
 fn command() -> clap::Command {
-    Cli::command().mut_subcommands(|subcommand| {
-        let name = subcommand.get_name().to_owned();
-        subcommand.mut_args(|arg| match arg.get_long() {
-            Some(long) if arg.get_action().takes_values() => {
-                let long = long.to_owned();
-                // A negative number is a bad value of its flag, not an unknown flag.
-                let arg = arg.allow_negative_numbers(true);
-                let variable = match (name.as_str(), long.as_str()) {
-                    ("flops" | "inspect" | "data" | "weights" | "completions" | "bench" | "report", _)
-                    | ("visualize" | "coverage" | "explain", _)
-                    | ("eval", "split" | "corrupt" | "report")
-                    | ("sweep", "keep" | "vary" | "eval-keep") => return arg,
-                    (_, "config" | "resume" | "run-name" | "seeds") => return arg,
-                    _ => format!("DYNAVIT_{}", long.to_uppercase().replace('-', "_")),
-                };
-                // The parser is built once and lives as long as the process.
-                arg.env(&*variable.leak()).hide_env(true)
-            }
-            _ => arg,
-        })
-    })
+    environment::behind(Cli::command())
 }
 
 /// Prints help as clap lays it out and everything else as one line, and leaves.
@@ -161,6 +149,12 @@ fn refuse(error: &clap::Error) -> ! {
         let text = error.render().to_string();
         let reason = text.split("\n\nUsage:").next().unwrap_or(&text);
         let reason = reason.split("\n\nFor more information").next().unwrap_or(reason);
+        let mut reason = reason.to_owned();
+        if let Some(arg) = error.get(ContextKind::InvalidArg).map(ToString::to_string)
+            && let Some(variable) = environment::origin(&command(), std::env::args_os(), &arg)
+        {
+            reason = reason.replacen(&format!("'{arg}'"), &variable, 1);
+        }
         print::complain("error", &format!("{}; try --help", reason.trim_start_matches("error: ").trim_end()));
     }
     std::process::exit(2)
