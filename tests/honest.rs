@@ -266,3 +266,31 @@ fn a_bad_value_is_blamed_on_where_it_came_from() {
     let err = blamed("eval voc --checkpoint x", "DYNAVIT_SCORER", "best");
     assert!(err.contains("for DYNAVIT_SCORER") && err.contains("sobel"), "{err}");
 }
+
+#[cfg(unix)]
+#[test]
+fn names_steer_no_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    photos(folder, "photos", 0);
+    let odd = folder.join("photos/\u{1b}[31m\u{9b}e\ngg");
+    std::fs::rename(folder.join("photos/egg"), &odd).unwrap();
+    done(folder, &format!("train folder 50 --data photos --run-name r {SMALL}"));
+    let clean = |words: &[&str], code: i32| {
+        let output = dynavit(folder, words).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let (out, err) = (text(output.stdout), text(output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{err}");
+        assert!(
+            ![&out, &err].iter().any(|text| text.contains(|c: char| c.is_control() && c != '\n')),
+            "{out:?}{err:?}"
+        );
+        (out, err)
+    };
+    let (out, _) = clean(&["eval", "folder", "--checkpoint", "runs/r", "--split", "train"], 0);
+    assert!(out.lines().any(|line| line.starts_with(" [31m e gg ")), "{out}");
+    std::fs::write(odd.join("00x.png"), "text").unwrap();
+    let (out, err) = clean(&["predict", odd.to_str().unwrap(), "--weights", "runs/r"], 3);
+    assert!(out.lines().count() == 16 && out.lines().all(|line| line.contains("/ [31m e gg/")), "{out}");
+    assert!(err.contains("bad: ") && err.contains("[31m e gg/00x.png: "), "{err}");
+}

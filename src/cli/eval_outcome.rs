@@ -1,6 +1,7 @@
 //! What `dynavit eval` says: the JSON document, the tables for people, and the table of corruptions.
 #![forbid(unsafe_code)]
 
+use super::print::printable;
 use crate::data::corrupt::{Corruption, Kind};
 use crate::eval::{BINS, Calibration, ClassReport, MacroReport, Report};
 use crate::prune::{Keep, Scorer};
@@ -183,7 +184,7 @@ fn mean<'a>(rows: impl Iterator<Item = &'a Condition>) -> Option<f64> {
 /// The report for people, at most 80 columns wide where the names of the classes allow it.
 pub fn table(outcome: &Outcome) -> String {
     let width = outcome.classes.iter().map(|class| class.chars().count()).max().unwrap_or(0).max(12);
-    let mut text = format!("{}\n", outcome.title());
+    let mut text = format!("{}\n", printable(&outcome.title()));
     let top5 = match outcome.classes.len() {
         0..=5 => String::new(),
         _ => format!(", among the five likeliest {:.2} %", 100.0 * outcome.top5_accuracy),
@@ -199,7 +200,7 @@ pub fn table(outcome: &Outcome) -> String {
         let _ = writeln!(text, "{name:width$} {p:>10.4} {r:>10.4} {f:>10.4} {support:>8}");
     };
     for Named { class, report: c } in &outcome.per_class {
-        row(class, [c.precision, c.recall, c.f1], c.support);
+        row(&printable(class), [c.precision, c.recall, c.f1], c.support);
     }
     let images = outcome.images as u64;
     for (name, mean) in [("macro avg", &outcome.macro_average), ("weighted avg", &outcome.weighted)] {
@@ -211,7 +212,7 @@ pub fn table(outcome: &Outcome) -> String {
         let _ = writeln!(text, "{:width$}  (columns in the order of the rows)", "true \\ predicted");
         for (class, row) in outcome.classes.iter().zip(&outcome.confusion) {
             let cells: String = row.iter().map(|n| format!("{n:>cell$}")).collect();
-            let _ = writeln!(text, "{class:width$}{cells}");
+            let _ = writeln!(text, "{:width$}{cells}", printable(class));
         }
     } else {
         let n = outcome.classes.len();
@@ -221,7 +222,8 @@ pub fn table(outcome: &Outcome) -> String {
         text.push_str("\nmost confused\n");
     }
     for Confused { class, predicted, images, share } in outcome.confused.iter().take(SHOWN) {
-        let _ = writeln!(text, "{class} taken for {predicted}: {images}, {:.1} % of the class", 100.0 * share);
+        let (class, predicted, share) = (printable(class), printable(predicted), 100.0 * share);
+        let _ = writeln!(text, "{class} taken for {predicted}: {images}, {share:.1} % of the class");
     }
     text.trim_end().to_owned()
 }

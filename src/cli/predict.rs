@@ -184,5 +184,5 @@ fn sentence(prediction: &Prediction) -> String {
         let name = top.class.as_deref().map(print::printable).unwrap_or_else(|| format!("class {}", top.index));
         format!("{name} {:.1} %", 100.0 * top.prob)
     });
-    format!("{}: {}", prediction.path, classes.collect::<Vec<_>>().join(", "))
+    format!("{}: {}", print::printable(&prediction.path), classes.collect::<Vec<_>>().join(", "))
 }

@@ -1,9 +1,9 @@
 //! Progress on stderr: bars on a terminal, plain lines elsewhere, nothing when quiet.
 #![forbid(unsafe_code)]
 
-use super::print;
+use super::print::{self, printable};
 use crate::train::Event;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -74,6 +74,7 @@ impl Progress {
         if self.quiet {
             return;
         }
+        let text = printable(text);
         match &self.bar {
             Some(bar) => bar.println(text),
             None => drop(writeln!(std::io::stderr(), "{text}")),
