@@ -153,7 +153,7 @@ impl Progress {
 
     fn evaluated(&mut self, split: &str, images: usize, of: usize) {
         if self.bar.as_ref().is_none_or(|bar| bar.prefix() != self.led(split)) {
-            self.new_bar(of, 0, split, "{prefix} {wide_bar} {pos}/{len} {per_sec} ETA {eta}");
+            self.new_bar(of, 0, split, "{prefix} {wide_bar} {pos}/{len} {rate} ETA {eta}");
         }
         match &self.bar {
             Some(bar) if images < of => bar.set_position(images as u64),
@@ -164,12 +164,28 @@ impl Progress {
     fn new_bar(&mut self, len: usize, done: usize, prefix: &str, template: &str) {
         self.clear();
         if self.bars {
-            let style = ProgressStyle::with_template(template).expect("the templates are constants");
-            let bar = ProgressBar::new(len as u64).with_style(style).with_prefix(self.led(prefix));
+            let bar = ProgressBar::new(len as u64).with_style(style(template)).with_prefix(self.led(prefix));
             bar.set_position(done as u64);
             bar.reset_eta();
             self.bar = Some(bar);
         }
+    }
+}
+
+/// The style of a bar; `{rate}` is what was done a second since it began.
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).expect("the templates are constants");
+    style.with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let _ = out.write_str(&rate(state.pos(), state.elapsed()));
+    })
+}
+
+/// As "12.3/s" or "1234/s"; a dash while there is hardly a time to divide by.
+fn rate(done: u64, elapsed: Duration) -> String {
+    match done as f64 / elapsed.as_secs_f64() {
+        _ if elapsed < Duration::from_millis(300) => "-".into(),
+        rate if rate < 100.0 => format!("{rate:.1}/s"),
+        rate => format!("{rate:.0}/s"),
     }
 }
 
@@ -183,10 +199,9 @@ pub fn bar(quiet: bool, what: &str, unit: &str) -> Bar {
     }
     let template = match unit {
         "bytes" => "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}",
-        _ => "{prefix} {wide_bar} {pos}/{len} {per_sec} ETA {eta}",
+        _ => "{prefix} {wide_bar} {pos}/{len} {rate} ETA {eta}",
     };
-    let style = ProgressStyle::with_template(template).expect("the templates are constants");
-    Bar(Some(ProgressBar::new(0).with_style(style).with_prefix(what.to_owned())))
+    Bar(Some(ProgressBar::new(0).with_style(style(template)).with_prefix(what.to_owned())))
 }
 
 impl Bar {
@@ -203,5 +218,21 @@ impl Bar {
         if let Bar(Some(bar)) = self {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_short_and_none_before_there_is_a_time() {
+        for (done, milliseconds, words) in
+            [(64, 0, "-"), (20, 3000, "6.7/s"), (0, 500, "0.0/s"), (64_321, 50_000, "1286/s")]
+        {
+            assert_eq!(rate(done, Duration::from_millis(milliseconds)), words);
+        }
+        let bar = ProgressBar::hidden().with_style(style("{pos}/{len} {rate} ETA {eta}"));
+        bar.set_position(3);
     }
 }
