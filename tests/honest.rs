@@ -294,3 +294,13 @@ fn names_steer_no_terminal() {
     assert!(out.lines().count() == 16 && out.lines().all(|line| line.contains("/ [31m e gg/")), "{out}");
     assert!(err.contains("bad: ") && err.contains("[31m e gg/00x.png: "), "{err}");
 }
+
+#[test]
+fn missing_data_are_told_with_the_command_that_fetches_them() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, data) in [("cifar100", ""), ("tiny-imagenet", ""), ("voc", "--data absent")] {
+        let (code, _, err) = run(folder.path(), &format!("train {name} 70 --dry-run {data}"));
+        assert_eq!(code, Some(3));
+        assert!(err.contains(&format!("`dynavit data download {name}`")) && err.contains("--data"), "{err}");
+    }
+}

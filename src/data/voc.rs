@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 pub const CLASSES: [&str; 5] = ["bicycle", "car", "cat", "dog", "person"];
 /// Images that the paper uses, and of these those that validate and those that test.
 const PAPER: [usize; 3] = [5175, 647, 653];
-const GET_VOC: &str =
-    "get VOC2012 or VOC2007 from host.robots.ox.ac.uk/pascal/VOC, or draw a stand-in with `dynavit data sample`";
+const GET_VOC: &str = "fetch VOC2012 with `dynavit data download voc` and unpack it, name its folder with --data, or draw \
+                       a stand-in with `dynavit data sample`";
 
 /// A VOC data set. `root` is VOCdevkit, or VOC2012 or VOC2007 inside it, or what holds VOCdevkit; 2012 is taken when
 /// both are there. What `dynavit data sample` drew is called [`sample::NAME`]. Ids number the images of all splits in the order of their names, from 0 on.
