@@ -2,7 +2,7 @@
 //!
 //! - computes: y[b, 0] = cls + pos[0]; y[b, 1 + i] = tokens[b, i] + pos[rows[b, i]] (paper, Eqs. 6 to 8)
 //! - derivative: dtokens = dy[1..]; dcls += sum dy[0]; dpos[row] += dy of every token that took the row
-//! - saves: rows
+//! - saves: rows, on a card both there and here
 //! - shapes: tokens (B,k,D), cls (1,1,D), pos (1,N+1,D), rows (B,k) in 1..=N, y (B,1+k,D). On the CPU
 //!   images may keep different numbers: tokens and y then lie image after image, (rows,D)
 //! - cost: 1 FLOP and 12 bytes an element
@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 struct AssembleBackward {
     rows: Arc<[u32]>,
+    /// `rows` where y is, when that is a card.
+    there: Option<Tensor>,
     spans: Spans,
     dtokens: Slot,
     dcls: Slot,
@@ -56,18 +58,21 @@ pub fn forward_within(
         ));
     }
     let mut y = tokens.value.like(&spans.longer(1).shape(d))?;
+    let mut there = None;
     match tokens.value.device() {
         Device::Cpu => {
             cpu::forward(tokens.value.data(), cls.value.data(), pos.value.data(), rows, spans, y.data_mut());
         }
         Device::Cuda => {
             let (gpu, k) = (tokens.value.gpu(), even(spans)?);
-            let (rows, cls, pos) = (Tensor::indices(gpu, rows)?, cls.value.floats(), pos.value.floats());
+            let rows = there.insert(Tensor::indices(gpu, rows)?);
+            let (cls, pos) = (cls.value.floats(), pos.value.floats());
             cuda::forward(gpu, tokens.value.values(), cls, pos, rows.words(), k, y.values())?;
         }
     }
     emit(tape, "assemble", y, &[tokens.slot], &[cls.slot, pos.slot], || AssembleBackward {
         rows: rows.clone(),
+        there,
         spans: spans.clone(),
         dtokens: tokens.slot,
         dcls: cls.slot,
@@ -88,14 +93,13 @@ impl Backward for AssembleBackward {
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
         let (spans, d) = (&self.spans, dy.shape()[dy.shape().len() - 1]);
         let mut dtokens = dy.like(&spans.shape(d))?;
-        match dy.device() {
-            Device::Cpu => {
+        match &self.there {
+            None => {
                 cpu::backward_dtokens(dy.data(), spans, d, dtokens.data_mut());
                 grads.param_add(self.dcls, |sum| cpu::backward_dcls_add(dy.data(), spans, sum));
                 grads.param_add(self.dpos, |sum| cpu::backward_dpos_add(dy.data(), &self.rows, spans, d, sum));
             }
-            Device::Cuda => {
-                let rows = Tensor::indices(dy.gpu(), &self.rows)?;
+            Some(rows) => {
                 let [dcls, dpos] = grads.param_slices([self.dcls, self.dpos])?;
                 cuda::backward(dy.gpu(), dy.values(), rows.words(), even(spans)?, dtokens.values(), dcls, dpos)?;
             }

@@ -2,7 +2,7 @@
 //!
 //! - computes: y[b, i] = x[b, kept[b, i]]
 //! - derivative: dx[b, kept[b, i]] += dy[b, i], zero elsewhere
-//! - saves: kept
+//! - saves: kept, on a card both there and here
 //! - shapes: x (B,N,D), kept (B,k) with entries below N, y (B,k,D). On the CPU images may differ in N or k: their rows
 //!   then lie one after the other, (rows,D)
 //! - cost: no FLOPs, 8 bytes an element of y
@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 struct GatherBackward {
     kept: Arc<[u32]>,
+    /// `kept` where y is, when that is a card.
+    there: Option<Tensor>,
     shape: Vec<usize>,
     spans: [Spans; 2],
     dx: Slot,
@@ -45,10 +47,11 @@ pub fn forward_within(tape: Option<&mut Tape>, x: &Var, kept: &Arc<[u32]>, [from
         return Err(Error::shape("gather", reason));
     }
     let mut y = x.value.like(&to.shape(d))?;
+    let mut there = None;
     match x.value.device() {
         Device::Cpu => cpu::forward(x.value.data(), kept, y.data_mut(), from, to, d),
         Device::Cuda => {
-            let indices = Tensor::indices(x.value.gpu(), kept)?;
+            let indices = there.insert(Tensor::indices(x.value.gpu(), kept)?);
             let sizes = sizes(from, to, d)?;
             cuda::forward(x.value.gpu(), x.value.values(), indices.words(), y.values(), sizes)?;
         }
@@ -56,6 +59,7 @@ pub fn forward_within(tape: Option<&mut Tape>, x: &Var, kept: &Arc<[u32]>, [from
     let spans = [from.clone(), to.clone()];
     emit(tape, "gather", y, &[x.slot], &[], || GatherBackward {
         kept: kept.clone(),
+        there,
         shape: x.shape().to_vec(),
         spans,
         dx: x.slot,
@@ -78,13 +82,12 @@ impl Backward for GatherBackward {
     fn backward(self: Box<Self>, dy: Tensor, grads: &mut Grads) -> Result<()> {
         let ([from, to], d) = (&self.spans, self.shape[self.shape.len() - 1]);
         let mut dx = dy.like(&self.shape)?;
-        match dy.device() {
-            Device::Cpu => {
+        match &self.there {
+            None => {
                 dx.data_mut().fill(0.0);
                 cpu::backward(dy.data(), &self.kept, dx.data_mut(), from, to, d);
             }
-            Device::Cuda => {
-                let indices = Tensor::indices(dy.gpu(), &self.kept)?;
+            Some(indices) => {
                 cuda::backward(dy.gpu(), dy.values(), indices.words(), dx.values(), sizes(from, to, d)?)?;
             }
         }
