@@ -151,6 +151,8 @@ fn call(
 ) -> Code {
     let body = || match target() {
         Target::Driver => {
+            // What is known of an earlier failure would be read as the cause of one of this call.
+            FAULT.set(None);
             let code = driver().unwrap_or_else(|code| code);
             let clamped = codes::clamp(code);
             if clamped != code {

@@ -44,5 +44,6 @@ fn unknown_codes_are_unknown_errors() {
     said(-7);
     // A code that is known is passed on, and a function that is not there is an error.
     assert_eq!(DeviceBuffer::from_slice(&[1_u8]).err(), Some(CudaError::OutOfMemory));
+    assert_eq!(cuda_driver::last_fault(), None, "a known code says all, and what was said before is of another call");
     assert_eq!(Context::new(device).err(), Some(CudaError::NotFound));
 }
