@@ -200,10 +200,6 @@ impl Gpu {
         &self.second
     }
 
-    pub(super) fn context(&self) -> &Arc<Context> {
-        &self.context
-    }
-
     /// Whether this is the virtual card.
     pub fn is_virtual(&self) -> bool {
         self.target == Target::PtxVm

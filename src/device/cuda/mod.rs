@@ -3,7 +3,8 @@
 //! An op's `cuda.rs` holds data and one call: the [`Entry`] of each kernel (its name and its arguments), a pure
 //! function from shapes to a [`Geometry`], and [`Stream::launch`]. Everything runs on the stream of the [`Gpu`], in
 //! order, but for bringing and scoring the next images, which has a second one; nothing is known to be done before
-//! [`Stream::synchronise`] or [`Stream::download`]. The same code runs on the virtual card.
+//! [`Stream::synchronise`] or [`Stream::download`]. Copies to the card pass through pinned memory. The same code runs on
+//! the virtual card.
 #![deny(unsafe_code)]
 
 mod arena;
@@ -14,6 +15,7 @@ pub mod elements;
 mod graph;
 mod launch;
 mod module;
+mod pinned;
 mod profile;
 mod stream;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use super::launch::{Arg, Geometry};
 use super::module::Kernel;
+use super::pinned::{LARGEST, Staging};
 use super::profile::{Event, Profile};
 use super::{Element, Graph, Launched, Slice, check};
 use crate::error::{Error, Result};
@@ -11,6 +12,7 @@ use cust::sys::{self, CUresult, CUstream};
 use std::env;
 use std::ffi::c_void;
 use std::ptr;
+use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,6 +23,7 @@ pub struct Stream {
     stream: CUstream,
     /// For the graphs made here.
     context: Arc<Context>,
+    staging: Staging,
     /// Whether each launch is waited for.
     one_by_one: bool,
     capturing: AtomicBool,
@@ -42,41 +45,34 @@ impl Stream {
         check(|| "stream".into(), unsafe { sys::cuStreamCreate(&mut stream, flags) })?;
         let one_by_one = env::var_os("DYNAVIT_CUDA_SYNC").is_some_and(|value| value == "1");
         let (capturing, profile) = (AtomicBool::new(false), Mutex::default());
-        Ok(Stream { stream, context, one_by_one, capturing, profile })
+        Ok(Stream { stream, context, staging: Staging::default(), one_by_one, capturing, profile })
     }
 
-    /// Copies `values` to the card. They may change as soon as this returns. An error inside a capture, which would
-    /// read them at every replay.
+    /// Copies `values` to the card, through pinned memory: they may change as soon as this returns, which waits for
+    /// nothing unless much is on its way. An error inside a capture, which would read them at every replay.
     pub fn upload<T: Element>(&self, to: Slice<T>, values: &[T]) -> Result<()> {
         self.refuse_capture("upload")?;
         if to.len() != values.len() {
             return Err(Error::gpu("upload", format!("{} values into a slice of {}", values.len(), to.len())));
         }
-        if values.is_empty() {
-            return Ok(());
+        // SAFETY: these are the bytes of `values`; no element has a byte without a value.
+        let bytes = unsafe { slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
+        for (i, part) in bytes.chunks(LARGEST).enumerate() {
+            let mut piece = self.staging.take(&self.context, part.len())?;
+            piece.fill(part);
+            let at = to.address() + (i * LARGEST) as u64;
+            // SAFETY: the slice holds as many bytes, of which this is the part at its place; `staging` keeps the piece as
+            // it is until the moment after the copy.
+            let result = unsafe { sys::cuMemcpyHtoDAsync_v2(at, piece.address(), part.len(), self.stream) };
+            let read = check(|| format!("upload of {} bytes", part.len()), result).and_then(|()| self.mark());
+            self.staging.give(piece, read)?;
         }
-        // SAFETY: `values` holds that many bytes. It is not pinned, so the driver has read it when this returns.
-        let result = unsafe {
-            sys::cuMemcpyHtoDAsync_v2(to.address(), values.as_ptr().cast::<c_void>(), to.bytes(), self.stream)
-        };
-        check(|| format!("upload of {} bytes", to.bytes()), result)
+        Ok(())
     }
 
-    /// Copies `len` bytes of pinned memory to the card.
-    ///
-    /// # Safety
-    /// `from` is pinned memory of so many bytes that stays as it is until the copy is done.
-    pub(super) unsafe fn copy_pinned(&self, to: Slice<u8>, from: *const u8, len: usize) -> Result<()> {
-        self.refuse_capture("upload")?;
-        if to.len() != len {
-            return Err(Error::gpu("upload", format!("{len} bytes into a slice of {}", to.len())));
-        }
-        if len == 0 {
-            return Ok(());
-        }
-        // SAFETY: the slice holds as many bytes; the rest is the caller's promise.
-        let result = unsafe { sys::cuMemcpyHtoDAsync_v2(to.address(), from.cast::<c_void>(), len, self.stream) };
-        check(|| format!("upload of {len} bytes"), result)
+    #[cfg(test)]
+    pub(super) fn pieces(&self) -> usize {
+        self.staging.pieces()
     }
 
     /// The moment when what the stream was told so far is done.

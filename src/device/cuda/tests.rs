@@ -67,11 +67,32 @@ fn bytes_that_travel_aside_are_there_before_what_waits_for_them() {
         gpu.stream().copy(copy.bytes(), there.bytes()).unwrap();
         assert_eq!(gpu.stream().download(copy.bytes()).unwrap(), sent);
         // Pinned memory that is free again serves the next upload.
-        drop(upload);
-        assert_eq!(gpu.aside.free_pinned(), 1);
+        assert_eq!(gpu.second().pieces(), 1);
     }
     let short = Upload::begin(&gpu, Buffer::aside(&gpu, 1, Store::F32).unwrap().bytes(), &[0; 5]);
-    assert!(short.unwrap_err().to_string().contains("5 bytes into a slice of 4"));
+    assert!(short.unwrap_err().to_string().contains("5 values into a slice of 4"));
+}
+
+#[test]
+fn uploads_of_any_length_arrive_although_their_memory_changes_at_once() {
+    let gpu = gpu();
+    let arena = Arena::new(&gpu, 64 << 20).unwrap();
+    let mut values = Vec::new();
+    // More copies than there are pieces of a size, none of which the card has come to, and lengths around a piece's.
+    let sent: Vec<_> = (0..40u32)
+        .chain([(1 << 20) - 1, 1 << 20, (1 << 20) + 1, (3 << 20) + 5])
+        .map(|n| {
+            values.clear();
+            values.extend((0..n).map(|i| i ^ (n << 8)));
+            let there = arena.upload(&values).unwrap();
+            (there, values.clone())
+        })
+        .collect();
+    values.fill(u32::MAX);
+    for (there, values) in sent {
+        assert!(gpu.stream().download(there).unwrap() == values, "{} words", values.len());
+    }
+    assert!(gpu.stream().pieces() <= 2 * 8, "{} pieces", gpu.stream().pieces());
 }
 
 #[test]
