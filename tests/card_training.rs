@@ -293,6 +293,20 @@ fn looks_begun_ahead_see_what_looks_in_turn_see() {
     }
 }
 
+#[test]
+fn values_that_travel_aside_give_what_bytes_give() {
+    let gpu = card(Store::F32);
+    let pupil = Pupil::new(VitOptions::default(), Some(&gpu));
+    let seen = |change: fn(&mut Batch)| {
+        let mut batch = batch(3, 4);
+        change(&mut batch);
+        let Seen { images, kept, .. } = Look::at(&pupil.vit, &prune("50"), batch, 0).unwrap();
+        (pupil.vit.logits(images, &kept).unwrap().data().to_vec(), kept.indices)
+    };
+    let bytes = seen(|_| ());
+    assert_eq!(seen(|batch| batch.norm = None), bytes);
+}
+
 /// Bytes that a step gives to its kernels and launches, by batch and depth; in f16, with all patches.
 fn traffic(gpu: &Arc<Gpu>, images: usize, depth: usize) -> (f64, usize) {
     let config = VitConfig { width: 384, heads: 6, mlp: 1536, depth, ..small(VitOptions::default()).config };

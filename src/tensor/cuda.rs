@@ -3,7 +3,7 @@
 
 use super::Tensor;
 use crate::device::Device;
-use crate::device::cuda::{Gpu, Slice, Store, elements};
+use crate::device::cuda::{Buffer, Gpu, Slice, Store, Upload, elements};
 use crate::error::Result;
 use std::sync::Arc;
 
@@ -18,6 +18,13 @@ impl Tensor {
                 Ok(copy)
             }
         }
+    }
+
+    /// `values` as f32 on `gpu`, which its second stream brings: for the first once it has waited for the upload.
+    pub fn sent(gpu: &Arc<Gpu>, values: &[f32], shape: &[usize]) -> Result<(Self, Upload)> {
+        let buffer = Buffer::aside(gpu, shape.iter().product(), Store::F32)?;
+        let upload = Upload::begin(gpu, buffer.bytes(), bytemuck::cast_slice(values))?;
+        Ok((Tensor::of_card(buffer, shape), upload))
     }
 
     /// The values on the device of `other`.

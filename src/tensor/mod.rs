@@ -72,9 +72,14 @@ impl Tensor {
 
     /// A tensor on a card whose contents are whatever its memory held.
     pub fn on_card(gpu: &Arc<Gpu>, shape: &[usize], store: Store) -> Result<Self> {
-        let len = shape.iter().product();
-        let storage = Storage::Cuda(Arc::new(card::Buffer::new(gpu, len, store)?));
-        Ok(Tensor { shape: shape.to_vec(), storage, offset: 0, len })
+        Ok(Self::of_card(card::Buffer::new(gpu, shape.iter().product(), store)?, shape))
+    }
+
+    /// Memory of a card as a tensor. Panics when the length is not the product of the shape.
+    pub fn of_card(buffer: card::Buffer, shape: &[usize]) -> Self {
+        let len = buffer.len();
+        assert_eq!(len, shape.iter().product::<usize>(), "a buffer does not fill shape {shape:?}");
+        Tensor { shape: shape.to_vec(), storage: Storage::Cuda(Arc::new(buffer)), offset: 0, len }
     }
 
     /// Scratch of another shape, on the same device and of the same type.
