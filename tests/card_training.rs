@@ -305,6 +305,7 @@ fn values_that_travel_aside_give_what_bytes_give() {
     };
     let bytes = seen(|_| ());
     assert_eq!(seen(|batch| batch.norm = None), bytes);
+    assert_eq!(seen(|batch| batch.images.clear()), bytes, "values that nobody made");
 }
 
 /// Bytes that a step gives to its kernels and launches, by batch and depth; in f16, with all patches.

@@ -4,7 +4,7 @@
 use super::data::SetFlags;
 use super::eval::at_least_one;
 use super::{cache, print};
-use crate::data::{Dataset, Loader, Mode, Sample, TransformConfig, transform};
+use crate::data::{Dataset, Loader, Mode, Sample, TransformConfig, Wanted, transform};
 use crate::error::{Error, Result};
 use crate::train::Stop;
 use clap::Args;
@@ -147,7 +147,7 @@ fn turn(dataset: &Dataset, args: &BenchArgs, config: &TransformConfig, stop: &St
     let samples: Vec<Sample> = dataset.train.iter().cycle().take(args.images).cloned().collect();
     let began = Instant::now();
     let mode = Mode::Train { seed: 0, epoch: 0 };
-    for batch in Loader::new(samples, config.clone(), mode, args.batch_size, 0, args.workers) {
+    for batch in Loader::new(samples, config.clone(), Wanted::Values, mode, args.batch_size, 0, args.workers) {
         black_box(batch?);
         if stop.requested() {
             return Err(Error::Interrupted { saved: "nothing was measured".into() });

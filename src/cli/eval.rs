@@ -84,7 +84,8 @@ pub struct EvalArgs {
     image: ImageFlags,
     #[command(flatten)]
     engine: EngineFlags,
-    /// Threads that decode images [default: threads, at most 4]
+    /// Threads that decode images [default: threads, at most 4, or with a card
+    /// all but one]
     #[arg(long, value_name = "N", help_heading = "Engine", value_parser = some_threads)]
     workers: Option<usize>,
     /// Print the result as one JSON document

@@ -249,9 +249,14 @@ impl Engine {
         }
     }
 
-    /// Threads that decode images: what was asked for, or at most four.
+    /// Threads that decode images: what was asked for, or at most four; with a card all but the one that keeps it busy.
     pub fn workers(&self, asked: Option<usize>) -> usize {
-        asked.unwrap_or(self.threads.min(4))
+        let others = match &self.gpu {
+            // The virtual card computes with the threads itself.
+            Some(gpu) if !gpu.is_virtual() => (self.threads - 1).max(1),
+            _ => self.threads.min(4),
+        };
+        asked.unwrap_or(others)
     }
 }
 

@@ -1,14 +1,14 @@
 //! Batches in order, decoded ahead by threads of its own, image by image, within a bounded look-ahead.
 #![forbid(unsafe_code)]
 
-use super::{Batch, Mix, Mode, Norm, Sample, TransformConfig, transform};
+use super::{Batch, Mix, Mode, Norm, Sample, TransformConfig, Wanted, transform};
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// An image as the model wants it, and its 8-bit pixels.
+/// An image as the model wants it, empty where bytes are enough, and its 8-bit pixels.
 type Image = (Vec<f32>, Vec<u8>);
 
 /// Batches of `samples` in the given order, decoded ahead by worker threads; the last may be short.
@@ -72,6 +72,7 @@ impl Loader {
     pub fn new(
         samples: Vec<Sample>,
         transform: TransformConfig,
+        wanted: Wanted,
         mode: Mode,
         batch_size: usize,
         first_batch: usize,
@@ -85,7 +86,15 @@ impl Loader {
         };
         let erases = mode != Mode::Eval && transform.augment.erase.prob > 0.0;
         let norm = (!erases).then_some(transform.norm);
-        let work = move |sample: &Sample| transform::load(&sample.source, sample.id, &transform, mode);
+        let mixes = matches!(mode, Mode::Train { epoch, .. } if transform.augment.mix.is_on(epoch));
+        let bytes = wanted == Wanted::Bytes && !erases && !mixes;
+        let work = move |sample: &Sample| {
+            if bytes {
+                let rgb = transform::bytes(&sample.source, sample.id, &transform, mode)?;
+                return Ok((Vec::new(), rgb));
+            }
+            transform::load(&sample.source, sample.id, &transform, mode)
+        };
         Self::mixing(samples, Box::new(work), (mixer, norm), batch_size, first_batch, workers)
     }
 
@@ -368,11 +377,12 @@ mod tests {
             erase: Erase { prob: 0.5, mode: EraseMode::Pixel, count: 2 },
             mix: Mix { mixup: 0.8, cutmix: 1.0, ..Mix::default() },
         };
-        let read = |config: &TransformConfig, mode, first, workers| {
-            let loader = Loader::new(samples.clone(), config.clone(), mode, 2, first, workers);
-            let batch = |b: Result<Batch>| b.map(|b| (b.images, b.rgb, b.labels, b.ids, b.mixed)).unwrap();
+        let take = |config: &TransformConfig, wanted, mode, first, workers| {
+            let loader = Loader::new(samples.clone(), config.clone(), wanted, mode, 2, first, workers);
+            let batch = |b: Result<Batch>| b.map(|b| (b.images, b.rgb, b.labels, b.ids, b.mixed, b.norm)).unwrap();
             loader.map(batch).collect::<Vec<_>>()
         };
+        let read = |config: &_, mode, first, workers| take(config, Wanted::Values, mode, first, workers);
         let mode = Mode::Train { seed: 3, epoch: 1 };
         let whole = read(&config, mode, 0, 0);
         assert!(whole.iter().all(|batch| batch.4.is_some()) && whole.len() == 4);
@@ -381,6 +391,17 @@ mod tests {
         }
         assert_ne!(read(&plain, mode, 0, 1), whole);
         assert_eq!(read(&config, Mode::Eval, 0, 1), read(&plain, Mode::Eval, 0, 1));
+        // Where bytes are wanted, values are left out unless they are more than the bytes say.
+        assert_eq!(take(&config, Wanted::Bytes, mode, 0, 1), whole);
+        for (config, mode) in [(&plain, mode), (&config, Mode::Eval)] {
+            for (bytes, values) in take(config, Wanted::Bytes, mode, 0, 1).into_iter().zip(read(config, mode, 0, 1)) {
+                let (images, rgb, labels, ids, mixed, norm) = bytes;
+                assert!(images.is_empty());
+                let mut batch = Batch { images, rgb, labels, ids, mixed, norm };
+                batch.make_values();
+                assert_eq!((batch.images, batch.rgb, batch.labels), (values.0, values.1, values.2));
+            }
+        }
     }
 
     #[test]

@@ -214,10 +214,20 @@ pub enum Mode {
     Eval,
 }
 
+/// What the model will take of a batch's pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Values and bytes.
+    Values,
+    /// The bytes alone, unless something is done to the values that makes others of them: for a card, which makes its values
+    /// itself.
+    Bytes,
+}
+
 /// A batch, ready for scorer and model.
 #[derive(Debug)]
 pub struct Batch {
-    /// (B, C, h, w), normalised.
+    /// (B, C, h, w), normalised; empty where only bytes were wanted.
     pub images: Vec<f32>,
     /// (B, h, w, C), 8-bit RGB of the same pixels, augmented alike.
     pub rgb: Vec<u8>,
@@ -229,6 +239,16 @@ pub struct Batch {
     pub mixed: Option<Mixed>,
     /// How `images` follows from `rgb`; `None` where more was done to it.
     pub norm: Option<Norm>,
+}
+
+impl Batch {
+    /// Makes `images` where only bytes were wanted.
+    pub fn make_values(&mut self) {
+        let (true, Some(norm)) = (self.images.is_empty(), self.norm) else { return };
+        let each = (self.rgb.len() / self.labels.len().max(1)).max(1);
+        let values = self.rgb.par_chunks(each).map(|image| transform::normalise(image, norm));
+        self.images = values.collect::<Vec<_>>().concat();
+    }
 }
 
 /// The samples in the order of an epoch: Fisher-Yates from (seed, epoch).

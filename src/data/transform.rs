@@ -59,14 +59,19 @@ impl TransformConfig {
 
 /// Reads and transforms one image: (image (C, h, w), rgb (h, w, C)).
 pub fn load(source: &Source, id: u64, config: &TransformConfig, mode: Mode) -> Result<(Vec<f32>, Vec<u8>)> {
-    config.check()?;
-    let mut rgb = apply(&source.picture()?, id, config, mode);
+    let mut rgb = bytes(source, id, config, mode)?;
     let mut image = normalise(&rgb, config.norm);
     if let Mode::Train { seed, epoch } = mode {
         let mut stream = Stream::new(seed, Purpose::Erase, epoch, id as u32);
         config.augment.erase.apply(&mut image, &mut rgb, config.image_size, config.norm, &mut stream);
     }
     Ok((image, rgb))
+}
+
+/// Reads one image and does everything that is done before the normalisation: rgb (h, w, C).
+pub fn bytes(source: &Source, id: u64, config: &TransformConfig, mode: Mode) -> Result<Vec<u8>> {
+    config.check()?;
+    Ok(apply(&source.picture()?, id, config, mode))
 }
 
 /// Everything before the normalisation: in training crop, resize, flips and what is done to 8-bit pixels, else resize and

@@ -243,7 +243,7 @@ fn real_photographs_split_as_their_lists_say() {
     assert_eq!(data.notes, ["520 of 565 images show exactly one of the five classes; 25 several, 20 none"]);
     let config = crate::data::TransformConfig::paper(224);
     let mode = crate::data::Mode::Train { seed: 1, epoch: 0 };
-    let batches = crate::data::Loader::new(data.train, config, mode, 32, 0, 2);
+    let batches = crate::data::Loader::new(data.train, config, crate::data::Wanted::Values, mode, 32, 0, 2);
     assert_eq!(batches.map(|batch| batch.unwrap().labels.len()).sum::<usize>(), 386);
 }
 

@@ -1,7 +1,7 @@
 //! What a model looks at of a batch: its pixels and the patches that it keeps.
 #![forbid(unsafe_code)]
 
-use crate::data::{Batch, transform};
+use crate::data::{Batch, Wanted, transform};
 use crate::device::Device;
 use crate::device::cuda::Upload;
 use crate::error::Result;
@@ -45,9 +45,18 @@ fn select_here(vit: &Vit, prune: &PruneConfig, batch: &Batch, epoch: u32) -> Res
 }
 
 impl Look {
+    /// What a loader has to make of the images that `vit` looks at.
+    pub fn wanted(vit: &Vit) -> Wanted {
+        match vit.params.flat().device() {
+            Device::Cpu => Wanted::Values,
+            Device::Cuda => Wanted::Bytes,
+        }
+    }
+
     /// Begins to look at `batch` for `vit`, which gets `prune`'s patches of it.
-    pub fn begin(vit: &Vit, prune: &PruneConfig, batch: Batch, epoch: u32) -> Result<Self> {
+    pub fn begin(vit: &Vit, prune: &PruneConfig, mut batch: Batch, epoch: u32) -> Result<Self> {
         if vit.params.flat().device() == Device::Cpu {
+            batch.make_values();
             return Ok(Look { batch, card: None });
         }
         let (gpu, shape) = (vit.params.flat().gpu(), shape(vit, &batch));
@@ -59,6 +68,7 @@ impl Look {
                 return Ok(Look { batch, card: Some((Sent::Bytes(images), choice)) });
             }
         }
+        batch.make_values();
         let (values, upload) = Tensor::sent(gpu, &batch.images, &shape)?;
         let choice = Choice::Made(select_here(vit, prune, &batch, epoch)?);
         Ok(Look { batch, card: Some((Sent::Values(values, upload), choice)) })

@@ -41,8 +41,9 @@ pub fn evaluate(
     watch: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Report> {
     let mut report = Report::new(vit.config.classes);
+    let Feed { transform, batch_size, workers } = feed;
     let mut loader =
-        Loader::new(samples.to_vec(), feed.transform.clone(), Mode::Eval, feed.batch_size, 0, feed.workers);
+        Loader::new(samples.to_vec(), transform.clone(), Look::wanted(vit), Mode::Eval, batch_size, 0, workers);
     let mut ahead = || loader.next().map(|batch| Look::begin(vit, prune, batch?, 0));
     let mut next = ahead();
     while let Some(look) = next {

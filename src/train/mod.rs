@@ -91,6 +91,7 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
     let mut loader = Loader::new(
         epoch_order(&run.dataset.train, run.config.seed, epoch),
         run.card.transform.clone(),
+        Look::wanted(&run.vit),
         Mode::Train { seed: run.config.seed, epoch },
         run.config.batch_size,
         run.progress.batch as usize,

@@ -38,9 +38,14 @@ pub enum Blend {
 }
 
 impl Mix {
+    /// Whether batches of an epoch may be mixed.
+    pub fn is_on(&self, epoch: u32) -> bool {
+        (self.mixup > 0.0 || self.cutmix > 0.0) && (self.off_epoch == 0 || epoch < self.off_epoch)
+    }
+
     /// What happens to batch `number` of an epoch whose images are of `side` pixels; the same whoever asks, and when.
     pub fn draw(&self, seed: u64, epoch: u32, number: u32, side: usize) -> Option<Blend> {
-        if (self.mixup <= 0.0 && self.cutmix <= 0.0) || (self.off_epoch > 0 && epoch >= self.off_epoch) {
+        if !self.is_on(epoch) {
             return None;
         }
         let mut stream = Stream::new(seed, Purpose::Mix, epoch, number);
