@@ -294,6 +294,34 @@ fn looks_begun_ahead_see_what_looks_in_turn_see() {
 }
 
 #[test]
+fn steps_whose_looks_begin_ahead_train_what_steps_in_turn_train() {
+    let gpu = card(Store::F16);
+    for mixed in [false, true] {
+        // Without a norm the values themselves travel, as they do when images were mixed or boxes erased.
+        let batch = |i: u64| Batch { norm: (!mixed).then_some(Norm::Half), ..batch(2 + i as usize % 2, i) };
+        let mut turns = Pupil::new(VitOptions::default(), Some(&gpu));
+        let losses: Vec<u32> = (0..4).map(|i| turns.step("50", batch(i)).to_bits()).collect();
+        let mut pupil = Pupil::new(VitOptions::default(), Some(&gpu));
+        let Pupil { vit, optim, grads, loss_scale } = &mut pupil;
+        let mut learner = Learner { vit, optim, grads, loss_scale };
+        let prune = prune("50");
+        let mut look = Look::begin(learner.vit, &prune, batch(0), 0).unwrap();
+        for (i, &want) in losses.iter().enumerate() {
+            let seen = look.finish(learner.vit, &prune, 0).unwrap();
+            let ahead = |vit: &Vit, done: Batch| {
+                assert_eq!(done.rgb, batch(i as u64).rgb, "the batch comes back whole");
+                assert!(!done.images.is_empty());
+                Look::begin(vit, &prune, batch(i as u64 + 1), 0)
+            };
+            let (loss, _, next) = learner.step_seen(seen, 0, 0.1, RATE, ahead).unwrap();
+            assert_eq!(loss.to_bits(), want, "step {i}, mixed: {mixed}");
+            look = next.unwrap();
+        }
+        assert_eq!(pupil.params(), turns.params());
+    }
+}
+
+#[test]
 fn values_that_travel_aside_give_what_bytes_give() {
     let gpu = card(Store::F32);
     let pupil = Pupil::new(VitOptions::default(), Some(&gpu));

@@ -7,6 +7,7 @@ use super::options::{Engine, EngineFlags, PruneFlags, SizeFlags, set};
 use super::predict::files;
 use super::print;
 use crate::data::{Batch, TransformConfig, load_image, noise};
+use crate::device::Device;
 use crate::device::cuda::Store;
 use crate::error::{Error, Result};
 use crate::eval::{Look, Seen};
@@ -196,15 +197,16 @@ fn measure(
     engine: &Engine,
 ) -> Result<Measured> {
     engine.take(&mut vit)?;
-    let side = vit.config.image_size;
-    let mut batches = Batches::new(args, side)?;
+    let mut looks = Looks::new(args, prune, vit.config.image_size)?;
     match args.what {
         What::Infer => {
             let mut step = || {
-                let batch = batches.next()?;
+                let look = looks.next(&vit)?;
                 let clock = Instant::now();
-                let Seen { images, kept, .. } = Look::at(&vit, prune, batch, 0)?;
-                vit.logits(images, &kept)?;
+                let Seen { batch, images, kept } = look.finish(&vit, prune, 0)?;
+                let logits = vit.classify(images, &kept)?;
+                looks.ahead(&vit, batch)?;
+                logits.to_host()?;
                 Ok((clock.elapsed().as_secs_f64(), Looked::at(&vit.config, &vit.options, &kept)))
             };
             step()?;
@@ -222,17 +224,59 @@ fn measure(
             }
             let mut learner =
                 Learner { vit: &mut vit, optim: &mut optim, grads: &mut grads, loss_scale: &mut loss_scale };
-            // A loss scale that is still too large skips updates, which would flatter the time.
-            while learner.optim.step == 0 {
-                learner.step(prune, batches.next()?, 0, 0.0, recipe.lr)?;
-            }
-            steps(args, engine, &mut || {
-                let batch = batches.next()?;
+            let mut step = || {
+                let look = looks.next(learner.vit)?;
                 let clock = Instant::now();
-                let (_, looked) = learner.step_looking(prune, batch, 0, 0.0, recipe.lr)?;
-                Ok((clock.elapsed().as_secs_f64(), looked))
-            })
+                let seen = look.finish(learner.vit, prune, 0)?;
+                let (_, looked, begun) =
+                    learner.step_seen(seen, 0, 0.0, recipe.lr, |vit, batch| looks.ahead(vit, batch))?;
+                begun?;
+                Ok((clock.elapsed().as_secs_f64(), looked, learner.optim.step))
+            };
+            // A loss scale that is still too large skips updates, which would flatter the time.
+            while step()?.2 == 0 {}
+            steps(args, engine, &mut || step().map(|(seconds, looked, _)| (seconds, looked)))
         }
+    }
+}
+
+/// What the steps look at. On a card each look but the first begins while the step before computes, as in training and
+/// evaluation. Batches are made, and freed, while no clock runs.
+struct Looks<'a> {
+    prune: &'a PruneConfig,
+    batches: Batches<'a>,
+    begun: Option<Look>,
+    /// On a card: for the look after `begun`.
+    ready: Option<Batch>,
+    /// Of the step before.
+    done: Option<Batch>,
+}
+
+impl<'a> Looks<'a> {
+    fn new(args: &'a BenchArgs, prune: &'a PruneConfig, side: usize) -> Result<Self> {
+        Ok(Looks { prune, batches: Batches::new(args, side)?, begun: None, ready: None, done: None })
+    }
+
+    /// The look of the next step; to be called while no clock runs.
+    fn next(&mut self, vit: &Vit) -> Result<Look> {
+        let card = vit.params.flat().device() == Device::Cuda;
+        // All noise is the same, and on a card a batch is whole after its step.
+        let again = self.done.take().filter(|_| card && self.batches.files.is_empty());
+        let look = match self.begun.take() {
+            Some(look) => look,
+            None => Look::begin(vit, self.prune, self.batches.next()?, 0)?,
+        };
+        if card {
+            self.ready = Some(again.map_or_else(|| self.batches.next(), Ok)?);
+        }
+        Ok(look)
+    }
+
+    /// Begins the look after that one on a card, which has all to do; `done` is what the step looked at.
+    fn ahead(&mut self, vit: &Vit, done: Batch) -> Result<()> {
+        self.done = Some(done);
+        self.begun = self.ready.take().map(|batch| Look::begin(vit, self.prune, batch, 0)).transpose()?;
+        Ok(())
     }
 }
 
@@ -286,10 +330,12 @@ fn steps(args: &BenchArgs, engine: &Engine, step: &mut dyn FnMut() -> Result<(f6
         looked.add(images);
     }
     if let (true, Some(gpu)) = (args.kernels, &engine.gpu) {
-        cuda_driver::reset_counters();
+        // The look that the step before has begun is none of this one's.
         for stream in [gpu.second(), gpu.stream()] {
+            stream.synchronise()?;
             stream.begin_profile();
         }
+        cuda_driver::reset_counters();
         step()?;
         kernels = bench_kernels::by_kernel(
             gpu,

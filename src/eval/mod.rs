@@ -49,6 +49,8 @@ pub fn evaluate(
     while let Some(look) = next {
         let Seen { batch, images, kept } = look?.finish(vit, prune, 0)?;
         let logits = vit.classify(images, &kept)?;
+        // A card computes while this is freed.
+        drop((batch.images, batch.rgb));
         next = ahead();
         let logits = logits.to_host()?;
         report.looked.add(Looked::at(&vit.config, &vit.options, &kept));

@@ -191,7 +191,7 @@ fn step<T>(
     let loss_scale = &mut run.progress.loss_scale;
     let mut learner = Learner { vit: &mut run.vit, optim: &mut run.optim, grads: &mut run.grads, loss_scale };
     let take = || {
-        let (loss, looked) = learner.begin_gradients(seen, epoch, smoothing, images as f32 / whole as f32)?;
+        let (loss, looked, _) = learner.begin_gradients(seen, epoch, smoothing, images as f32 / whole as f32)?;
         let last = done + images == whole;
         if let Some(sum) = gathered.as_mut().filter(|_| images < whole) {
             if done > 0 {
@@ -248,10 +248,26 @@ impl Learner<'_> {
         smoothing: f32,
         lr: f64,
     ) -> Result<(f32, Looked)> {
-        let (loss, looked) = self.gradients(prune, batch, epoch, smoothing, 1.0)?;
+        let seen = Look::at(self.vit, prune, batch, epoch)?;
+        self.step_seen(seen, epoch, smoothing, lr, |_, batch| drop(batch)).map(|(loss, looked, ())| (loss, looked))
+    }
+
+    /// [`Learner::step_looking`] for a look that was begun before. `ahead` gets the batch back when a card has all to do and
+    /// the host only waits; what it gives is returned.
+    pub fn step_seen<T>(
+        &mut self,
+        seen: Seen,
+        epoch: u32,
+        smoothing: f32,
+        lr: f64,
+        ahead: impl FnOnce(&Vit, Batch) -> T,
+    ) -> Result<(f32, Looked, T)> {
+        let (loss, looked, batch) = self.begin_gradients(seen, epoch, smoothing, 1.0)?;
         let begun = self.begin_update(lr, false)?;
+        let next = ahead(self.vit, batch);
+        let loss = self.value(&loss)?;
         self.settle(loss, begun)?;
-        Ok((loss, looked))
+        Ok((loss, looked, next))
     }
 
     /// Score, prune, forward, backward: leaves the gradient of `share` times the loss, times the loss scale, in
@@ -266,7 +282,7 @@ impl Learner<'_> {
         share: f32,
     ) -> Result<(f32, Looked)> {
         let seen = Look::at(self.vit, prune, batch, epoch)?;
-        let (loss, looked) = self.begin_gradients(seen, epoch, smoothing, share)?;
+        let (loss, looked, _) = self.begin_gradients(seen, epoch, smoothing, share)?;
         Ok((self.value(&loss)?, looked))
     }
 
@@ -277,8 +293,14 @@ impl Learner<'_> {
     }
 
     /// [`Learner::gradients`] without waiting for a card: the loss (1,) is where the model is. On the CPU a loss or a gradient that
-    /// is not finite is an error; on a card the gradient is then not finite either, and the update does nothing.
-    fn begin_gradients(&mut self, seen: Seen, epoch: u32, smoothing: f32, share: f32) -> Result<(Tensor, Looked)> {
+    /// is not finite is an error; on a card the gradient is then not finite either, and the update does nothing. Returns the batch too.
+    fn begin_gradients(
+        &mut self,
+        seen: Seen,
+        epoch: u32,
+        smoothing: f32,
+        share: f32,
+    ) -> Result<(Tensor, Looked, Batch)> {
         let Seen { batch, images, kept } = seen;
         let looked = Looked::at(&self.vit.config, &self.vit.options, &kept);
         let targets = Labels { own: &batch.labels, mixed: batch.mixed.as_ref() };
@@ -293,7 +315,7 @@ impl Learner<'_> {
                 return Err(blame("a gradient"));
             }
         }
-        Ok((loss, looked))
+        Ok((loss, looked, batch))
     }
 
     /// Updates the model by `grads`, which come with the loss scale, clipped when the optimiser is told to. A gradient that is not finite
