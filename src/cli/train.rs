@@ -172,7 +172,8 @@ pub struct TrainFlags {
     #[command(flatten)]
     #[serde(flatten)]
     engine: EngineFlags,
-    /// Threads that decode images [default: threads, at most 4]
+    /// Threads that decode images [default: threads, at most 4, or with a card
+    /// all but one]
     #[arg(long, value_name = "N", help_heading = "Engine")]
     workers: Option<usize>,
 
