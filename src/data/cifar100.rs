@@ -19,7 +19,8 @@ const SIDE: usize = 32;
 const PIXELS: usize = SIDE * SIDE * 3;
 /// A record of the binary files: coarse label, fine label, picture.
 const RECORD: usize = 2 + PIXELS;
-const GET: &str = "fetch it with `dynavit data download cifar100` and unpack it, or name its folder with --data";
+const GET: &str =
+    "fetch cifar-100-binary.tar.gz with `dynavit data download cifar100` and unpack it, or name its folder with --data";
 const AGAIN: &str = "copy or download it again";
 
 /// A CIFAR-100 data set: `root` is `cifar-100-binary` or `cifar-100-python`, or what holds one of them; the binary one

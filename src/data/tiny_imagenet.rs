@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-const GET: &str = "fetch it with `dynavit data download tiny-imagenet` and unpack it, or name its folder with --data";
+const GET: &str = "fetch tiny-imagenet-200.zip with `dynavit data download tiny-imagenet` and unpack it, or name its \
+                   folder with --data";
 const AGAIN: &str = "unpack the archive again";
 
 /// A Tiny-ImageNet data set: `root` is `tiny-imagenet-200` or what holds it. Classes are those of `wnids.txt`, in the
