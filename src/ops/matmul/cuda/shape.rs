@@ -136,14 +136,27 @@ impl Parts {
         Parts { count: m.div_ceil(rows), rows }
     }
 
-    /// For dweight (n, k): with wide tiles about 256 blocks, which is two for each multiprocessor of the largest cards,
-    /// as long as each has at least 256 rows to sum. The parts then are 16 MiB or little more.
+    /// For dweight (n, k): what leaves the fewest places idle on common cards together, `SLOTS` blocks of wide tiles at a
+    /// time. A block takes a place for as long as its part's rows last, and for `ROUND_TRIP` rows more where the parts go
+    /// to memory and are read again: 128 KiB a tile, in which time a multiprocessor multiplies 200 to 350 rows of two tiles,
+    /// fewer where a cache holds the parts. Parts have about 256 rows at least and 32 MiB at most.
     pub fn of_dweight(sizes: Sizes) -> Self {
-        const BLOCKS: usize = 256;
+        /// Two for each multiprocessor of a T4, an A100, an RTX 4090 and an H100.
+        const SLOTS: [usize; 4] = [80, 216, 256, 264];
+        const ROUND_TRIP: usize = 256;
         const LEAST_ROWS: usize = 256;
+        const MOST_BYTES: usize = 32 << 20;
         const DEPTH: usize = 32;
-        let wanted = BLOCKS.div_ceil(Tile::Wide.blocks(sizes.n, sizes.k).max(1));
-        Parts::split(sizes.m, wanted.min(sizes.m.div_ceil(LEAST_ROWS)), DEPTH)
+        let tiles = Tile::Wide.blocks(sizes.n, sizes.k).max(1);
+        let most = (MOST_BYTES / tiles.saturating_mul(128 * 128 * 4)).min(sizes.m.div_ceil(LEAST_ROWS)).max(1);
+        let cost = |parts: &Parts| {
+            let blocks = tiles.saturating_mul(parts.count);
+            let taken = |slots: usize| blocks.div_ceil(slots).saturating_mul(slots).saturating_mul(parts.rows);
+            let written = if parts.count > 1 { blocks.saturating_mul(ROUND_TRIP * SLOTS.len()) } else { 0 };
+            SLOTS.map(taken).into_iter().fold(written, usize::saturating_add)
+        };
+        let choices = (1..=most).map(|wanted| Parts::split(sizes.m, wanted, DEPTH));
+        choices.min_by_key(cost).expect("one part at least")
     }
 
     /// For dbias: 64 rows, so that what is written is little beside what is read; more where there would be over 256
@@ -200,11 +213,37 @@ mod tests {
                 assert_eq!(shape.grid[0] as usize, parts.count * n.div_ceil(128));
             }
         }
-        assert_eq!(Parts::of_dweight(sizes(12_608, 768, 768)).count, 8);
         assert_eq!(Parts::of_dweight(sizes(64, 5, 768)).count, 1);
         for (n, k) in [(1000, 1000), (5, 192), (31, 33)] {
             assert!(sizes(1, n, k).dweight_reduce().unwrap().grid[0] as usize * 1024 >= n * k);
             assert!(sizes(1, n, k).dbias_reduce().unwrap().grid[0] as usize * 32 >= n);
+        }
+    }
+
+    #[test]
+    fn parts_of_weight_gradients_fill_common_cards() {
+        for (m, n, k, count) in [
+            (12_608, 768, 768, 6),
+            (12_608, 2304, 768, 2),
+            (12_608, 3072, 768, 3),
+            (8832, 768, 3072, 3),
+            (8832, 384, 384, 23),
+            (12_608, 192, 192, 40),
+            (12_608, 1024, 1024, 8),
+            (300, 4096, 4096, 1),
+        ] {
+            let parts = Parts::of_dweight(sizes(m, n, k));
+            assert_eq!(parts.count, count, "{m} x {n} x {k}");
+            assert!(count == 1 || (parts.rows >= 256 && count * n * k * 4 <= 32 << 20), "{m} x {n} x {k}");
+        }
+        // Of all the places that the blocks of a ViT-B take, the share that works, in percent.
+        let busy = |n: usize, k: usize, slots: usize| {
+            let (parts, tiles) = (Parts::of_dweight(sizes(12_608, n, k)), n / 128 * (k / 128));
+            100 * tiles * 12_608 / ((tiles * parts.count).next_multiple_of(slots) * parts.rows)
+        };
+        for (n, k) in [(768, 768), (2304, 768), (3072, 768), (768, 3072)] {
+            let shares = [80, 216, 256, 264].map(|slots| busy(n, k, slots));
+            assert!(shares.iter().zip([89, 99, 83, 81]).all(|(&share, least)| share >= least), "{n} x {k}: {shares:?}");
         }
     }
 
