@@ -3,10 +3,10 @@
 // computes   bias: y = x W^T + bias. bias_gelu: pre = x W^T + bias, y = gelu(pre), the exact GELU of erf.
 //            bias_residual: y = x W^T + bias + residual
 // pointers   x (M, K), weight (N, K), y, pre, residual (M, N) of T by rows, 16-byte aligned; bias (N) of f32, 16-byte
-//            aligned. Any M and N; K a multiple of 8. An N that is no multiple of 8 is stored a value at a time.
+//            aligned. pre may be null. Any M and N; K a multiple of 8. An N that is no multiple of 8 is stored singly.
 // arithmetic products of 16-bit values, summed in f32 by the tensor cores; epilogue in f32; y and pre rounded once
 // owners     a block owns a tile of y, a warp 32 columns of it. Each sum runs over K in one order: same input, same bits.
-// outputs    y and pre are set
+// outputs    y is set, and pre unless it is null
 // launch     a grid of ceil(M / tile) ceil(N / tile) blocks in x; blocks of 256 threads for tiles of 128 x 128, of 128
 //            threads for tiles of 64 x 64 (entries with `tile64`, for products too small to fill a card otherwise).
 //            No dynamic shared memory.
@@ -27,7 +27,9 @@ struct Nothing {
 template <typename V> struct Gelu {
     V *pre;
     DEVICE void apply(float (&v)[8], size_t at, unsigned count, bool whole) const {
-        store8(pre + at, v, count, whole);
+        if (pre != nullptr) {
+            store8(pre + at, v, count, whole);
+        }
 #pragma unroll
         for (unsigned i = 0; i < 8; ++i) {
             v[i] = gelu(v[i]);

@@ -6,12 +6,12 @@
 //            p * part_rows up to the next. dweight_reduce, dbias_reduce: out = (or +=) the sum over partial's rows
 // pointers   x, pre of dx_gelu, dx (M, K), weight (N, K), g, y, residual, pre (M, N) of T; bias (N), out of dweight
 //            (parts, N, K), partial (parts, N) or (parts, len), out of reduce (len) of f32; by rows, 16-byte aligned.
-//            Any M, N and K; no part without rows. dx may be pre.
+//            Any M, N and K; no part without rows. dx may be pre, and the forward pre may be null.
 // arithmetic f32; what is stored as T is rounded once
 // owners     products: a block a tile of 64 x 64, a thread 4 x 4 of it; dbias: a block 128 columns of a part, its warps
 //            every eighth row; reduce: dweight a thread four elements, dbias a lane an element, its block's warps every
 //            eighth part. Every sum has one order: same input and parts, same bits, on every card.
-// outputs    set, but for the two entries named `add`
+// outputs    set, but for the two entries named `add`, and for a pre that is null
 // launch     blocks of 256 threads in x: products ceil(rows / 64) ceil(columns / 64) of the output (times parts for
 //            dweight), dbias parts ceil(N / 128), dweight_reduce ceil(len / 1024), dbias_reduce ceil(len / 32). No
 //            dynamic shared memory.
@@ -116,7 +116,9 @@ template <typename T> struct BiasGelu : Single {
     const float *bias;
     T *pre, *y;
     DEVICE void operator()(float sum, size_t at, unsigned column) const {
-        pre[at] = narrow<T>(sum + bias[column]);
+        if (pre != nullptr) {
+            pre[at] = narrow<T>(sum + bias[column]);
+        }
         y[at] = narrow<T>(gelu(sum + bias[column]));
     }
 };

@@ -7,7 +7,7 @@ mod bounds;
 mod card;
 
 use bounds::{Gradient, Rounding, gradients};
-use card::{Rig, Stored, ptx, values};
+use card::{NULL, Rig, Stored, ptx, values};
 use dynavit::ops::attention::cuda::Method;
 use dynavit::ops::attention::reference::Sizes;
 use dynavit::ops::matmul::cuda::Tile;
@@ -65,6 +65,10 @@ fn products_are_right_on_ragged_shapes() {
                     let rig = Rig::new(capability, ptx(&format!("ptx/matmul.sm{capability}")), stored, 3);
                     let y = rig.matmul(&entry, tile, m, n, k).unwrap_or_else(|fault| panic!("{entry}: {fault}"));
                     close(&format!("{entry} {m} x {n} x {k}"), &y, &expected, stored.rounding(), SUM * k as f64);
+                    if epilogue == "bias_gelu" {
+                        let alone = rig.matmul_beside(&entry, tile, [m, n, k], NULL);
+                        assert_eq!(alone.unwrap_or_else(|fault| panic!("{entry} alone: {fault}")), y, "{entry}");
+                    }
                 }
             }
         }

@@ -4,7 +4,7 @@
 #[path = "support/card.rs"]
 mod card;
 
-use card::{Rig, Stored};
+use card::{NULL, Rig, Stored};
 use dynavit::ops::attention::cuda::Method;
 use dynavit::ops::attention::reference::Sizes;
 use dynavit::ops::matmul::cuda::Tile;
@@ -37,6 +37,7 @@ struct Mutant {
 
 const MATMUL_75: (&str, &str) = ("ptx/matmul.sm75", "matmul_fwd_bias_f16");
 const MATMUL_80: (&str, &str) = ("ptx/matmul.sm80", "matmul_fwd_bias_f16");
+const GELU_80: (&str, &str) = ("ptx/matmul.sm80", "matmul_fwd_bias_gelu_f16");
 const TILE64_75: (&str, &str) = ("ptx/matmul.sm75", "matmul_fwd_bias_residual_tile64_f16");
 const DX_75: (&str, &str) = ("ptx/matmul_bwd.sm75", "matmul_bwd_dx_gelu_f16");
 const DX_80: (&str, &str) = ("ptx/matmul_bwd.sm80", "matmul_bwd_dx_tile64_f16");
@@ -145,6 +146,7 @@ const MUTANTS: &[Mutant] = &[
     mutant("stages overlap", MATMUL_80, "mov.u32", usize::MAX, Swap("32768", "0"), &[SharedRace, MissingWait]),
     // Bounds and places.
     mutant("rows of x past the end", MATMUL_75, "bra", 0, Unguard, &[OutOfBounds]),
+    mutant("GELU's input is stored though nobody wants it", GELU_80, "bra", 11, Unguard, &[OutOfBounds]),
     mutant("rows of g past the end", DWEIGHT_75, "bra", 7, Unguard, &[OutOfBounds]),
     mutant("a transposed stage too far", DWEIGHT_75, "ldmatrix", 0, Swap("]", "+32768]"), &[OutOfBounds]),
     mutant("rows past the end", NORM_75, "bra", 0, Unguard, &[OutOfBounds]),
@@ -221,7 +223,7 @@ impl Mutant {
             "matmul" => {
                 // Four steps: the last one lies where the strips of sm_80 will.
                 let tile = if self.entry.contains("tile64") { Tile::Narrow } else { Tile::Wide };
-                rig.matmul(self.entry, tile, 131, 136, 104).map(drop)
+                rig.matmul_beside(self.entry, tile, [131, 136, 104], NULL).map(drop)
             }
             "matmul_bwd" => {
                 let tile = if self.entry.contains("tile64") { Tile::Narrow } else { Tile::Wide };

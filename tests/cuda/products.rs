@@ -98,7 +98,7 @@ fn products(gpu: &Gpu, store: Store, sizes: Sizes) {
         let (y, kept) = (arena.values(store, m * n).unwrap(), arena.values(store, m * n).unwrap());
         let (epilogue, expected) = match fused {
             "bias" => (Fused::Bias, pre.clone()),
-            "gelu" => (Fused::BiasGelu { pre: kept }, gelu::reference::forward(&pre)),
+            "gelu" => (Fused::BiasGelu { pre: Some(kept) }, gelu::reference::forward(&pre)),
             _ => (Fused::BiasResidual { residual: r_card }, pre.iter().zip(&r).map(|(y, r)| y + r).collect()),
         };
         cuda::forward(gpu, x_card, w_card, b_card, epilogue, y).unwrap();
@@ -107,6 +107,9 @@ fn products(gpu: &Gpu, store: Store, sizes: Sizes) {
         close(&format!("{fused} {what}"), &got(gpu, y), &expected, bound);
         if fused == "gelu" {
             close(&format!("pre of {what}"), &got(gpu, kept), &pre, |i| unit * pre[i].abs() * 1.01 + sum(k));
+            let alone = arena.values(store, m * n).unwrap();
+            cuda::forward(gpu, x_card, w_card, b_card, Fused::BiasGelu { pre: None }, alone).unwrap();
+            assert_eq!(got(gpu, alone), got(gpu, y), "GELU whose input is not kept, {what}");
         }
     }
 

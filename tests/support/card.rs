@@ -106,6 +106,9 @@ impl Stored {
 /// What a product left, or what was found.
 pub type MatmulResult = Result<Vec<f32>, Fault>;
 
+/// No place in memory.
+pub const NULL: Value = Value::Address(0);
+
 /// A card and the text that its kernels come from.
 pub struct Rig {
     pub card: Card,
@@ -169,21 +172,26 @@ impl Rig {
         self.card.counters().remove(entry).unwrap_or_default()
     }
 
-    /// y = x W^T + bias with the epilogue's further operand between weight and y where it has one.
-    pub fn matmul(
+    /// y = x W^T + bias with the epilogue's further operand between weight and y where it has one; GELU keeps its input.
+    pub fn matmul(&self, entry: &str, tile: matmul::cuda::Tile, m: usize, n: usize, k: usize) -> MatmulResult {
+        let pre = if entry.contains("gelu") { self.blank(self.stored.width() * m * n) } else { NULL };
+        self.matmul_beside(entry, tile, [m, n, k], pre)
+    }
+
+    /// The same, with this place for GELU's input.
+    pub fn matmul_beside(
         &self,
         entry: &str,
         tile: matmul::cuda::Tile,
-        m: usize,
-        n: usize,
-        k: usize,
-    ) -> Result<Vec<f32>, Fault> {
+        [m, n, k]: [usize; 3],
+        pre: Value,
+    ) -> MatmulResult {
         let count = |n: usize| Value::Count(n as u32);
         let mut args = vec![self.stored(&values(m * k, 1)), self.stored(&values(n * k, 2)), self.f32(&values(n, 3))];
         if entry.contains("residual") {
             args.push(self.stored(&values(m * n, 4)));
         } else if entry.contains("gelu") {
-            args.push(self.blank(self.stored.width() * m * n));
+            args.push(pre);
         }
         let y = self.blank(self.stored.width() * m * n);
         args.extend([y, count(m), count(n), count(k)]);

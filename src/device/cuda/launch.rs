@@ -155,6 +155,9 @@ impl fmt::Display for Geometry {
 }
 
 impl Arg {
+    /// No buffer, where a kernel's contract allows that.
+    pub const NULL: Arg = Arg::Pointer(0, 0);
+
     fn kind(&self) -> Kind {
         match self {
             Arg::Pointer(..) => Kind::U64,

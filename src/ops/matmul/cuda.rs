@@ -18,9 +18,9 @@ use crate::ops::ptx;
 #[derive(Clone, Copy)]
 pub enum Fused<'a> {
     Bias,
-    /// GELU; the pre-activation (m, n) is kept.
+    /// GELU; the pre-activation (m, n) is kept where there is a place for it.
     BiasGelu {
-        pre: Values<'a>,
+        pre: Option<Values<'a>>,
     },
     /// A residual (m, n) is added.
     BiasResidual {
@@ -71,7 +71,7 @@ pub fn forward(gpu: &Gpu, x: Values, weight: Values, bias: Slice<f32>, fused: Fu
     let m = x.len().checked_div(k).unwrap_or(0);
     let (name, beside) = match fused {
         Fused::Bias => ("bias", None),
-        Fused::BiasGelu { pre } => ("bias_gelu", Some(pre)),
+        Fused::BiasGelu { pre } => ("bias_gelu", pre),
         Fused::BiasResidual { residual } => ("bias_residual", Some(residual)),
     };
     let store = Values::common("matmul", &[x, weight, y, beside.unwrap_or(y)])?;
@@ -88,11 +88,14 @@ pub fn forward(gpu: &Gpu, x: Values, weight: Values, bias: Slice<f32>, fused: Fu
     let tile = tile(gpu, store, sizes.suits_forward(), (m, n), 1)?;
     let (geometry, [m, n, k]) = (sizes.forward(tile)?, counts("matmul", [m, n, k])?);
     let mut args: Vec<Arg> = vec![x.into(), weight.into(), bias.into()];
-    args.extend(beside.map(Arg::from));
+    match fused {
+        Fused::Bias => {}
+        _ => args.push(beside.map_or(Arg::NULL, Arg::from)),
+    }
     args.extend::<[Arg; 4]>([y.into(), m.into(), n.into(), k.into()]);
     let name = format!("matmul_fwd_{name}{}_{}", tile.suffix(), store.name());
-    // SAFETY: the buffers have the lengths that the kernel's contract gives for (m, n, k), as checked above; the kernel
-    // masks what its tiles hold beyond m and n.
+    // SAFETY: the buffers have the lengths that the kernel's contract gives for (m, n, k), as checked above, and only GELU's
+    // input may be null; the kernel masks what its tiles hold beyond m and n.
     unsafe { launch(gpu, source(tile, (&ptx::MATMUL, ENTRIES)), &name, geometry, &args) }
 }
 

@@ -190,11 +190,11 @@ pub(super) fn product_gelu(x: &Left, weight: &Var, bias: &Var, training: bool) -
     let sizes = fits(x.shape(), weight, bias)?;
     let shape = output(x.shape(), sizes.n);
     if let Some(x) = x.on_card() {
-        // The kernel keeps the pre-activation whether or not anybody wants it.
-        let (y, pre) = (x.like(&shape)?, x.like(&shape)?);
+        let (y, pre) = (x.like(&shape)?, training.then(|| x.like(&shape)).transpose()?);
         let (weight, bias) = (weight.compute().values(), bias.value.floats());
-        cuda::forward(x.gpu(), x.values(), weight, bias, Fused::BiasGelu { pre: pre.values() }, y.values())?;
-        return Ok((Left::Values(Var::constant(y)), Some(pre)));
+        let fused = Fused::BiasGelu { pre: pre.as_ref().map(Tensor::values) };
+        cuda::forward(x.gpu(), x.values(), weight, bias, fused, y.values())?;
+        return Ok((Left::Values(Var::constant(y)), pre));
     }
     let (rows, panels) = (x.packed(sizes, weight.operands())?, panels(weight, sizes, training));
     if !Left::pays(Device::Cpu, weight.operands(), training) {
