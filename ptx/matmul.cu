@@ -5,14 +5,14 @@
 // pointers   x (M, K), weight (N, K), y, pre, residual (M, N) of T by rows, 16-byte aligned; bias (N) of f32, 16-byte
 //            aligned. pre may be null. Any M and N; K a multiple of 8. An N that is no multiple of 8 is stored singly.
 // arithmetic products of 16-bit values, summed in f32 by the tensor cores; epilogue in f32; y and pre rounded once
-// owners     a block owns a tile of y, a warp 32 columns of it. Each sum runs over K in one order: same input, same bits.
+// owners     a block owns a tile of y, a warp a quarter of it. Each sum runs over K in one order: same input, same bits.
 // outputs    y is set, and pre unless it is null
-// launch     a grid of ceil(M / tile) ceil(N / tile) blocks in x; blocks of 256 threads for tiles of 128 x 128, of 128
-//            threads for tiles of 64 x 64 (entries with `tile64`, for products too small to fill a card otherwise).
-//            No dynamic shared memory.
-// resources  tile 128: sm_75 32 KiB in 2 stages, sm_80 48 KiB in 3 stages, at most 128 registers, so that two blocks
-//            fit a multiprocessor; tile 64: half of that, and at most 128 registers;
-//            registers in RESOURCES.md
+// launch     a grid of ceil(M / tile) ceil(N / tile) blocks in x; blocks of 128 threads for tiles of 128 x 128 and for
+//            tiles of 64 x 64 (entries with `tile64`, for products too small to fill a card otherwise). No dynamic
+//            shared memory.
+// resources  tile 128: sm_75 32 KiB in 2 stages, sm_80 48 KiB in 3 stages, at most 255 registers, so that two blocks
+//            fit a multiprocessor, and 32 KiB read and 16 KiB written of shared memory for 32 of K; tile 64: half of
+//            that, and at most 128 registers; registers in RESOURCES.md
 // cost       2 M N K FLOPs; sizeof(T) (M K + N K + M N) bytes when every operand comes from memory once
 #include "gelu.cuh"
 #include "matmul.cuh"

@@ -1,6 +1,6 @@
 // Products of 16-bit matrices on the matrix units, tile by tile: what the linear layer's way there and back share.
 //
-// A block makes a tile of SIDE x SIDE of the output, a warp 32 columns of it. An operand is read in stages of DEPTH
+// A block makes a tile of SIDE x SIDE of the output, a warp a quarter of it. An operand is read in stages of DEPTH
 // values of the dimension that is summed over. It is `Along` that dimension when its rows are, else `Across`: then each
 // row holds one value of the sum for all rows or columns of the tile, and ldmatrix turns it. Every sum has one order.
 #pragma once
@@ -13,18 +13,20 @@ namespace matmul {
 constexpr unsigned DEPTH = 32;
 constexpr unsigned CHUNK = 8;
 constexpr unsigned CHUNK_BYTES = 16;
-constexpr unsigned WARP_COLUMNS = 32;
+// Columns of a warp that pass through its strip together.
+constexpr unsigned STRIP_COLUMNS = 32;
 #if __CUDA_ARCH__ >= 800
 constexpr unsigned STAGES = 3;
 #else
 constexpr unsigned STAGES = 2;
 #endif
 
-// A tile of the output: SIDE / 32 warps along its columns, two along its rows with ROW_TILES fragments of 16 rows each.
+// A tile of the output: two warps along its rows by two along its columns. A warp's quarter is ROW_TILES by COLUMN_TILES
+// fragments of 16 x 8, square for the fewest bytes of shared memory that products read.
 template <unsigned SIDE> struct Tile {
-    static constexpr unsigned WARPS_N = SIDE / WARP_COLUMNS;
-    static constexpr unsigned THREADS = 2 * WARPS_N * WARP;
-    static constexpr unsigned ROW_TILES = SIDE / 32;
+    static constexpr unsigned THREADS = 4 * WARP;
+    static constexpr unsigned QUARTER = SIDE / 2;
+    static constexpr unsigned ROW_TILES = QUARTER / 16, COLUMN_TILES = QUARTER / 8;
     static constexpr unsigned OPERAND_BYTES = SIDE * DEPTH * 2;
     // Chunks that a thread loads for a stage of one operand.
     static constexpr unsigned LOADS = OPERAND_BYTES / CHUNK_BYTES / THREADS;
@@ -162,35 +164,42 @@ template <unsigned SIDE> struct Across : Loader<SIDE, Across<SIDE>> {
     }
 };
 
-// The sums of a warp: ROW_TILES x 4 fragments of 16 x 8.
+// The sums of a warp.
 template <unsigned SIDE> struct Sums {
-    float c[Tile<SIDE>::ROW_TILES][4][4];
+    float c[Tile<SIDE>::ROW_TILES][Tile<SIDE>::COLUMN_TILES][4];
 };
 
-// Adds the product of the `half`-th 16 values of a stage; `left` and `right` are this lane's addresses in it.
-template <typename V, unsigned SIDE, typename Left, typename Right>
-DEVICE void multiply(Sums<SIDE> &sums, unsigned left, unsigned right, unsigned half) {
-    constexpr unsigned ROW_TILES = Tile<SIDE>::ROW_TILES;
-    uint32_t a[ROW_TILES][4];
+// What a warp multiplies in a half step: 16 values of the sum, of its rows and of its columns.
+template <unsigned SIDE> struct Fragments {
+    uint32_t a[Tile<SIDE>::ROW_TILES][4], b[Tile<SIDE>::COLUMN_TILES / 2][4];
+
+    // Of the `half`-th 16 values of a stage; `left` and `right` are this lane's addresses in it.
+    template <typename Left, typename Right> DEVICE void load(unsigned left, unsigned right, unsigned half) {
 #pragma unroll
-    for (unsigned i = 0; i < ROW_TILES; ++i) {
-        Left::fragment(a[i], left, i, half);
+        for (unsigned i = 0; i < Tile<SIDE>::ROW_TILES; ++i) {
+            Left::fragment(a[i], left, i, half);
+        }
+#pragma unroll
+        for (unsigned j = 0; j < Tile<SIDE>::COLUMN_TILES / 2; ++j) {
+            Right::fragment(b[j], right, j, half);
+        }
     }
+};
+
+template <typename V, unsigned SIDE> DEVICE void multiply(Sums<SIDE> &sums, const Fragments<SIDE> &of) {
 #pragma unroll
-    for (unsigned j = 0; j < 2; ++j) {
-        uint32_t b[4];
-        Right::fragment(b, right, j, half);
+    for (unsigned j = 0; j < Tile<SIDE>::COLUMN_TILES / 2; ++j) {
 #pragma unroll
-        for (unsigned i = 0; i < ROW_TILES; ++i) {
-            multiply_add<V>(sums.c[i][2 * j], a[i], b[0], b[1]);
-            multiply_add<V>(sums.c[i][2 * j + 1], a[i], b[2], b[3]);
+        for (unsigned i = 0; i < Tile<SIDE>::ROW_TILES; ++i) {
+            multiply_add<V>(sums.c[i][2 * j], of.a[i], of.b[j][0], of.b[j][1]);
+            multiply_add<V>(sums.c[i][2 * j + 1], of.a[i], of.b[j][2], of.b[j][3]);
         }
     }
 }
 
 // A warp's place in the tile.
-template <unsigned SIDE> DEVICE unsigned warp_row() { return threadIdx.x / WARP % 2 * 16 * Tile<SIDE>::ROW_TILES; }
-DEVICE unsigned warp_column() { return threadIdx.x / WARP / 2 * WARP_COLUMNS; }
+template <unsigned SIDE> DEVICE unsigned warp_row() { return threadIdx.x / WARP % 2 * Tile<SIDE>::QUARTER; }
+template <unsigned SIDE> DEVICE unsigned warp_column() { return threadIdx.x / WARP / 2 * Tile<SIDE>::QUARTER; }
 
 template <unsigned SIDE> constexpr unsigned SHARED_BYTES = STAGES * 2 * Tile<SIDE>::OPERAND_BYTES;
 
@@ -202,7 +211,7 @@ DEVICE void accumulate(Sums<SIDE> &sums, char *shared, Left &load_left, Right &l
     constexpr unsigned STAGE_BYTES = 2 * T::OPERAND_BYTES;
     const unsigned base = shared_address(shared);
     const unsigned left = base + Left::left_lane(warp_row<SIDE>());
-    const unsigned right = base + T::OPERAND_BYTES + Right::right_lane(warp_column());
+    const unsigned right = base + T::OPERAND_BYTES + Right::right_lane(warp_column<SIDE>());
 #if __CUDA_ARCH__ >= 800
 #pragma unroll
     for (unsigned i = 0; i < STAGES - 1; ++i) {
@@ -212,25 +221,33 @@ DEVICE void accumulate(Sums<SIDE> &sums, char *shared, Left &load_left, Right &l
         }
         cp_async_commit_group();
     }
-    unsigned stage = 0, next = (STAGES - 1) * STAGE_BYTES;
+    cp_async_wait_group<STAGES - 2>();
+    __syncthreads();
+    // The fragments of a half step are read while those of the one before are multiplied.
+    Fragments<SIDE> first, second;
+    first.template load<Left, Right>(left, right, 0);
+    unsigned stage = 0, free = (STAGES - 1) * STAGE_BYTES;
 #pragma unroll 1
     for (unsigned step = 0; step < steps; ++step) {
-        // This step's group is done for this thread; behind the barrier for all, and nobody reads stage `next` any more.
-        cp_async_wait_group<STAGES - 2>();
-        __syncthreads();
         if (step + STAGES - 1 < steps) {
-            load_left.copy(base + next);
-            load_right.copy(base + next + T::OPERAND_BYTES);
+            load_left.copy(base + free);
+            load_right.copy(base + free + T::OPERAND_BYTES);
         }
         // A group a step, empty or not, keeps the count that the wait relies on.
         cp_async_commit_group();
-        multiply<V, SIDE, Left, Right>(sums, left + stage, right + stage, 0);
-        multiply<V, SIDE, Left, Right>(sums, left + stage, right + stage, 1);
+        second.template load<Left, Right>(left + stage, right + stage, 1);
+        multiply<V>(sums, first);
+        // The next step's group is done for this thread; behind the barrier for all, and nobody reads this stage any more:
+        // after the last step the strips of `store` may be written.
+        cp_async_wait_group<STAGES - 2>();
+        __syncthreads();
+        free = stage;
         stage = stage == (STAGES - 1) * STAGE_BYTES ? 0 : stage + STAGE_BYTES;
-        next = next == (STAGES - 1) * STAGE_BYTES ? 0 : next + STAGE_BYTES;
+        if (step + 1 < steps) {
+            first.template load<Left, Right>(left + stage, right + stage, 0);
+        }
+        multiply<V>(sums, second);
     }
-    // The strips of `store` lie where other warps may still read the last stage.
-    __syncthreads();
 #else
     uint4 held[T::LOADS];
     load_left.fetch(held);
@@ -238,22 +255,25 @@ DEVICE void accumulate(Sums<SIDE> &sums, char *shared, Left &load_left, Right &l
     load_right.fetch(held);
     load_right.put(shared + T::OPERAND_BYTES, held);
     __syncthreads();
+    Fragments<SIDE> first, second;
     unsigned stage = 0;
 #pragma unroll 1
     for (unsigned step = 0; step < steps; ++step) {
         // The next stage comes from memory while this one is multiplied: an operand during either half of the step, so
-        // that only one is held in registers.
+        // that only one is held in registers. Both halves' fragments are read before the first is multiplied.
         const bool more = step + 1 < steps;
         const unsigned next = stage ^ STAGE_BYTES;
         if (more) {
             load_left.fetch(held);
         }
-        multiply<V, SIDE, Left, Right>(sums, left + stage, right + stage, 0);
+        first.template load<Left, Right>(left + stage, right + stage, 0);
+        second.template load<Left, Right>(left + stage, right + stage, 1);
+        multiply<V>(sums, first);
         if (more) {
             load_left.put(shared + next, held);
             load_right.fetch(held);
         }
-        multiply<V, SIDE, Left, Right>(sums, left + stage, right + stage, 1);
+        multiply<V>(sums, second);
         if (more) {
             load_right.put(shared + next + T::OPERAND_BYTES, held);
         }
@@ -298,56 +318,62 @@ template <typename V> DEVICE void store8(V *to, const float (&v)[8], unsigned co
 }
 
 // Stores a warp's sums into y (m, n), whose first row and column these are, as values of V. Fragments hold two
-// neighbours a lane, a store of whole sectors wants eight: strips of 16 rows pass through 2 KiB of shared memory that
-// are the warp's own. An epilogue is told the eight columns of its lane by `start`, then with `apply` changes eight
-// neighbours before they are stored; `at` is their place in y, `count` of them exist. At every 32 rows of the warp, `pause`
-// follows, and in the end `finish` with the warp's first row and the lane's first column.
+// neighbours a lane, a store of whole sectors wants eight: strips of 16 rows by 32 columns pass through 2 KiB of shared
+// memory that are the warp's own. Of every 32 columns an epilogue is told the eight of its lane by `start`, then with
+// `apply` changes eight neighbours before they are stored; `at` is their place in y, `count` of them exist. At every 32
+// rows of the warp, `pause` follows, and in the end `finish` with the warp's first row and the lane's first column.
 template <typename V, unsigned SIDE, typename Epilogue>
 DEVICE void store(const Sums<SIDE> &sums, char *shared, unsigned first_row, unsigned first_column, V *y, unsigned m,
                   unsigned n, Epilogue epilogue) {
-    static_assert(Tile<SIDE>::THREADS / WARP * 16 * WARP_COLUMNS * 4 <= SHARED_BYTES<SIDE>, "strips reuse the stages");
-    float *strip = reinterpret_cast<float *>(shared) + threadIdx.x / WARP * 16 * WARP_COLUMNS;
+    using T = Tile<SIDE>;
+    constexpr unsigned STRIP = 16 * STRIP_COLUMNS;
+    static_assert(T::THREADS / WARP * STRIP * 4 <= SHARED_BYTES<SIDE>, "strips reuse the stages");
+    float *strip = reinterpret_cast<float *>(shared) + threadIdx.x / WARP * STRIP;
     first_row += warp_row<SIDE>();
-    first_column += warp_column();
+    first_column += warp_column<SIDE>();
     const unsigned lane = threadIdx.x % WARP, row = lane / 4, quad = lane % 4;
     // 16-byte chunks move with the row, as in the stages: the fragments' stores and the rows' loads meet no conflict.
     const unsigned turn = row % 4 * 2 + row % 2;
     const uint32_t strip_address = shared_address(strip);
-    const unsigned column = first_column + quad * 8;
-    const unsigned count = column < n ? min(n - column, 8u) : 0;
     const bool whole = n % 8 == 0;
-    epilogue.start(first_column, n);
 #pragma unroll
-    for (unsigned i = 0; i < Tile<SIDE>::ROW_TILES; ++i) {
+    for (unsigned part = 0; part < T::QUARTER / STRIP_COLUMNS; ++part) {
+        const unsigned column = first_column + part * STRIP_COLUMNS + quad * 8;
+        const unsigned count = column < n ? min(n - column, 8u) : 0;
+        epilogue.start(first_column + part * STRIP_COLUMNS, n);
 #pragma unroll
-        for (unsigned j = 0; j < 4; ++j) {
+        for (unsigned i = 0; i < T::ROW_TILES; ++i) {
+#pragma unroll
+            for (unsigned j = 0; j < STRIP_COLUMNS / 8; ++j) {
+#pragma unroll
+                for (unsigned half = 0; half < 2; ++half) {
+                    const unsigned chunk = (2 * j + quad / 2) ^ turn;
+                    const float(&c)[4] = sums.c[i][part * STRIP_COLUMNS / 8 + j];
+                    st_shared_v2(strip_address + ((row + 8 * half) * STRIP_COLUMNS + chunk * 4 + quad % 2 * 2) * 4,
+                                 c[2 * half], c[2 * half + 1]);
+                }
+            }
+            __syncwarp();
 #pragma unroll
             for (unsigned half = 0; half < 2; ++half) {
-                const unsigned chunk = (2 * j + quad / 2) ^ turn;
-                st_shared_v2(strip_address + ((row + 8 * half) * WARP_COLUMNS + chunk * 4 + quad % 2 * 2) * 4,
-                             sums.c[i][j][2 * half], sums.c[i][j][2 * half + 1]);
+                const unsigned in_strip = row + 8 * half, global_row = first_row + i * 16 + in_strip;
+                if (global_row < m && count > 0) {
+                    const float *values = strip + in_strip * STRIP_COLUMNS;
+                    const float4 low = *reinterpret_cast<const float4 *>(values + ((2 * quad) ^ turn) * 4);
+                    const float4 high = *reinterpret_cast<const float4 *>(values + ((2 * quad + 1) ^ turn) * 4);
+                    float v[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+                    const size_t at = size_t(global_row) * n + column;
+                    epilogue.apply(v, at, count, whole);
+                    store8(y + at, v, count, whole);
+                }
+            }
+            __syncwarp();
+            if (i % 2 == 1) {
+                epilogue.pause();
             }
         }
-        __syncwarp();
-#pragma unroll
-        for (unsigned half = 0; half < 2; ++half) {
-            const unsigned in_strip = row + 8 * half, global_row = first_row + i * 16 + in_strip;
-            if (global_row < m && count > 0) {
-                const float *values = strip + in_strip * WARP_COLUMNS;
-                const float4 low = *reinterpret_cast<const float4 *>(values + ((2 * quad) ^ turn) * 4);
-                const float4 high = *reinterpret_cast<const float4 *>(values + ((2 * quad + 1) ^ turn) * 4);
-                float v[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-                const size_t at = size_t(global_row) * n + column;
-                epilogue.apply(v, at, count, whole);
-                store8(y + at, v, count, whole);
-            }
-        }
-        __syncwarp();
-        if (i % 2 == 1) {
-            epilogue.pause();
-        }
+        epilogue.finish(shared, first_row, column, count, m, n);
     }
-    epilogue.finish(shared, first_row, column, count, m, n);
 }
 
 // An epilogue that keeps nothing from row to row.

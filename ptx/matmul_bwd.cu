@@ -6,13 +6,13 @@
 // pointers   g (M, N), weight (N, K), x, pre, dx (M, K) of T, out (parts, N, K), partial (ceil(M / 64), K) of f32, by
 //            rows, 16-byte aligned; dx may be pre. Any M; N and K multiples of 8; part_rows a multiple of 32, and no part without rows.
 // arithmetic products of 16-bit values, summed in f32 by the matrix units; gelu' in f32; dx rounded once
-// owners     a block owns a tile of dx, or of one part of out; a warp 32 columns of it. Each sum runs over N, or over
+// owners     a block owns a tile of dx, or of one part of out; a warp a quarter of it. Each sum runs over N, or over
 //            the part's rows, in one order: same input and parts, same bits. Sums of dx's rows are made of 32 and 32 of
 //            them, whatever the tile.
 // outputs    dx, partial and out are set. With one part out may be dW; else matmul_bwd_dweight_reduce of ptx/matmul_scalar.cu
 //            sums the parts.
-// launch     dx: ceil(M / tile) ceil(K / tile) blocks in x; dweight: parts ceil(N / tile) ceil(K / tile). Blocks of 256
-//            threads for tiles of 128 x 128, of 128 threads for tiles of 64 x 64 (`tile64`). No dynamic shared memory.
+// launch     dx: ceil(M / tile) ceil(K / tile) blocks in x; dweight: parts ceil(N / tile) ceil(K / tile). Blocks of 128
+//            threads for tiles of 128 x 128 and of 64 x 64 (`tile64`). No dynamic shared memory.
 // resources  those of ptx/matmul.cu; registers in RESOURCES.md
 // cost       2 M N K FLOPs each; dx sizeof(T) (M N + N K + M K) bytes when every operand comes from memory once, and
 //            sizeof(T) M K for pre; dweight sizeof(T) (M N + M K) + 4 parts N K
@@ -65,7 +65,7 @@ template <unsigned SIDE, typename V> struct GeluSlope {
         bool writes = lane < 8;
         if (SIDE == 64) {
             // The lower half of the rows belongs to another warp, which hands its sums over.
-            float *handed = reinterpret_cast<float *>(shared) + warp_column();
+            float *handed = reinterpret_cast<float *>(shared) + warp_column<SIDE>();
             const bool lower = warp_row<SIDE>() > 0;
             __syncthreads();
             if (lower && lane < 4) {
@@ -111,14 +111,14 @@ template <unsigned SIDE>
 DEVICE void store_sums(const Sums<SIDE> &sums, float *out, unsigned first_row, unsigned first_column, unsigned n,
                        unsigned k) {
     const unsigned lane = threadIdx.x % WARP;
-    const unsigned row = first_row + warp_row<SIDE>() + lane / 4, column = first_column + warp_column() + lane % 4 * 2;
+    const unsigned row = first_row + warp_row<SIDE>() + lane / 4, column = first_column + warp_column<SIDE>() + lane % 4 * 2;
 #pragma unroll
     for (unsigned i = 0; i < Tile<SIDE>::ROW_TILES; ++i) {
 #pragma unroll
         for (unsigned half = 0; half < 2; ++half) {
             const unsigned at = row + i * 16 + half * 8;
 #pragma unroll
-            for (unsigned j = 0; j < 4; ++j) {
+            for (unsigned j = 0; j < Tile<SIDE>::COLUMN_TILES; ++j) {
                 if (at < n && column + j * 8 < k) {
                     *reinterpret_cast<float2 *>(out + size_t(at) * k + column + j * 8) =
                         make_float2(sums.c[i][j][2 * half], sums.c[i][j][2 * half + 1]);

@@ -299,7 +299,12 @@ fn products_waste_no_sector_and_no_pass() {
         for (tile, epilogue) in [(Tile::Wide, "bias"), (Tile::Narrow, "bias_residual"), (Tile::Narrow, "bias_gelu")] {
             let entry = format!("matmul_fwd_{epilogue}{}_{}", tile.suffix(), stored.name());
             rig.matmul(&entry, tile, 138, 192, 192).unwrap();
-            full_traffic(&entry, &rig.counters(&entry), true);
+            let counters = rig.counters(&entry);
+            full_traffic(&entry, &counters, true);
+            // Of a stage each warp reads its half of the rows and of the columns: 32 KiB for a wide tile, or 256 passes.
+            let stages = counters.blocks * 192 / 32;
+            let loads: u64 = counters.opcodes.iter().filter(|(op, _)| op.starts_with("ldmatrix")).map(|(_, n)| n).sum();
+            assert_eq!(4 * loads, stages * tile.side() as u64 * 2, "{entry}");
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// changes no bit of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tile {
-    /// 128 x 128 by 256 threads: the fewest bytes read for a product.
+    /// 128 x 128 by 128 threads: the fewest bytes read for a product.
     Wide,
     /// 64 x 64 by 128 threads: four times the blocks.
     Narrow,
@@ -27,8 +27,8 @@ impl Tile {
 
     fn threads(self) -> u32 {
         match self {
-            Tile::Wide | Tile::Scalar => 256,
-            Tile::Narrow => 128,
+            Tile::Wide | Tile::Narrow => 128,
+            Tile::Scalar => 256,
         }
     }
 
