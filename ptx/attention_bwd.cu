@@ -198,6 +198,11 @@ constexpr unsigned DQ_BLOCKS = 3, DKV_BLOCKS = 3;
 constexpr unsigned DQ_BLOCKS = 3, DKV_BLOCKS = 2;
 #endif
 
+// Rows of a block that the strip from `first` on sums over: those of the sequence, and none where the strip lies beyond it.
+DEVICE unsigned rows_there(unsigned first, unsigned block, unsigned s) {
+    return first < s ? min(s - block * BLOCK_ROWS, BLOCK_ROWS) : 0;
+}
+
 template <typename T>
 DEVICE void backward_dq(const T *qkv, const T *y, const T *dy, const float *lse, T *dqkv, float *delta, unsigned s,
                         unsigned heads) {
@@ -214,8 +219,9 @@ DEVICE void backward_dq(const T *qkv, const T *y, const T *dy, const float *lse,
     };
     stream<2 * OPERAND_BYTES>(shared, tiles, bring_block, [&](const char *stage, unsigned block) {
         const uint32_t keys = shared_address(stage), values = keys + OPERAND_BYTES;
+        const unsigned there = rows_there(first, block, s);
 #pragma unroll 1
-        for (unsigned key = 0; key < BLOCK_ROWS; key += KEYS) {
+        for (unsigned key = 0; key < there; key += KEYS) {
             add_dq<T>(dq, strip, keys + key * ROW_BYTES, values + key * ROW_BYTES, block * BLOCK_ROWS + key, s);
         }
     });
@@ -249,11 +255,12 @@ DEVICE void backward_dkv(const T *qkv, const T *dy, const float *lse, const floa
                          row < s ? head.lse[row] * LOG2_E : INFINITY, row < s ? head_delta[row] : 0.0f);
         }
     };
-    stream<2 * OPERAND_BYTES + NUMBERS_BYTES>(shared, tiles, bring_block, [&](const char *stage, unsigned) {
+    stream<2 * OPERAND_BYTES + NUMBERS_BYTES>(shared, tiles, bring_block, [&](const char *stage, unsigned block) {
         const uint32_t queries = shared_address(stage), dys = queries + OPERAND_BYTES;
         const float2 *numbers = reinterpret_cast<const float2 *>(stage + 2 * OPERAND_BYTES);
+        const unsigned there = rows_there(first, block, s);
 #pragma unroll 1
-        for (unsigned query = 0; query < BLOCK_ROWS; query += KEYS) {
+        for (unsigned query = 0; query < there; query += KEYS) {
             strip.add(queries + query * ROW_BYTES, dys + query * ROW_BYTES, numbers + query);
         }
     });

@@ -293,6 +293,16 @@ fn results_are_the_same_bits_in_any_order_of_blocks_and_tiles() {
 }
 
 #[test]
+fn attention_is_the_same_bits_by_any_number_of_warps() {
+    let run = |capability| {
+        let rig = Rig::new(capability, ptx("ptx/attention.sm80"), Stored::F16, 1);
+        rig.attention("attention_fwd_f16", 2, 197, 2).unwrap()
+    };
+    // Blocks of four warps and of seven.
+    assert_eq!(run(80), run(86));
+}
+
+#[test]
 fn products_waste_no_sector_and_no_pass() {
     for (capability, stored) in MATRIX {
         let rig = Rig::new(capability, ptx(&format!("ptx/matmul.sm{capability}")), stored, 6);

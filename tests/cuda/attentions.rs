@@ -109,8 +109,8 @@ fn packed<T: Stored>(gpu: &Gpu, half: Option<Half>, (b, s, heads): (usize, usize
     let d = 64 * heads;
     let (qkv, dy) = (T::store(half, &doubled(b * s * 3 * d, 6)), T::store(half, &values(b * s * d, 7)));
     let (y, lse) = (arena.alloc(b * s * d).unwrap(), arena.alloc(b * s * heads).unwrap());
-    let (delta, dqkv) = (arena.alloc(cuda::delta_len(b, s, heads)).unwrap(), arena.alloc(b * s * 3 * d).unwrap());
     let z = Sizes { b, queries: s, keys: s, heads, head_width: 64 };
+    let (delta, dqkv) = (arena.alloc(cuda::delta_len(gpu, z)).unwrap(), arena.alloc(b * s * 3 * d).unwrap());
     let of = |slice| T::values(half, slice);
     let (qkv_card, dy_card) = (of(arena.upload(&qkv).unwrap()), of(arena.upload(&dy).unwrap()));
     cuda::forward(gpu, qkv_card, z, of(y), lse).unwrap();

@@ -7,8 +7,8 @@ mod geometry;
 pub use entries::{BACKWARD_ENTRIES, ENTRIES, ROWS_ENTRIES};
 use geometry::checked;
 pub use geometry::{
-    HEAD_WIDTH, LONGEST_WHOLE, LONGEST_WHOLE_BACKWARD, Method, backward_rows_shape, backward_shape, delta_len,
-    forward_rows_shape, forward_shape,
+    HEAD_WIDTH, LONGEST_WHOLE, LONGEST_WHOLE_BACKWARD, Method, backward_rows_shape, backward_shape, forward_rows_shape,
+    forward_shape,
 };
 
 use super::reference::Sizes;
@@ -45,6 +45,11 @@ pub fn forward(gpu: &Gpu, qkv: Values, z: Sizes, y: Values, lse: Slice<f32>) -> 
     unsafe { gpu.stream().launch(&kernel, geometry, &args) }
 }
 
+/// Length in f32 of the workspace `delta` of [`backward`].
+pub fn delta_len(gpu: &Gpu, z: Sizes) -> usize {
+    geometry::delta_len(z.b, z.keys, z.heads, capability(gpu))
+}
+
 /// dqkv is set, from qkv, y and lse of `forward` and from dy, as the op's backward; `delta` has `delta_len` elements.
 #[allow(clippy::too_many_arguments, reason = "the kernels' operands and sizes")]
 pub fn backward(
@@ -71,11 +76,11 @@ pub fn backward(
             ("y", y.len(), HEAD_WIDTH * rows),
             ("lse", lse.len(), rows),
             ("dy", dy.len(), HEAD_WIDTH * rows),
-            ("delta", delta.len(), delta_len(b, s, heads)),
+            ("delta", delta.len(), delta_len(gpu, z)),
             ("dqkv", dqkv.len(), 3 * HEAD_WIDTH * rows),
         ],
     )?;
-    let method = Method::choose_backward(s);
+    let method = Method::choose_backward(s, capability(gpu));
     let geometry = backward_shape(b, s, heads, method, capability(gpu))?;
     let [s, heads] = counts("attention", [s, heads])?;
     let kernel = |what: &str| {

@@ -172,7 +172,7 @@ pub(super) fn packed_on_card(qkv: &Tensor, z: &Layout) -> Result<(Tensor, Tensor
 /// On a card: the gradient of q, k and v side by side, from what [`packed_on_card`] gave.
 pub(super) fn packed_gradient_on_card(qkv: &Tensor, z: &Layout, [y, lse]: [&Tensor; 2], dy: &Tensor) -> Result<Tensor> {
     let sizes = z.sizes()?;
-    let (delta, dqkv) = (lse.like(&[cuda::delta_len(sizes.b, sizes.keys, sizes.heads)])?, qkv.like(qkv.shape())?);
+    let (delta, dqkv) = (lse.like(&[cuda::delta_len(dy.gpu(), sizes)])?, qkv.like(qkv.shape())?);
     let (y, lse, delta, result) = (y.values(), lse.floats(), delta.floats(), dqkv.values());
     cuda::backward(dy.gpu(), qkv.values(), sizes, y, lse, dy.values(), delta, result)?;
     Ok(dqkv)

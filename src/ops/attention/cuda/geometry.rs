@@ -35,9 +35,12 @@ impl Method {
         if s <= LONGEST_WHOLE { Method::Whole } else { Method::Online }
     }
 
-    /// The kernels for the gradients of a sequence of s.
-    pub fn choose_backward(s: usize) -> Self {
-        if s <= LONGEST_WHOLE_BACKWARD { Method::Whole } else { Method::Online }
+    /// The kernels for the gradients of a sequence of s on a card of this compute capability (as 75). From sm_80 on a block
+    /// that holds a whole sequence has four warps; where a multiprocessor has no room for a second one, more warps of the
+    /// other kernels fit, which make the same bits.
+    pub fn choose_backward(s: usize, capability: u32) -> Self {
+        let alone = capability >= 80 && !two_fit(whole_bytes(s, BACKWARD_ROW_BYTES), capability);
+        if s <= LONGEST_WHOLE_BACKWARD && !alone { Method::Whole } else { Method::Online }
     }
 
     /// What the names of the forward entries have before the type.
@@ -49,16 +52,33 @@ impl Method {
     }
 }
 
-/// Warps of a block that holds a whole sequence. Before sm_80 a multiprocessor's shared memory holds one such block, which
-/// then fills its registers; later ones hold several blocks, and loads of one hide behind the products of another.
-fn whole_warps(s: usize, capability: u32) -> usize {
-    let most = if capability < 80 { 8 } else { 4 };
+/// Shared memory of a row of a block that holds a whole sequence: key and value.
+const FORWARD_ROW_BYTES: usize = 2 * 2 * HEAD_WIDTH;
+
+/// The same backward: two rows at a time, and two numbers.
+const BACKWARD_ROW_BYTES: usize = 2 * 2 * HEAD_WIDTH + 2 * 4;
+
+/// Shared memory of a block that holds a whole sequence.
+fn whole_bytes(s: usize, row_bytes: usize) -> usize {
+    s.next_multiple_of(STRIP).saturating_mul(row_bytes)
+}
+
+/// Whether a multiprocessor from sm_80 on has room for two blocks with so much shared memory; the system takes a KiB of
+/// each.
+fn two_fit(bytes: usize, capability: u32) -> bool {
+    let whole = if matches!(capability, 86 | 89 | 120 | 121) { 100 << 10 } else { 164 << 10 };
+    bytes.saturating_add(1 << 10) <= whole / 2
+}
+
+/// Warps of a block that holds a whole sequence, `most` at most.
+fn whole_warps(s: usize, most: usize) -> usize {
     let strips = s.div_ceil(STRIP);
     strips.div_ceil(strips.div_ceil(most))
 }
 
-/// A block an image and head with `row_bytes` of shared memory for each row of up to `longest`, or one for every 64 rows.
-fn shape(sizes: [usize; 3], kind: Method, capability: u32, longest: usize, row_bytes: usize) -> Result<Geometry> {
+/// A block of up to `most` warps an image and head with `row_bytes` of shared memory for each row of up to `longest`, or
+/// one for every 64 rows.
+fn shape(sizes: [usize; 3], kind: Method, most: usize, longest: usize, row_bytes: usize) -> Result<Geometry> {
     counts("attention", sizes)?;
     let [b, s, heads] = sizes;
     if s == 0 || (kind == Method::Whole && s > longest) {
@@ -67,8 +87,8 @@ fn shape(sizes: [usize; 3], kind: Method, capability: u32, longest: usize, row_b
     let heads = b.saturating_mul(heads);
     match kind {
         Method::Whole => {
-            let threads = 32 * whole_warps(s, capability) as u32;
-            Geometry::row("attention", heads, threads, (s.next_multiple_of(STRIP) * row_bytes) as u32)
+            let threads = 32 * whole_warps(s, most) as u32;
+            Geometry::row("attention", heads, threads, whole_bytes(s, row_bytes) as u32)
         }
         Method::Online => {
             let blocks = heads.saturating_mul(s.div_ceil(BLOCK_ROWS));
@@ -77,21 +97,22 @@ fn shape(sizes: [usize; 3], kind: Method, capability: u32, longest: usize, row_b
     }
 }
 
-/// Launch of a forward kernel over qkv (b, s, 3, heads, 64) on a card of this compute capability (as 75).
+/// Launch of a forward kernel over qkv (b, s, 3, heads, 64) on a card of this compute capability (as 75). Where the shared
+/// memory of a multiprocessor holds one block of a whole sequence, as always before sm_80, that block fills its registers;
+/// else blocks are of four warps, and loads of one hide behind the products of another.
 pub fn forward_shape(b: usize, s: usize, heads: usize, kind: Method, capability: u32) -> Result<Geometry> {
-    let key_and_value = 2 * 2 * HEAD_WIDTH;
-    shape([b, s, heads], kind, capability, LONGEST_WHOLE, key_and_value)
+    let several = capability >= 80 && two_fit(whole_bytes(s, FORWARD_ROW_BYTES), capability);
+    shape([b, s, heads], kind, if several { 4 } else { 8 }, LONGEST_WHOLE, FORWARD_ROW_BYTES)
 }
 
 /// Launch of attention_bwd (`Whole`), or of attention_bwd_dq and of attention_bwd_dkv alike (`Online`).
 pub fn backward_shape(b: usize, s: usize, heads: usize, kind: Method, capability: u32) -> Result<Geometry> {
-    let two_rows_and_two_numbers = 2 * 2 * HEAD_WIDTH + 2 * 4;
-    shape([b, s, heads], kind, capability, LONGEST_WHOLE_BACKWARD, two_rows_and_two_numbers)
+    shape([b, s, heads], kind, if capability < 80 { 8 } else { 4 }, LONGEST_WHOLE_BACKWARD, BACKWARD_ROW_BYTES)
 }
 
 /// Length in f32 of the workspace `delta` of the gradients: nothing for the sequences that one launch takes.
-pub fn delta_len(b: usize, s: usize, heads: usize) -> usize {
-    match Method::choose_backward(s) {
+pub fn delta_len(b: usize, s: usize, heads: usize, capability: u32) -> usize {
+    match Method::choose_backward(s, capability) {
         Method::Whole => 0,
         Method::Online => b * heads * s,
     }
@@ -137,7 +158,7 @@ mod tests {
                 assert!(shape.shared as usize >= s * 256 && shape.shared <= shared);
                 if s <= LONGEST_WHOLE_BACKWARD {
                     let back = backward_shape(3, s, 12, Method::Whole, capability).unwrap();
-                    assert_eq!((back.grid, back.block), (shape.grid, shape.block));
+                    assert_eq!(back.grid, shape.grid);
                     assert!(back.shared as usize >= s * 264 && back.shared <= shared);
                     // The launch bounds of ptx/attention_bwd.cu from sm_80 on.
                     assert!(capability < 80 || back.threads() <= 128);
@@ -152,8 +173,20 @@ mod tests {
     #[test]
     fn strips_are_shared_out_evenly() {
         // 13 strips: two rounds of 7 and 6, or four rounds of at most 4.
-        assert_eq!((whole_warps(197, 75), whole_warps(197, 80)), (7, 4));
-        assert_eq!((whole_warps(1, 75), whole_warps(256, 75), whole_warps(138, 80)), (1, 8, 3));
+        assert_eq!((whole_warps(197, 8), whole_warps(197, 4)), (7, 4));
+        assert_eq!((whole_warps(1, 8), whole_warps(256, 8), whole_warps(138, 4)), (1, 8, 3));
+    }
+
+    #[test]
+    fn a_block_that_is_alone_has_more_warps() {
+        let warps = |s, capability| forward_shape(1, s, 1, Method::Whole, capability).unwrap().threads() / 32;
+        assert_eq!([75, 80, 86, 89, 90, 120].map(|capability| warps(197, capability)), [7, 4, 7, 7, 4, 7]);
+        assert_eq!([75, 80, 86, 89, 90, 120].map(|capability| warps(192, capability)), [6, 4, 4, 4, 4, 4]);
+        let whole = |s| [75, 80, 86, 89, 90, 120].map(|c| Method::choose_backward(s, c) == Method::Whole);
+        assert_eq!(whole(176), [true; 6]);
+        assert_eq!(whole(177), [true, true, false, false, true, false]);
+        assert_eq!(whole(240), [true, true, false, false, true, false]);
+        assert_eq!(whole(241), [false; 6]);
     }
 
     #[test]
@@ -180,8 +213,7 @@ mod tests {
         }
         assert!(backward_shape(1, 241, 1, Method::Whole, 80).is_err());
         assert_eq!((Method::choose(256), Method::choose(257)), (Method::Whole, Method::Online));
-        assert_eq!((Method::choose_backward(240), Method::choose_backward(241)), (Method::Whole, Method::Online));
-        assert_eq!((delta_len(2, 240, 3), delta_len(2, 241, 3)), (0, 1446));
+        assert_eq!((delta_len(2, 240, 3, 80), delta_len(2, 241, 3, 80), delta_len(2, 200, 3, 86)), (0, 1446, 1200));
     }
 
     #[test]
