@@ -9,7 +9,7 @@
 // owners     fwd: a warp a row. bwd_dx: a warp every (4 blocks)-th row, and the block its row of `partial`.
 //            bwd_reduce: a lane a column, the eight warps of its block every eighth row of `partial`.
 // outputs    y, mean, rstd, dx, partial are set, but dx of bwd_dx_add, dweight and dbias are added to. Every sum has one order: the result
-//            is the same bits on every run, and on every card, as the grid does not depend on the card.
+//            is the same bits on every run; its order is the same on every card, as the grid does not depend on the card.
 // launch     fwd: blocks of 128, ceil(rows / 4) of them. bwd_dx: blocks of 128, any number of them.
 //            bwd_reduce: blocks of 256, ceil(2 D / 32) of them. No dynamic shared memory.
 // resources  static shared memory: bwd_dx 8 KiB, bwd_reduce 1 KiB; registers in RESOURCES.md

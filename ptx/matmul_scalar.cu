@@ -10,7 +10,7 @@
 // arithmetic f32; what is stored as T is rounded once
 // owners     products: a block a tile of 64 x 64, a thread 4 x 4 of it; dbias: a block 128 columns of a part, its warps
 //            every eighth row; reduce: dweight a thread four elements, dbias a lane an element, its block's warps every
-//            eighth part. Every sum has one order: same input and parts, same bits, on every card.
+//            eighth part. Every sum has one order, the same on every card: same input and parts, same bits.
 // outputs    set, but for the two entries named `add`, and for a pre that is null
 // launch     blocks of 256 threads in x: products ceil(rows / 64) ceil(columns / 64) of the output (times parts for
 //            dweight), dbias parts ceil(N / 128), dweight_reduce ceil(len / 1024), dbias_reduce ceil(len / 32). No
