@@ -301,7 +301,7 @@ fn difference(path: &Path, recorded: &str, now: &str) -> Result<Option<String>> 
     for split in ["train", "val", "test"] {
         let entries = |manifest: &serde_json::Value| manifest["splits"][split].as_array().cloned().unwrap_or_default();
         let (was, is) = (entries(&was), entries(&is));
-        for (was, is) in was.iter().zip(&is).filter(|(was, is)| was != is) {
+        if let Some((was, is)) = was.iter().zip(&is).find(|(was, is)| was != is) {
             let (was_at, is_at) = (&was["path"], &is["path"]);
             return Ok(Some(match was_at == is_at {
                 true => format!("{was_at} ({split}) has changed"),
