@@ -65,7 +65,7 @@ fn what_did_not_finish_is_told_apart_from_what_failed() {
     program(&bin, "dynavit", SLOW);
     program(&bin, "compute-sanitizer", r#"[ "$2" != synccheck ] || exit 9"#);
     let archive = bin.path().join("day.tar.gz");
-    let output = day(&bin, &out, &[("LIMIT", "3"), ("ARCHIVE", archive.to_str().unwrap())]);
+    let output = day(&bin, &out, &[("LIMIT", "6"), ("ARCHIVE", archive.to_str().unwrap())]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     let table = text(&out, "table.md");
     for row in ["| train | f16 | 20 | 1 | 10.5 | 95.24 | - |", "| infer | f16 | 20 | 1 | - | - | - |"] {
@@ -86,7 +86,7 @@ fn what_did_not_finish_is_told_apart_from_what_failed() {
         *) exit 101 ;;
     esac"#;
     program(&bin, "cuda", again);
-    let output = day(&bin, &out, &[("LIMIT", "3"), ("SANITIZE", "memcheck synccheck"), ("PRECISIONS", "f16 bf16")]);
+    let output = day(&bin, &out, &[("LIMIT", "6"), ("SANITIZE", "memcheck synccheck"), ("PRECISIONS", "f16 bf16")]);
     assert_eq!(output.status.code(), Some(1));
     let table = text(&out, "table.md");
     let end = "failed: tests-cuda tests-cuda-ops-a sanitizer-synccheck sanitizer-synccheck-ops\n";
@@ -99,7 +99,7 @@ fn what_did_not_finish_is_told_apart_from_what_failed() {
 fn what_no_time_is_left_for_is_named_and_the_table_is_there() {
     let (bin, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     program(&bin, "dynavit", &SLOW.replace("train", "nothing"));
-    let output = day(&bin, &out, &[("BUDGET", "2"), ("PRECISIONS", "f16"), ("SANITIZE", "")]);
+    let output = day(&bin, &out, &[("BUDGET", "12"), ("PRECISIONS", "f16"), ("SANITIZE", "")]);
     let (said, table) = (String::from_utf8_lossy(&output.stdout), text(&out, "table.md"));
     assert!(output.status.success() && said.ends_with(&table), "{said}");
     assert!(table.contains("| train | f16 | 20 | 1 | - | - | - |"), "{table}");

@@ -89,6 +89,8 @@ fn a_save_inside_an_epoch_that_fails_is_told_and_tried_again() {
     let folder = photos();
     let mut run = begin(folder.path(), 1);
     let checkpoints = run.dir.root().join("checkpoints");
+    // As if it had been shorter and finished before.
+    run.dir.put_outcome("{}").unwrap();
     let mut troubles = Vec::new();
     train(&mut run, &Stop::default(), &mut |event| match event {
         Event::Step { step: 1, .. } => fs::write(&checkpoints, "in the way").unwrap(),
@@ -100,6 +102,7 @@ fn a_save_inside_an_epoch_that_fails_is_told_and_tried_again() {
     assert!(troubles.len() == 1 && troubles[0].contains("step 1 is not saved"), "{troubles:?}");
     assert_eq!(run.saved, Some(3));
     assert!(checkpoints.join("step-2/state.json").is_file());
+    assert!(!run.dir.root().join("outcome.json").exists(), "the run came to something else");
 }
 
 #[test]
@@ -123,11 +126,13 @@ fn a_run_or_a_cell_that_another_process_writes_is_left_alone() {
 fn a_lost_best_checkpoint_is_told_and_no_other_takes_its_name() {
     let folder = photos();
     let folder = folder.path();
-    ends(folder, &format!("{TRAIN} --epochs 3 --run-name r"), 0);
+    // From the second epoch on nothing is learnt, so the first stays the best.
+    let still = "--schedule multistep --decay-milestones 1 --gamma 1e-30";
+    ends(folder, &format!("{TRAIN} {still} --epochs 3 --run-name r"), 0);
     let run = folder.join("runs/r");
     let outcome = || -> Value { serde_json::from_str(&fs::read_to_string(run.join("outcome.json")).unwrap()).unwrap() };
     let whole = outcome();
-    assert!(whole["test_accuracy"].is_number() && whole["best_epoch"].is_number(), "{whole}");
+    assert!(whole["test_accuracy"].is_number() && whole["best_epoch"] == 1, "{whole}");
     let best = fs::read_link(run.join("best")).unwrap();
     fs::remove_file(run.join("best")).unwrap();
     let (out, _) = ends(folder, "eval folder --data photos --checkpoint runs/r --json", 0);
@@ -139,6 +144,8 @@ fn a_lost_best_checkpoint_is_told_and_no_other_takes_its_name() {
     fs::write(run.join(&best).join("model.safetensors"), "torn").unwrap();
     let (_, err) = ends(folder, "train --resume runs/r --epochs 4 --quiet", 0);
     assert!(err.contains("warning: ") && err.contains("the best with") && err.contains("model.safetensors"), "{err}");
+    assert_ne!(outcome()["best_epoch"], 1);
+    assert_ne!(fs::read_link(run.join("best")).unwrap(), best);
 }
 
 #[test]

@@ -11,8 +11,8 @@ pub(super) const LOCK: &str = ".lock";
 /// The right to write a run directory, until it is dropped or the process ends in whatever way.
 #[derive(Debug)]
 pub(super) struct Claim {
-    /// None on a file system without locks, where nothing keeps others out.
-    _lock: Option<File>,
+    /// Or why there is none: some file systems have no locks.
+    lock: std::result::Result<File, String>,
 }
 
 impl Claim {
@@ -22,11 +22,16 @@ impl Claim {
         let mut options = OpenOptions::new();
         let file = options.create(true).truncate(false).write(true).open(&path).map_err(|e| Error::io(&path, &e))?;
         match file.try_lock() {
-            Ok(()) => Ok(Claim { _lock: Some(file) }),
+            Ok(()) => Ok(Claim { lock: Ok(file) }),
             Err(TryLockError::WouldBlock) => {
                 Err(Error::data(root, "another process is training in it", "wait until it is done, or stop it first"))
             }
-            Err(TryLockError::Error(_)) => Ok(Claim { _lock: None }),
+            Err(TryLockError::Error(e)) => Ok(Claim { lock: Err(e.to_string()) }),
         }
+    }
+
+    /// Why nothing keeps others out, if so.
+    pub fn unlocked(&self) -> Option<&str> {
+        self.lock.as_ref().err().map(String::as_str)
     }
 }

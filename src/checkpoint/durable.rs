@@ -99,7 +99,8 @@ fn symlink(_target: &Path, _link: &Path) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }
 
-fn remove_if_there(path: &Path) -> Result<()> {
+/// Removes a file that need not be there.
+pub(super) fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io(path, &e)),
         _ => Ok(()),

@@ -112,6 +112,11 @@ impl RunDir {
         Ok(run)
     }
 
+    /// Why nothing keeps other processes from writing this directory, if so.
+    pub fn unlocked(&self) -> Option<&str> {
+        self.claim.as_ref().and_then(|claim| claim.unlocked())
+    }
+
     /// Keeps other processes from writing this directory from now on; an error when one of them does.
     pub fn claim(&mut self) -> Result<()> {
         if self.claim.is_none() {
@@ -153,6 +158,11 @@ impl RunDir {
         durable::replace(&self.root.join("outcome.json"), text.as_bytes())
     }
 
+    /// Takes `outcome.json` away: the run goes on, and comes to something else.
+    pub fn drop_outcome(&self) -> Result<()> {
+        durable::remove_if_there(&self.root.join("outcome.json"))
+    }
+
     /// The folder of what was found out about the run; it need not be there.
     pub fn reports(&self) -> PathBuf {
         self.root.join(REPORT)
@@ -168,7 +178,11 @@ impl RunDir {
         if !names.iter().all(|name| known.iter().any(|known| name == known)) {
             return Ok(false);
         }
-        let _claim = Claim::take(root)?;
+        let claim = Claim::take(root)?;
+        if claim.unlocked().is_some() && !names.is_empty() {
+            // Nothing tells whether the process that began it still runs.
+            return Ok(false);
+        }
         for name in names.iter().filter(|name| *name != LOCK) {
             let file = root.join(name);
             fs::remove_file(&file).map_err(|e| Error::io(&file, &e))?;
@@ -220,9 +234,9 @@ impl RunDir {
     }
 
     /// The newest checkpoint whose hashes hold, passing over torn ones; the second value tells them, file and reason,
-    /// and leftovers that could not be cleared away. None when none was ever saved; an error when there are some and none is whole,
+    /// and leftovers that could not be cleared away. No checkpoint when none was ever saved; an error when there are some and none is whole,
     /// or when only the links tell of them. The directory must be this process's own ([`RunDir::claim`]).
-    pub fn latest(&self) -> Result<Option<(PathBuf, Vec<String>)>> {
+    pub fn latest(&self) -> Result<(Option<PathBuf>, Vec<String>)> {
         let folder = self.root.join(CHECKPOINTS);
         for link in LINKS.map(|link| self.root.join(link)) {
             if fs::symlink_metadata(&link).is_ok_and(|metadata| metadata.is_dir()) {
@@ -236,23 +250,24 @@ impl RunDir {
                 let remedy = "bring the folder back, or begin a new run";
                 return Err(Error::data(&folder, "is not there, and checkpoints were saved in it", remedy));
             }
-            return Ok(None);
+            return Ok((None, Vec::new()));
         }
-        let mut told: Vec<String> = tidy(&folder)?;
+        // Without a lock what looks left behind may be another process's.
+        let mut told = if self.unlocked().is_some() { Vec::new() } else { tidy(&folder)? };
         let mut passed = Vec::new();
         for step in steps(&folder)?.into_iter().rev() {
             let checkpoint = folder.join(format!("step-{step}"));
             match State::verify(&checkpoint) {
                 Ok(state) if state.progress.step == step => {
                     told.extend(passed.into_iter().map(|fault| format!("passed over a torn checkpoint: {fault}")));
-                    return Ok(Some((checkpoint, told)));
+                    return Ok((Some(checkpoint), told));
                 }
                 Ok(state) => passed.push(format!("{}: holds step {}", checkpoint.display(), state.progress.step)),
                 Err(fault) => passed.push(fault.to_string()),
             }
         }
         if passed.is_empty() {
-            return Ok(None);
+            return Ok((None, told));
         }
         let reason = format!("no checkpoint is whole ({})", passed.join(", "));
         Err(Error::data(&self.root, reason, "restore the files from a copy, or start a new run"))

@@ -144,7 +144,7 @@ fn a_new_run_has_its_files_and_opens_again() {
     assert_eq!(names(run.root()), [".lock", "config.toml", "env.json", "manifest.json"]);
     let again = RunDir::open(run.root()).unwrap();
     assert_eq!(again.config().unwrap(), "epochs = 3\n");
-    assert!(again.latest().unwrap().is_none());
+    assert!(again.latest().unwrap().0.is_none());
     assert!(data_error(RunDir::open(run.root().parent().unwrap())).contains("config.toml"));
 }
 
@@ -189,7 +189,7 @@ fn a_checkpoint_restores_bit_for_bit() {
         #[cfg(unix)]
         assert_eq!(fs::read_link(run.root().join(link)).unwrap(), Path::new("checkpoints/step-40"));
     }
-    assert_eq!(run.latest().unwrap().unwrap(), (place, vec![]));
+    assert_eq!(run.latest().unwrap(), (Some(place), vec![]));
 }
 
 #[test]
@@ -229,7 +229,8 @@ fn every_kind_of_torn_checkpoint_is_passed_over_and_named() {
         let good = save(&run, 10, false);
         let torn = save(&run, 20, true);
         tear(&torn);
-        let (found, passed) = run.latest().unwrap().unwrap();
+        let (found, passed) = run.latest().unwrap();
+        let found = found.unwrap();
         assert_eq!(found, good);
         assert!(passed.len() == 1 && passed[0].contains("step-20") && passed[0].contains(reason), "{passed:?}");
         assert_restores(&run, &found, 10);
@@ -280,7 +281,7 @@ fn later_steps_survive_a_resume_at_an_earlier_one() {
     }
     fs::remove_file(run.root().join("checkpoints/step-30").join(MODEL)).unwrap();
     let place = save(&run, 21, false);
-    assert_eq!(run.latest().unwrap().unwrap().0, place);
+    assert_eq!(run.latest().unwrap().0.unwrap(), place);
     save(&run, 22, false);
     assert_eq!(names(&run.root().join(CHECKPOINTS)), ["step-20", "step-21", "step-22", "step-30"]);
     assert_restores(&run, &save(&run, 30, false), 30);
@@ -308,13 +309,13 @@ fn what_a_killed_save_left_is_cleared_or_brought_back() {
     fs::rename(&place, folder.join(".step-5.old-1")).unwrap();
     fs::create_dir(folder.join(".step-5.tmp-1")).unwrap();
     fs::write(folder.join(".step-5.tmp-1").join(MODEL), "half").unwrap();
-    assert_eq!(run.latest().unwrap().unwrap().0, place);
+    assert_eq!(run.latest().unwrap().0.unwrap(), place);
     assert_restores(&run, &place, 5);
     // Killed while building, and while removing the one set aside.
     fs::create_dir(folder.join(".step-6.tmp-77")).unwrap();
     fs::create_dir(folder.join(".step-5.old-77")).unwrap();
     fs::write(folder.join(".step-7.tmp-9"), "no folder").unwrap();
-    assert_eq!(run.latest().unwrap().unwrap(), (place, vec![]));
+    assert_eq!(run.latest().unwrap(), (Some(place), vec![]));
     save(&run, 6, false);
     assert_eq!(names(&folder), ["step-5", "step-6"]);
 }

@@ -95,7 +95,7 @@ fn a_run_whose_checkpoints_are_away_is_not_begun_again() {
     fs::rename(run.root().join(CHECKPOINTS), run.root().join("away")).unwrap();
     assert!(data_error(run.latest()).contains("is not there, and checkpoints were saved in it"));
     fs::rename(run.root().join("away"), run.root().join(CHECKPOINTS)).unwrap();
-    assert!(run.latest().unwrap().is_some());
+    assert!(run.latest().unwrap().0.is_some());
     // As `cp -rL` leaves it.
     fs::remove_file(run.root().join("last")).unwrap();
     fs::create_dir(run.root().join("last")).unwrap();

@@ -55,7 +55,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = RangedU64ValueParser::<usize>::new().range(1..=4096))]
     batch_size: usize,
     /// Folder of JPEG and PNG files to time on, in turn, instead of noise;
-    /// reading them is not timed
+    /// reading them is not timed, nor what a card brings of them meanwhile
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Classes of the head

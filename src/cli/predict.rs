@@ -21,8 +21,9 @@ Examples:
   dynavit predict photos --weights vit_tiny.safetensors \\
       --model vit_tiny_patch16_224 --keep 50 --json
 
-Files that cannot be read are told on stderr and passed over; the exit code is
-then 3. After Ctrl-C what is done is printed, and the exit code is 130.")]
+Files that are no images are told on stderr and passed over; the exit code is
+then 3. One that is not there ends the command before it begins. After Ctrl-C
+what is done is printed, and the exit code is 130.")]
 pub struct PredictArgs {
     /// Images, and folders whose JPEG and PNG files are taken in order
     #[arg(required = true, value_name = "IMAGE|FOLDER")]

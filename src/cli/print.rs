@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use serde::Serialize;
 use std::io::{ErrorKind, Write};
 
-/// Writes `text` and a newline to stdout, without what would steer a terminal: names of files and classes are in it. When the reader has closed the pipe nobody is left to serve: the command ends quietly.
+/// Writes `text` and a newline to stdout, without what would steer a terminal: names of files and classes are in it.
+/// When the reader has closed the pipe nobody is left to serve: the command ends quietly.
 pub fn line(text: &str) -> Result<()> {
     let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     raw(&text.chars().map(|c| if steers(c) { ' ' } else { c }).collect::<String>())

@@ -88,8 +88,11 @@ impl Progress {
             Event::Step { images, loss, lr, .. } => self.step(images, loss, lr),
             Event::Evaluated { split, images, of } => self.evaluated(split, images, of),
             Event::Trouble { what } => {
-                self.clear();
-                print::complain("warning", &self.led(what));
+                let told = || print::complain("warning", &self.led(what));
+                match &self.bar {
+                    Some(bar) => bar.suspend(told),
+                    None => told(),
+                }
             }
             Event::OutOfPatience { epoch, epochs } => {
                 self.say(&self.led(&format!("stopped after {epoch} of {epochs} epochs: out of patience")));

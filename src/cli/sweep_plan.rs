@@ -243,6 +243,7 @@ struct PlanLine<'a> {
     seed: u64,
     options: &'a [(String, String)],
     share_of_the_work_left: f64,
+    error: Option<String>,
 }
 
 pub fn show_plan(args: &SweepArgs, plan: &[Planned]) -> Result<()> {
@@ -256,6 +257,7 @@ pub fn show_plan(args: &SweepArgs, plan: &[Planned]) -> Result<()> {
             seed: planned.cell.seed,
             options: &planned.cell.options,
             share_of_the_work_left: share(planned),
+            error: planned.damage.as_ref().map(ToString::to_string),
         });
         return print::json(&lines.collect::<Vec<_>>());
     }
@@ -264,6 +266,9 @@ pub fn show_plan(args: &SweepArgs, plan: &[Planned]) -> Result<()> {
     for (i, planned) in plan.iter().enumerate() {
         let (state, name) = (planned.state.words(), &planned.cell.name);
         print::line(&format!("{:3}  {state:13}  {:5.1} % of the work  {name}", i + 1, 100.0 * share(planned)))?;
+        if let Some(damage) = &planned.damage {
+            print::line(&format!("     {damage}"))?;
+        }
     }
     Ok(())
 }

@@ -267,7 +267,9 @@ pub fn finish(run: &mut Run, engine: &Engine, mut progress: Progress, headed: bo
     progress.clear();
     let summary = summary.inspect_err(|error| tell_saved(run, error))?;
     let outcome = Outcome::of(run, &summary);
-    run.dir.put_outcome(&outcome.to_json()?)?;
+    if let Err(error) = run.dir.put_outcome(&outcome.to_json()?) {
+        print::complain("warning", &format!("the result is not written: {error}"));
+    }
     Ok(outcome)
 }
 
@@ -276,9 +278,12 @@ fn tell_saved(run: &Run, error: &Error) {
     let root = run.dir.root().display();
     match (run.saved, error) {
         (_, Error::Interrupted { .. }) => drop(run.dir.discard_unsaved()),
-        (Some(_), Error::NonFinite { .. }) => {
-            let how = format!("a new run can begin from the best epoch of this one: --weights {root}");
-            print::complain("notice", &how);
+        (Some(step), Error::NonFinite { .. }) => {
+            let from = match run.progress.best_epoch {
+                Some(epoch) => format!("the best epoch of this one, {epoch}"),
+                None => format!("step {step} of this one"),
+            };
+            print::complain("notice", &format!("a new run can begin from {from}: --weights {root}"));
         }
         (Some(step), _) => {
             let how = format!("saved up to step {step}: go on with `dynavit train --resume {root}`");
@@ -465,6 +470,7 @@ fn config_file(path: &Path) -> Result<Table> {
     ))
 }
 
+/// The error of a file of settings that cannot be read as one.
 pub fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::data(path, first_line(error), "correct the file")
 }
@@ -476,6 +482,7 @@ fn first_line(error: &dyn std::fmt::Display) -> String {
     lines.collect::<Vec<_>>().join(": ")
 }
 
+/// `path` from the root of the file system on.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| Error::io(path, &error))
 }

@@ -18,6 +18,8 @@ pub struct Record {
     pub config: TrainConfig,
     /// One an epoch.
     pub rows: Vec<EpochMetrics>,
+    /// The step of the checkpoint that the run is judged by.
+    pub best_step: Option<u64>,
     pub manifest: Manifest,
     /// Of the best checkpoint.
     pub evaluations: Vec<Evaluation>,
@@ -47,15 +49,18 @@ impl Record {
             .map_err(|e| Error::data(&file, e.message().to_string(), "correct the file, or leave the run out"))?;
         let env = std::fs::read_to_string(dir.join("env.json")).unwrap_or_default();
         let env: Value = serde_json::from_str(&env).unwrap_or_default();
-        let evaluations = match best_checkpoint(dir) {
-            Some(best) => Evaluation::of_run(&run, &best)?,
+        let best = best_checkpoint(dir);
+        let evaluations = match &best {
+            Some(best) => Evaluation::of_run(&run, best)?,
             None => Vec::new(),
         };
+        let best_step = best.and_then(|name| name.strip_prefix("step-")?.parse().ok());
         Ok(Record {
             name: dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned(),
             dir: dir.to_path_buf(),
             config,
             rows: run.metrics()?,
+            best_step,
             manifest: Manifest::read(&dir.join("manifest.json"))?,
             evaluations,
             cpu: env["cpu"].as_str().map(String::from),
@@ -70,8 +75,12 @@ impl Record {
             || (epochs > 0 && self.config.recipe.patience.is_some_and(|patience| since >= patience as usize))
     }
 
-    /// The best epoch by validation accuracy, the first of equals.
+    /// The epoch whose checkpoint the run is judged by, which is the best by validation accuracy unless that one was lost; the first
+    /// of equals where no checkpoint is there.
     pub fn best(&self) -> Option<&EpochMetrics> {
+        if let Some(row) = self.rows.iter().find(|row| Some(row.step) == self.best_step) {
+            return Some(row);
+        }
         let mut rows = self.rows.iter();
         let first = rows.next()?;
         Some(rows.fold(first, |best, row| if row.val_accuracy > best.val_accuracy { row } else { best }))

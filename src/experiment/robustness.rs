@@ -383,7 +383,7 @@ mod tests {
             test: Vec::new(),
         };
         let (dir, name) = (keep.into(), format!("k{keep}-s{seed}"));
-        Record { dir, name, config, rows: Vec::new(), manifest, evaluations, cpu: None }
+        Record { dir, name, config, rows: Vec::new(), best_step: None, manifest, evaluations, cpu: None }
     }
 
     const ALL: [bool; 4] = [true; 4];

@@ -67,6 +67,7 @@ pub struct Summary {
 /// Runs the epochs that are left, then reads the test split. An interrupted run is saved before the error is returned.
 pub fn train(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<Summary> {
     while run.progress.epoch < run.config.epochs && !run.out_of_patience() {
+        run.dir.drop_outcome()?;
         epoch(run, stop, show)?;
     }
     if run.progress.epoch < run.config.epochs {
@@ -130,7 +131,7 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
         if begun.images < whole {
             if stop.requested() {
                 // What is saved stands before this update; a resumed run begins it anew.
-                return Err(run.interrupted()?);
+                return Err(run.interrupted(show)?);
             }
             continue;
         }
@@ -147,7 +148,7 @@ fn epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<()> 
         let loss = progress.loss_sum / progress.loss_count as f64;
         show(Event::Step { step: progress.step, images, loss, lr });
         if stop.requested() {
-            return Err(run.interrupted()?);
+            return Err(run.interrupted(show)?);
         }
         if run.save_is_due() {
             match run.save(false) {
@@ -378,7 +379,7 @@ fn end_epoch(run: &mut Run, stop: &Stop, show: &mut dyn FnMut(Event)) -> Result<
     let report = watched(run, &run.vit, "val", stop, show);
     run.swap_average()?;
     let report = match report {
-        Err(Error::Interrupted { .. }) => return Err(run.interrupted()?),
+        Err(Error::Interrupted { .. }) => return Err(run.interrupted(show)?),
         Err(error) => {
             // The epoch's training is good; the first error says more than one that follows from it.
             let _ = run.save(false);

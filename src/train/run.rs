@@ -1,6 +1,7 @@
 //! A run: everything that lives from the first step to the last, begun afresh or picked up from its folder.
 #![forbid(unsafe_code)]
 
+use super::Event;
 use super::config::TrainConfig;
 use crate::checkpoint::{ModelCard, Progress, RunDir, card_of};
 use crate::data::Dataset;
@@ -83,18 +84,21 @@ impl Run {
             ));
         }
         let mut notes = Vec::new();
-        let Some((checkpoint, told)) = dir.latest()? else {
+        let (checkpoint, told) = dir.latest()?;
+        let Some(checkpoint) = checkpoint else {
             notes.push("no checkpoint was saved yet: beginning at the first step".into());
             let vit = fresh_model(&config, &dataset, &mut notes)?;
             dir.truncate_metrics(0)?;
-            return Self::assemble(config, dataset, dir, vit, workers, notes);
+            let mut run = Self::assemble(config, dataset, dir, vit, workers, notes)?;
+            run.troubles.extend(told);
+            return Ok(run);
         };
         let mut shape = config.vit(dataset.classes.len())?;
         // The weights that the run began with decided it, and they need not be there any more.
         shape.layer_scale = card_of(&checkpoint)?.is_some_and(|card| card.model.layer_scale);
         let vit = Vit::init(shape, config.options(), config.seed);
         let mut run = Self::assemble(config, dataset, dir, vit, workers, notes)?;
-        run.troubles = told;
+        run.troubles.extend(told);
         run.progress = run.dir.restore(&checkpoint, &mut run.vit, &mut run.optim)?;
         if epochs.is_none() && run.progress.epochs > 0 {
             run.config.epochs = run.progress.epochs;
@@ -183,7 +187,14 @@ impl Run {
             gathered: (config.recipe.grad_accum > 1).then(|| Tensor::zeros(&[len])),
             progress: Progress::default(),
             events: None,
-            troubles: Vec::new(),
+            troubles: dir
+                .unlocked()
+                .map(|why| {
+                    let root = dir.root().display();
+                    format!("{root} cannot be locked ({why}): see to it that no other process trains in it")
+                })
+                .into_iter()
+                .collect(),
             saved: None,
             saved_at: Instant::now(),
             config,
@@ -271,8 +282,8 @@ impl Run {
     }
 
     /// Saves, and returns the error that ends an interrupted run.
-    pub(super) fn interrupted(&mut self) -> Result<Error> {
-        self.save(false)?;
+    pub(super) fn interrupted(&mut self, show: &mut dyn FnMut(Event)) -> Result<Error> {
+        self.save(false)?.iter().for_each(|what| show(Event::Trouble { what }));
         Ok(self.interruption())
     }
 

@@ -138,8 +138,8 @@ impl Parts {
 
     /// For dweight (n, k): what leaves the fewest places idle on common cards together, `SLOTS` blocks of wide tiles at a
     /// time. A block takes a place for as long as its part's rows last, and for `ROUND_TRIP` rows more where the parts go
-    /// to memory and are read again: 128 KiB a tile, in which time a multiprocessor multiplies 200 to 350 rows of two tiles,
-    /// fewer where a cache holds the parts. Parts have about 256 rows at least and 32 MiB at most.
+    /// to memory and are read again: 128 KiB a tile, in which time a multiprocessor multiplies 200 to 350 rows of two tiles by
+    /// reckoning, fewer where a cache holds the parts. Parts have about 256 rows at least and 32 MiB at most.
     pub fn of_dweight(sizes: Sizes) -> Self {
         /// Two for each multiprocessor of a T4, an A100, an RTX 4090 and an H100.
         const SLOTS: [usize; 4] = [80, 216, 256, 264];
