@@ -1,7 +1,8 @@
 //! What a run leaves on disk, and how it is picked up again.
 //!
-//! A run directory holds `config.toml`, `env.json`, `manifest.json`, `metrics.csv`, `metrics.jsonl`, `outcome.json` once it is finished, the links `best`
-//! and `last`, `.lock`, event files of TensorBoard where they are asked for, and `checkpoints/step-<n>/{model.safetensors,optim.safetensors,state.json}`.
+//! A run directory holds `config.toml`, `env.json`, `manifest.json`, `metrics.csv`, `metrics.jsonl`, `outcome.json` once it
+//! is finished, the links `best` and `last`, `.lock`, event files of TensorBoard where they are asked for, and
+//! `checkpoints/step-<n>/{model.safetensors,optim.safetensors,state.json}`.
 //!
 //! A checkpoint is built in a hidden folder beside its place: both tensor files, then state.json with their sizes and
 //! hashes, each synced. Then the folder is synced, renamed, and the folder above synced. Only then do the links move,

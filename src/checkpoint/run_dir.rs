@@ -196,8 +196,9 @@ impl RunDir {
         fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))
     }
 
-    /// Saves a checkpoint durably (its model file holds the averaged weights where the optimiser keeps them), points `last` (and `best` when `is_best`) at it, and drops the oldest beyond `keep`
-    /// (at least one is kept), never the one that `best` points at.
+    /// Saves a checkpoint durably (its model file holds the averaged weights where the optimiser keeps them), points `last`
+    /// (and `best` when `is_best`) at it, and drops the oldest beyond `keep` (at least one is kept), never the one that
+    /// `best` points at.
     ///
     /// A checkpoint of the same step is replaced. On failure the earlier checkpoints are as they were. Numbers that are not
     /// finite are an error: nobody could go on with them.
