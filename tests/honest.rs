@@ -4,17 +4,9 @@
 #[path = "support/command.rs"]
 mod command;
 
-use command::{dynavit, run};
+use command::{done, dynavit, run};
 use serde_json::Value;
 use std::path::Path;
-
-/// Runs a command line that must succeed; returns stdout and stderr.
-#[track_caller]
-fn done(folder: &Path, line: &str) -> (String, String) {
-    let (code, out, err) = run(folder, line);
-    assert_eq!(code, Some(0), "{line}\nstdout: {out}\nstderr: {err}");
-    (out, err)
-}
 
 /// The document that a command line prints, and stderr.
 #[track_caller]

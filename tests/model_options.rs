@@ -4,7 +4,7 @@
 #[path = "support/command.rs"]
 mod command;
 
-use command::run;
+use command::{done, run};
 use dynavit::model::{Vit, VitConfig, VitOptions};
 use dynavit::weights::{Entry, write};
 use serde_json::Value;
@@ -12,13 +12,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 const MODEL: &str = "vit_micro_patch16_224";
-
-#[track_caller]
-fn done(folder: &Path, line: &str) -> (String, String) {
-    let (code, out, err) = run(folder, line);
-    assert_eq!(code, Some(0), "{line}: {err}");
-    (out, err)
-}
 
 #[track_caller]
 fn refused(folder: &Path, line: &str, code: i32, words: &[&str]) {

@@ -4,7 +4,7 @@
 #[path = "support/command.rs"]
 mod command;
 
-use command::run;
+use command::ends;
 use dynavit::data::{Dataset, Source, open_folder};
 use dynavit::error::Error;
 use dynavit::train::{DatasetName, DeviceName, Event, Precision, Run, Stop, TrainConfig, train};
@@ -26,14 +26,6 @@ fn photos() -> tempfile::TempDir {
         }
     }
     folder
-}
-
-/// Runs a command line that must end with `code`; returns stdout and stderr.
-#[track_caller]
-fn ends(folder: &Path, line: &str, code: i32) -> (String, String) {
-    let (found, out, err) = run(folder, line);
-    assert_eq!(found, Some(code), "{line}\nstdout: {out}\nstderr: {err}");
-    (out, err)
 }
 
 /// A run of `epochs` epochs of three steps, begun in this process.

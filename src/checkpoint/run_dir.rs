@@ -235,8 +235,8 @@ impl RunDir {
     }
 
     /// The newest checkpoint whose hashes hold, passing over torn ones; the second value tells them, file and reason,
-    /// and leftovers that could not be cleared away. No checkpoint when none was ever saved; an error when there are some and none is whole,
-    /// or when only the links tell of them. The directory must be this process's own ([`RunDir::claim`]).
+    /// and leftovers that could not be cleared away. No checkpoint when none was ever saved; an error when there are some and
+    /// none is whole, or when only the links tell of them. The directory must be this process's own ([`RunDir::claim`]).
     pub fn latest(&self) -> Result<(Option<PathBuf>, Vec<String>)> {
         let folder = self.root.join(CHECKPOINTS);
         for link in LINKS.map(|link| self.root.join(link)) {

@@ -273,7 +273,8 @@ pub fn finish(run: &mut Run, engine: &Engine, mut progress: Progress, headed: bo
     Ok(outcome)
 }
 
-/// Says what is left of a run that ends with an error: the way to go on with it, or that nothing was saved and its folder is gone.
+/// Says what is left of a run that ends with an error: the way to go on with it, or that nothing was saved and its folder
+/// is gone.
 fn tell_saved(run: &Run, error: &Error) {
     let root = run.dir.root().display();
     match (run.saved, error) {

@@ -17,7 +17,8 @@ const GET_VOC: &str = "fetch VOC2012 with `dynavit data download voc` and unpack
                        a stand-in with `dynavit data sample`";
 
 /// A VOC data set. `root` is VOCdevkit, or VOC2012 or VOC2007 inside it, or what holds VOCdevkit; 2012 is taken when
-/// both are there. What `dynavit data sample` drew is called [`sample::NAME`]. Ids number the images of all splits in the order of their names, from 0 on.
+/// both are there. What `dynavit data sample` drew is called [`sample::NAME`]. Ids number the images of all splits in the
+/// order of their names, from 0 on.
 ///
 /// Errors: no such folder or layout, empty or overlapping lists, broken annotations (see [`annotation::parse`]), a
 /// missing image, and a class without an image to train on.

@@ -75,8 +75,8 @@ impl Record {
             || (epochs > 0 && self.config.recipe.patience.is_some_and(|patience| since >= patience as usize))
     }
 
-    /// The epoch whose checkpoint the run is judged by, which is the best by validation accuracy unless that one was lost; the first
-    /// of equals where no checkpoint is there.
+    /// The epoch whose checkpoint the run is judged by, which is the best by validation accuracy unless that one was lost;
+    /// the first of equals where no checkpoint is there.
     pub fn best(&self) -> Option<&EpochMetrics> {
         if let Some(row) = self.rows.iter().find(|row| Some(row.step) == self.best_step) {
             return Some(row);

@@ -16,7 +16,8 @@ pub struct Memory {
     pub moments: u64,
     /// What the way back needs of the forward pass, and one block's gradients.
     pub activations: u64,
-    /// Pixels of the batch and of two batches decoded ahead, in f32 and in bytes; a card that takes bytes spares the host those in f32.
+    /// Pixels of the batch and of two batches decoded ahead, in f32 and in bytes; a card that takes bytes spares the host
+    /// those in f32.
     pub images: u64,
 }
 

@@ -294,7 +294,8 @@ impl Learner<'_> {
     }
 
     /// [`Learner::gradients`] without waiting for a card: the loss (1,) is where the model is. On the CPU a loss or a gradient that
-    /// is not finite is an error; on a card the gradient is then not finite either, and the update does nothing. Returns the batch too.
+    /// is not finite is an error; on a card the gradient is then not finite either, and the update does nothing. Returns the
+    /// batch too.
     fn begin_gradients(
         &mut self,
         seen: Seen,

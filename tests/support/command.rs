@@ -24,3 +24,19 @@ pub fn run(folder: &Path, line: &str) -> (Option<i32>, String, String) {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
+
+/// Runs a command line that must end with `code`; returns stdout and stderr.
+#[allow(dead_code, reason = "some test crates judge each ending themselves")]
+#[track_caller]
+pub fn ends(folder: &Path, line: &str, code: i32) -> (String, String) {
+    let (found, out, err) = run(folder, line);
+    assert_eq!(found, Some(code), "{line}\nstdout: {out}\nstderr: {err}");
+    (out, err)
+}
+
+/// Runs a command line that must succeed; returns stdout and stderr.
+#[allow(dead_code, reason = "some test crates judge each ending themselves")]
+#[track_caller]
+pub fn done(folder: &Path, line: &str) -> (String, String) {
+    ends(folder, line, 0)
+}
