@@ -42,7 +42,7 @@ the class lies in kept patches; by luck it would be k/N. --compare says the same
 of patches that other scorers would keep, and means over the images: explain a
 model that sees all patches (--keep 100), lest it be blind to what it drops.")]
 pub struct ExplainArgs {
-    /// Images, and folders whose JPEG and PNG files are taken in order
+    /// Images, and folders: the JPEG and PNG files in and below them, in order
     #[arg(required = true, value_name = "IMAGE|FOLDER")]
     images: Vec<PathBuf>,
     /// A run, a checkpoint folder or a weight file

@@ -4,6 +4,7 @@
 use super::eval::at_least_one;
 use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags};
 use super::{print, source};
+use crate::data::images_below;
 use crate::error::{Error, Result};
 use crate::eval::{Prediction, predict};
 use crate::model::{HeadPolicy, Vit};
@@ -11,7 +12,10 @@ use crate::prune::{Keep, Scorer};
 use crate::train::Stop;
 use clap::Args;
 use serde::Serialize;
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 /// Flags of `predict`.
 #[derive(Args)]
@@ -20,13 +24,20 @@ Examples:
   dynavit predict cat.png dog.jpg --weights runs/voc-k70-l2-s42-20260101-120000
   dynavit predict photos --weights vit_tiny.safetensors \\
       --model vit_tiny_patch16_224 --keep 50 --json
+  find photos -name '*.jpg' | dynavit predict - --weights RUN --jsonl
 
-Files that are no images are told on stderr and passed over; the exit code is
-then 3. One that is not there ends the command before it begins. After Ctrl-C
-what is done is printed, and the exit code is 130.")]
+Files that are no images are told on stderr and passed over; --json lists them
+under failed, --jsonl gives each a line with path and reason in its place. The
+exit code is then 3. An argument that is not there ends the command before it
+begins. After Ctrl-C what is done is printed, and the exit code is 130.
+
+With - names are read as they come and answered in their order, so another
+program can keep one process and ask it name by name: the model is loaded once,
+and a batch waits for no name that has not come yet.")]
 pub struct PredictArgs {
-    /// Images, and folders whose JPEG and PNG files are taken in order
-    #[arg(required = true, value_name = "IMAGE|FOLDER")]
+    /// Images, and folders: the JPEG and PNG files in and below them, in order;
+    /// or - for names of images on standard input, a line each
+    #[arg(required = true, value_name = "IMAGE|FOLDER|-")]
     images: Vec<PathBuf>,
     /// A run, a checkpoint folder or a weight file
     #[arg(long, value_name = "FILE|DIR", visible_alias = "checkpoint")]
@@ -41,7 +52,7 @@ pub struct PredictArgs {
     /// Likeliest classes to tell
     #[arg(long, value_name = "N", default_value_t = 5)]
     top: usize,
-    /// Images in a batch
+    /// Most images in a batch
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one)]
     batch_size: usize,
     /// Seed of the random scorer, which draws by it and the file's bytes
@@ -92,32 +103,38 @@ pub fn run(args: PredictArgs) -> Result<()> {
     let flags = (&args.prune, &args.size, &args.image);
     let (weights, card) =
         source::open_for_images(&args.weights, args.model.as_deref(), (args.keep, args.seed), flags, &engine)?;
-    let paths = files(&args.images)?;
+    let mut asked = Asked::new(&args.images)?;
     let (mut vit, report) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
     source::tell(&report);
     engine.take(&mut vit)?;
     if !args.json && !args.jsonl {
         args.engine.tell(&engine);
     }
-    let (mut images, mut failed) = (Vec::new(), Vec::new());
-    let ended = each(&args, &paths, &mut |batch| {
+    let (mut images, mut failed, mut seen) = (Vec::new(), Vec::new(), 0);
+    let alone = asked.all == Some(1) && !args.jsonl;
+    let ended = each(&mut asked, args.batch_size, &mut |batch| {
         let done = predict(&vit, &card.prune, &card.transform, &card.classes, batch, args.top)?;
         for (path, prediction) in batch.iter().zip(done) {
             match prediction {
                 Ok(prediction) if args.json => images.push(prediction),
                 Ok(prediction) if args.jsonl => print::json(&prediction)?,
                 Ok(prediction) => print::line(&sentence(&prediction))?,
-                Err(error) if paths.len() == 1 => return Err(error),
+                Err(error) if alone => return Err(error),
                 Err(error) => {
                     print::complain("bad", &error.to_string());
-                    failed.push(Failed { path: path.display().to_string(), reason: error.to_string() });
+                    let one = Failed { path: path.display().to_string(), reason: error.to_string() };
+                    if args.jsonl {
+                        print::json(&one)?;
+                    }
+                    failed.push(one);
                 }
             }
         }
+        seen += batch.len();
         Ok(())
     });
     let bad = failed.first().map(|first| {
-        let reason = format!("{} of {} images cannot be read, this one first", failed.len(), paths.len());
+        let reason = format!("{} of {seen} images cannot be read, this one first", failed.len());
         Error::data(&first.path, reason, "mend them, or leave them out")
     });
     // What is done is told, whatever came after it.
@@ -135,18 +152,95 @@ pub fn run(args: PredictArgs) -> Result<()> {
     ended.and(bad.map_or(Ok(()), Err))
 }
 
-/// Hands the images to `predict` batch by batch, until an interrupt.
-fn each(args: &PredictArgs, paths: &[PathBuf], predict: &mut dyn FnMut(&[PathBuf]) -> Result<()>) -> Result<()> {
+/// Hands the images to `predict` in batches of `most` or fewer, until an interrupt.
+fn each(asked: &mut Asked, most: usize, predict: &mut dyn FnMut(&[PathBuf]) -> Result<()>) -> Result<()> {
     let stop = Stop::on_signals()?;
     let mut done = 0;
-    for batch in paths.chunks(args.batch_size) {
+    loop {
+        let batch = asked.batch(most, &stop)?;
         if stop.requested() {
-            return Err(Error::Interrupted { saved: format!("{done} of {} images were looked at", paths.len()) });
+            let of = asked.all.map_or(String::new(), |all| format!(" of {all}"));
+            return Err(Error::Interrupted { saved: format!("{done}{of} images were looked at") });
         }
-        predict(batch)?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        predict(&batch)?;
         done += batch.len();
     }
-    Ok(())
+}
+
+/// The images asked for that are still to be looked at.
+struct Asked {
+    left: Left,
+    /// How many were asked for in all; none where their names come one by one.
+    all: Option<usize>,
+}
+
+enum Left {
+    Named(std::vec::IntoIter<PathBuf>),
+    /// Names as they come in on standard input.
+    Coming(Receiver<Result<PathBuf>>),
+}
+
+impl Asked {
+    fn new(asked: &[PathBuf]) -> Result<Self> {
+        let dash = Path::new("-");
+        if asked.iter().any(|path| path == dash) && asked.len() > 1 {
+            let reason = "- stands for the names on standard input, and others are given too";
+            return Err(Error::usage("IMAGE", reason, "give - alone, or name a file of that name as ./-"));
+        }
+        if asked == [dash] {
+            return Ok(Asked { left: Left::Coming(names()), all: None });
+        }
+        let paths = files(asked)?;
+        let all = Some(paths.len());
+        Ok(Asked { left: Left::Named(paths.into_iter()), all })
+    }
+
+    /// The next images, `most` or fewer, and none at the end. Of names that come one by one it waits for the first alone, and
+    /// no longer when the user interrupts.
+    fn batch(&mut self, most: usize, stop: &Stop) -> Result<Vec<PathBuf>> {
+        let coming = match &mut self.left {
+            Left::Named(paths) => return Ok(paths.take(most).collect()),
+            Left::Coming(coming) => coming,
+        };
+        let first = loop {
+            match coming.recv_timeout(Duration::from_millis(100)) {
+                Ok(name) => break name?,
+                Err(RecvTimeoutError::Timeout) if !stop.requested() => {}
+                Err(_) => return Ok(Vec::new()),
+            }
+        };
+        std::iter::once(Ok(first)).chain(coming.try_iter().take(most - 1)).collect()
+    }
+}
+
+/// The lines of standard input, read ahead by a thread of their own.
+fn names() -> Receiver<Result<PathBuf>> {
+    let (send, receive) = sync_channel(1024);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().split(b'\n') {
+            let name = line.map(name).map_err(|error| Error::io("standard input", &error));
+            let broken = name.is_err();
+            if send.send(name).is_err() || broken {
+                return;
+            }
+        }
+    });
+    receive
+}
+
+/// The file that a line names.
+fn name(mut line: Vec<u8>) -> PathBuf {
+    if line.last() == Some(&b'\r') {
+        line.pop();
+    }
+    #[cfg(unix)]
+    let name = <std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(line);
+    #[cfg(not(unix))]
+    let name = String::from_utf8_lossy(&line).into_owned();
+    name.into()
 }
 
 /// The images asked for, folders opened.
@@ -158,25 +252,13 @@ pub fn files(asked: &[PathBuf]) -> Result<Vec<PathBuf>> {
             paths.push(path.clone());
             continue;
         }
-        let mut inside = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(|error| Error::io(path, &error))? {
-            let entry = entry.map_err(|error| Error::io(path, &error))?.path();
-            if is_image(&entry) {
-                inside.push(entry);
-            }
-        }
+        let (inside, _) = images_below(path)?;
         if inside.is_empty() {
-            return Err(Error::data(path, "the folder holds no JPEG or PNG file", "name another folder"));
+            return Err(Error::data(path, "no JPEG or PNG file is in the folder or below it", "name another folder"));
         }
-        inside.sort();
         paths.extend(inside);
     }
     Ok(paths)
-}
-
-fn is_image(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_ascii_lowercase();
-    matches!(extension.as_str(), "jpg" | "jpeg" | "png") && path.is_file()
 }
 
 /// One line for people.

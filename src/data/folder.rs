@@ -13,7 +13,8 @@ type Classes = BTreeMap<String, Vec<PathBuf>>;
 
 /// Class-per-folder data: `root/{train,val[,test]}/CLASS/*`, or `root/CLASS/*` split 75/12.5/12.5 by class.
 ///
-/// Images are files ending in .jpg, .jpeg or .png in any case; hidden files and folders are passed over. `val` may be
+/// Images are files ending in .jpg, .jpeg or .png in any case, in the class's folder or in folders below it, as
+/// torchvision's `ImageFolder` takes them; hidden files and folders are passed over. `val` may be
 /// called `valid` or `validation` too. Without it an eighth of each class of `train` validates. Ids number the images in
 /// the order of split, class and name. Errors: a missing folder, an empty class, images without a class folder, classes
 /// of `val` or `test` that are not those of `train`, splits without `train`, two folders for one split.
@@ -90,8 +91,8 @@ fn deal(n: usize, label: usize, missing: &[Part]) -> Vec<Part> {
 fn scan(folder: &Path, notes: &mut Vec<String>) -> Result<Classes> {
     let (mut classes, mut others) = (Classes::new(), 0);
     for class in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
-        let (images, rest): (Vec<_>, Vec<_>) = entries(&class)?.into_iter().partition(|path| is_image(path));
-        others += rest.len();
+        let (images, rest) = images_below(&class)?;
+        others += rest;
         let Some(name) = class.file_name().and_then(|name| name.to_str()) else {
             return Err(Error::data(&class, "the folder's name is not UTF-8", "rename it"));
         };
@@ -131,6 +132,34 @@ fn same_classes(folder: &Path, classes: &Classes, train: &Classes) -> Result<()>
         }
         None => Ok(()),
     }
+}
+
+/// The images in `folder` and in the folders below it, each folder's own before those of its subfolders, in the order of
+/// their names, and how many other files there are. Hidden files and folders are passed over, and a link that leads back
+/// to a folder that it lies in is not followed.
+pub fn images_below(folder: &Path) -> Result<(Vec<PathBuf>, usize)> {
+    let (mut images, mut others) = (Vec::new(), 0);
+    below(folder, &mut Vec::new(), &mut images, &mut others)?;
+    Ok((images, others))
+}
+
+/// Walks `folder`, which lies in `above`.
+fn below(folder: &Path, above: &mut Vec<PathBuf>, images: &mut Vec<PathBuf>, others: &mut usize) -> Result<()> {
+    let own = folder.canonicalize().map_err(|e| Error::io(folder, &e))?;
+    if above.contains(&own) {
+        return Ok(());
+    }
+    let (folders, files): (Vec<_>, Vec<_>) = entries(folder)?.into_iter().partition(|path| path.is_dir());
+    let all = files.len();
+    let before = images.len();
+    images.extend(files.into_iter().filter(|path| is_image(path)));
+    *others += all - (images.len() - before);
+    above.push(own);
+    for folder in folders {
+        below(&folder, above, images, others)?;
+    }
+    above.pop();
+    Ok(())
 }
 
 /// What is in `folder` and not hidden, sorted.
@@ -182,6 +211,23 @@ mod tests {
         assert_eq!(data.val.iter().map(|s| (s.id, s.label)).collect::<Vec<_>>(), [(5, 0), (6, 1)]);
         assert_eq!(data.test, []);
         assert_eq!(data.notes, ["left out in train, not being .jpg, .jpeg or .png: 1"]);
+    }
+
+    #[test]
+    fn images_lie_in_folders_of_their_class_too() {
+        let root = tree(&[("train/cat", 1), ("train/cat/wild/big", 2), ("train/cat/.cache", 3), ("train/dog/a", 2)]);
+        let cat = root.path().join("train/cat");
+        std::fs::write(cat.join("wild/notes.txt"), "").unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(&cat, cat.join("wild/again")).unwrap();
+        let (images, others) = images_below(&cat).unwrap();
+        let names = ["00.JPG", "wild/big/00.JPG", "wild/big/01.JPG"];
+        assert_eq!(images, names.map(|name| cat.join(name)));
+        assert_eq!(others, 1);
+        let mut notes = Vec::new();
+        let classes = scan(&root.path().join("train"), &mut notes).unwrap();
+        assert_eq!(classes.values().map(Vec::len).collect::<Vec<_>>(), [3, 2]);
+        assert_eq!(notes, ["left out in train, not being .jpg, .jpeg or .png: 1"]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub mod voc;
 
 pub use augment::{Augment, Erase, EraseMode, Mix, RandAugment};
 pub use cifar100::open_cifar100;
-pub use folder::open_folder;
+pub use folder::{images_below, open_folder};
 pub use loader::Loader;
 pub use manifest::training_content;
 pub use noise::noise;
