@@ -188,6 +188,13 @@ fn visualize_and_coverage_work_on_the_sample() {
         sobel["selections"].as_array().unwrap().iter().map(|s| s["kept"].as_array().unwrap().len()).collect();
     assert_eq!(counts, [58, 98, 137]);
     png(&root.join(shown["output"].as_str().unwrap()));
+    let line = format!("visualize {image} --output mass.png --scorer sobel --keep 50,mass:0.9,mass:1 --json");
+    let document: serde_json::Value = serde_json::from_str(&printed(root, &line)).unwrap();
+    let chosen = document["images"][0]["scorers"][0]["selections"].as_array().unwrap();
+    let lengths: Vec<usize> = chosen.iter().map(|chosen| chosen["kept"].as_array().unwrap().len()).collect();
+    assert_eq!((&chosen[0]["keep"], &chosen[1]["keep"]), (&50.0.into(), &"mass:0.9".into()));
+    assert!(lengths[0] == 98 && lengths[1] < lengths[2] && lengths[2] <= 196, "{lengths:?}");
+    refused(root, "coverage sample --data sample --keep mass:0.9", 2, "percentages");
     refused(root, &format!("visualize {image} {image} --output a.png"), 2, "--output");
     refused(root, &format!("visualize {image} --output a.png --scorer l3"), 2, "l3");
     refused(root, &format!("visualize {image} --output a.png --keep 0"), 2, "above 0");

@@ -91,6 +91,7 @@ pub fn run(args: &CoverageArgs) -> Result<()> {
     if !matches!(args.dataset, DatasetName::Voc | DatasetName::Sample) {
         return Err(Error::usage("DATASET", "only VOC's layout has boxes", "choose voc or sample"));
     }
+    let keeps = args.selection.percents()?;
     args.csv.as_deref().map_or(Ok(()), pictures::check_folder)?;
     EngineFlags { threads: args.threads, ..Default::default() }.start()?;
     let name = source::or_sample(args.dataset, args.data.as_deref());
@@ -101,7 +102,6 @@ pub fn run(args: &CoverageArgs) -> Result<()> {
     let dataset = source::open(name, &root, args.label_policy, args.split_policy, &stop)?;
     let samples = chosen(&dataset, args.split)?;
     let scorers = pictures::with_controls(args.selection.scorers());
-    let keeps = args.selection.keeps();
     let plan = Plan {
         classes: &dataset.classes,
         scorers: &scorers,

@@ -27,10 +27,10 @@ pub struct SelectionFlags {
     /// random, center, or all
     #[arg(long, value_name = "LIST", value_parser = scorers, default_value = "l2")]
     scorer: Scorers,
-    /// Percents of the patches to keep, with commas between
+    /// Percents of the patches to keep, with commas between; visualize takes
+    /// mass:0.9 too, as in train
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "70", allow_negative_numbers = true)]
-    #[arg(value_parser = super::options::percent)]
-    pub keep: Vec<Keep>,
+    keep: Vec<Keep>,
     /// Pixels the l2 scorer sees [default: normalized]
     #[arg(long, value_name = "DOMAIN")]
     saliency_domain: Option<SaliencyDomain>,
@@ -120,9 +120,20 @@ impl SelectionFlags {
         self.scorer.0.clone()
     }
 
-    /// The keep ratios asked for, each once.
+    /// What is asked for to be kept, each once.
     pub fn keeps(&self) -> Vec<Keep> {
         once(&self.keep)
+    }
+
+    /// The keep ratios asked for, each once; a mass is refused.
+    pub fn percents(&self) -> Result<Vec<Keep>> {
+        match self.keep.iter().find(|keep| keep.mass().is_some()) {
+            None => Ok(self.keeps()),
+            Some(mass) => {
+                let reason = format!("{mass} keeps another number of patches of each image");
+                Err(Error::usage("--keep", reason, "give percentages such as 30,50,70"))
+            }
+        }
     }
 
     /// Model, preprocessing and selection by the flags; the paper's where none is given.

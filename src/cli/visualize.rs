@@ -9,7 +9,7 @@ use crate::eval::image_key;
 use crate::explain::boxes::Boxed;
 use crate::explain::canvas::{Canvas, sheet};
 use crate::explain::overlay;
-use crate::prune::{Pixels, PruneConfig, Scorer, scores, select};
+use crate::prune::{Keep, Pixels, PruneConfig, Scorer, scores, select};
 use crate::train::Stop;
 use clap::Args;
 use serde::Serialize;
@@ -21,13 +21,14 @@ use std::path::PathBuf;
 Examples:
   dynavit visualize cat.jpg --output cat.png
   dynavit visualize cat.jpg --output grid.png --scorer all --keep 30,50,70
+  dynavit visualize cat.jpg --output mass.png --scorer all --keep mass:0.9
   dynavit visualize VOC2007/JPEGImages --output pictures --heat --keep 50
 
 Dropped patches are dark and grey, kept ones untouched. Images are shown as the
 model sees them, squashed to its square. An image in a VOC tree gets the boxes
 of its annotation. No weights are needed.")]
 pub struct VisualizeArgs {
-    /// Images, and folders whose JPEG and PNG files are taken in order
+    /// Images, and folders: the JPEG and PNG files in and below them, in order
     #[arg(required = true, value_name = "IMAGE|FOLDER")]
     images: Vec<PathBuf>,
     /// Where the picture goes; a folder for several images
@@ -78,7 +79,8 @@ struct Scored {
 
 #[derive(Serialize)]
 struct Chosen {
-    keep: f64,
+    #[serde(serialize_with = "Keep::shown")]
+    keep: Keep,
     /// Raster indices, ascending.
     kept: Vec<u32>,
 }
@@ -110,7 +112,7 @@ pub fn run(args: &VisualizeArgs) -> Result<()> {
             let mut selections = Vec::new();
             for keep in args.selection.keeps() {
                 let kept = select(&PruneConfig { keep, ..prune.clone() }, &grid, &pixels)?.indices;
-                selections.push(Chosen { keep: keep.percent(), kept });
+                selections.push(Chosen { keep, kept });
             }
             let scores = scores(&prune, &grid, &normalized, &square.rgb, id, 0)?;
             scorers.push(Scored { scorer, scores, selections });
@@ -156,7 +158,11 @@ fn draw(
         }
         for chosen in &scored.selections {
             let canvas = overlay::kept_patches(&square.rgb, grid, &chosen.kept, scale);
-            row.push(panel(format!("{scorer} K={}%", chosen.keep), canvas));
+            let keep = match chosen.keep.mass() {
+                None => format!("K={}%", chosen.keep),
+                Some(_) => format!("{}: {} of {}", chosen.keep, chosen.kept.len(), grid.patches()),
+            };
+            row.push(panel(format!("{scorer} {keep}"), canvas));
         }
         rows.push(row);
     }
