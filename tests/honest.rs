@@ -158,16 +158,76 @@ fn predict_passes_over_what_it_cannot_read() {
     let lines: Vec<&str> = err.lines().collect();
     assert!(lines[0].starts_with("bad: photos/egg/0.png: ") && lines[1].starts_with("bad: photos/egg/05x.jpg: "));
     assert!(lines.len() == 3 && lines[2].starts_with("error: photos/egg/0.png: 2 of 18 images"), "{err}");
-    for (more, count) in [("", 16), ("--jsonl", 16)] {
-        let (code, out, _) = run(folder, &format!("{line} {more}"));
-        assert_eq!((code, out.lines().count()), (Some(3), count));
-    }
+    let (code, out, _) = run(folder, line);
+    assert_eq!((code, out.lines().count()), (Some(3), 16));
+    let (code, out, _) = run(folder, &format!("{line} --jsonl"));
+    let answers: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((code, answers.len()), (Some(3), 18));
+    assert_eq!(answers.iter().filter(|answer| answer.get("reason").is_some()).count(), 2);
+    assert_eq!(answers[0], document["failed"][0]);
     // The others are what they are without the bad ones.
     let (alone, err) = json(folder, "predict photos/egg/07.png --weights runs/r --threads 1 --json");
     assert!(err.is_empty() && alone.get("failed").is_none());
     assert_eq!(document["images"][7]["kept"], alone["images"][0]["kept"]);
     let (code, out, err) = run(folder, "predict photos/egg/0.png --weights runs/r --json");
     assert!(code == Some(3) && out.is_empty() && err.starts_with("error: photos/egg/0.png: "), "{err}");
+}
+
+#[test]
+fn predict_answers_name_by_name_as_they_come() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::Stdio;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    run_on_photos(folder, "");
+    let (out, _) = done(folder, "predict photos/egg --weights runs/r --jsonl --device cpu --batch-size 3");
+    let apart: Vec<&str> = out.lines().collect();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dynavit"));
+    command.current_dir(folder).args("predict - --weights runs/r --jsonl --device cpu".split(' '));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (mut ask, mut answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()).lines());
+    // Each is asked when the one before is answered: a program that waited for more would never answer.
+    for (i, answer) in apart.iter().enumerate() {
+        writeln!(ask, "photos/egg/{i:02}.png").unwrap();
+        assert_eq!(answers.next().unwrap().unwrap(), *answer);
+        if i == 1 {
+            writeln!(ask, "photos/egg/no such.png").unwrap();
+            let answer: Value = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
+            assert_eq!(answer["path"], "photos/egg/no such.png");
+            assert!(answer["reason"].as_str().unwrap().contains("no such.png") && answer.get("logits").is_none());
+        }
+    }
+    // Many at once, with line ends of another system, are answered in their order.
+    let many: String = (0..16).map(|i| format!("photos/egg/{i:02}.png\r\n")).collect();
+    ask.write_all(many.as_bytes()).unwrap();
+    drop(ask);
+    let rest: Vec<String> = answers.map(Result::unwrap).collect();
+    assert_eq!(rest, apart);
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    let (code, _, err) = run(folder, "predict - photos --weights runs/r");
+    assert!(code == Some(2) && err.contains("alone"), "{err}");
+}
+
+#[test]
+fn flags_that_change_nothing_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    photos(folder, "photos", 0);
+    let train = format!("train folder 50 --data photos {SMALL} --dry-run");
+    let (_, err) = done(folder, &train);
+    assert!(!err.contains("changes nothing"), "{err}");
+    let (_, err) =
+        done(folder, &format!("{train} --schedule cosine --gamma 0.5 --remode pixel --mixup 0.2 --mixup-prob 0.5"));
+    let told: Vec<&str> = err.lines().filter(|line| line.contains("changes nothing")).collect();
+    assert_eq!(told.len(), 2, "{err}");
+    assert!(told[0].starts_with("warning: --gamma ") && told[1].starts_with("warning: --remode "), "{err}");
+    // In a sweep, only what is idle in every run of it.
+    let sweep =
+        format!("sweep folder --data photos {SMALL} --output s --dry-run --entropy-bins 32 --seeds 1 --keep 50");
+    let (_, err) = done(folder, &format!("{sweep} --scorer l2,entropy --warmup-lr 1e-6"));
+    assert!(!err.contains("--entropy-bins") && err.matches("--warmup-lr changes nothing").count() == 1, "{err}");
+    let (_, err) = done(folder, &format!("{sweep} --scorer l2,sobel"));
+    assert_eq!(err.matches("--entropy-bins changes nothing").count(), 1, "{err}");
 }
 
 #[cfg(unix)]

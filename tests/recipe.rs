@@ -93,7 +93,8 @@ fn settings_that_make_no_sense_are_one_line_and_exit_code_2() {
         ("--patience 0", ["--patience", "at least 1"]),
         ("--seeds 1,2,1", ["--seeds", "twice"]),
         ("--seeds 1,2 --seed 3", ["--seed", "--seeds"]),
-        ("--seeds 1,2 --resume auto", ["--resume", "--seeds"]),
+        ("--seeds 1,2 --resume x", ["--resume", "auto"]),
+        ("--config x --resume auto", ["--config", "--resume"]),
         ("--seeds 1,x", ["--seeds", "x"]),
         ("--freeze head", ["--freeze", "backbone"]),
         ("--clip-grad 0", ["--clip-grad", "above 0"]),
@@ -358,8 +359,49 @@ fn an_interrupt_ends_all_seeds() {
     }
     let pid = child.id().to_string();
     assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(err.contains("seeds: not finished: 1,2; the same command with --resume auto goes on"), "{err}");
     assert!(!in_runs(folder, "stopped-s2").exists());
+}
+
+#[test]
+fn seeds_that_were_stopped_go_on_each_with_its_own_run() {
+    let folder = small_sample();
+    let folder = folder.path();
+    // As a sweep of two epochs that was stopped in the second seed's first: the third has not begun.
+    run(folder, &train("whole", "--epochs 2 --seeds 1,2,3"));
+    run(folder, &train("cut-s1", "--epochs 2 --seed 1"));
+    run(folder, &train("cut-s2", "--epochs 1 --seed 2"));
+    let before =
+        std::fs::metadata(in_runs(folder, "cut-s1").join("last/model.safetensors")).unwrap().modified().unwrap();
+    let words = train("cut", "--epochs 2 --seeds 1,2,3 --resume auto --json");
+    let (out, err) = run(folder, &words);
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(document["runs"].as_array().unwrap().len(), 3);
+    assert!(err.contains("beginning a new run"), "{err}");
+    for seed in ["s1", "s2", "s3"] {
+        assert_eq!(model(&in_runs(folder, &format!("cut-{seed}"))), model(&in_runs(folder, &format!("whole-{seed}"))));
+    }
+    let after =
+        std::fs::metadata(in_runs(folder, "cut-s1").join("last/model.safetensors")).unwrap().modified().unwrap();
+    assert_eq!(before, after, "a finished run was written again");
+    // Runs without a name are found by settings, those of a file too, which says numbers as people write them.
+    let file = "dataset = 'voc'\nkeep = 30\ndata = 'drawn'\nmodel = 'vit_micro_patch16_224'\nepochs = 1\nlr = 0.001\nweight-decay = 0\n";
+    std::fs::write(folder.join("c.toml"), file).unwrap();
+    let words = "train --config c.toml --seeds 1,2 --quiet --batch-size 12 --output named --resume auto";
+    let folders = || std::fs::read_dir(folder.join("named")).unwrap().count();
+    run(folder, words);
+    assert_eq!(folders(), 2);
+    run(folder, words);
+    assert_eq!(folders(), 2);
+    std::fs::write(folder.join("c.toml"), file.replace("0.001", "0.002")).unwrap();
+    run(folder, words);
+    assert_eq!(folders(), 4);
+    // What was picked for the runs is what they go on with.
+    let (code, _, err) = line(folder, &format!("{words} --precision bf16"));
+    assert!(code == Some(2) && err.contains("--device cpu --precision "), "{err}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod explain;
 mod flops;
 mod flops_model;
 mod home;
+mod idle;
 mod inspect;
 mod keeping;
 mod options;

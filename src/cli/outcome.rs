@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::print;
+use super::train::TrainArgs;
 use crate::error::{Error, Result};
 use crate::prune::Keep;
 use crate::train::{Run, Summary};
@@ -107,26 +108,28 @@ pub fn refuse_taken(output: &Path, name: &str, seeds: &[u64]) -> Result<()> {
     }
 }
 
-/// Trains with each seed and prints the results; those there are, and the seeds that are left, when one fails.
-pub fn each_seed(seeds: &[u64], quiet: bool, json: bool, train: impl Fn(u64) -> Result<Outcome>) -> Result<()> {
+/// Trains with each seed and prints the results; those there are, the seeds that are left and the way to go on with them,
+/// when one fails.
+pub fn each_seed(seeds: &[u64], args: &TrainArgs, train: impl Fn(u64) -> Result<Outcome>) -> Result<()> {
     let mut outcomes = Vec::new();
     for &seed in seeds {
-        if !quiet {
+        if !args.quiet {
             print::complain("seed", &format!("{seed}, {} of {}", outcomes.len() + 1, seeds.len()));
         }
         match train(seed) {
             Ok(outcome) => outcomes.push(outcome),
             Err(error) => {
                 if !outcomes.is_empty() {
-                    print_seeds(&outcomes, json)?;
+                    print_seeds(&outcomes, args.json)?;
                 }
                 let left: Vec<String> = seeds[outcomes.len()..].iter().map(u64::to_string).collect();
-                print::complain("seeds", &format!("not finished: {}", left.join(",")));
+                let more = if args.resume.is_some() { "" } else { " with --resume auto" };
+                print::complain("seeds", &format!("not finished: {}; the same command{more} goes on", left.join(",")));
                 return Err(error);
             }
         }
     }
-    print_seeds(&outcomes, json)
+    print_seeds(&outcomes, args.json)
 }
 
 /// Prints the runs of several seeds, at least one, with mean and sample deviation of their accuracies.
@@ -142,7 +145,8 @@ fn print_seeds(runs: &[Outcome], json: bool) -> Result<()> {
     }
     let test = seeds.test_accuracy.map_or(String::new(), |test| format!(", test accuracy {}", test.words()));
     let val = seeds.best_val_accuracy.words();
-    print::line(&format!("{} seeds, mean and sample deviation: validation accuracy {val}{test}", runs.len()))
+    let count = if runs.len() == 1 { "1 seed".into() } else { format!("{} seeds", runs.len()) };
+    print::line(&format!("{count}, mean and sample deviation: validation accuracy {val}{test}"))
 }
 
 #[cfg(test)]

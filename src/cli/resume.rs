@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use super::options::Engine;
-use super::train::{TrainArgs, cached, given, settle, settled, unreadable};
+use super::train::{TrainArgs, cached, given, layer, settle, settled, unreadable};
 use super::{print, source};
 use crate::checkpoint::RunDir;
 use crate::error::{Error, Result};
 use crate::train::{Run, Stop, TrainConfig};
+use clap::ValueEnum;
 use std::path::Path;
 use toml::Table;
 
@@ -29,14 +30,14 @@ pub fn resumable(args: &TrainArgs, which: &Path) -> Result<Option<RunDir>> {
     if which != Path::new("auto") {
         return RunDir::open(which).map(Some);
     }
-    let (begins, prefix) = match args.flags.dataset.is_some() && args.flags.keep.is_some() {
-        true => (true, settle(args)?.0.run_prefix()),
-        false => (false, String::new()),
+    let begins = args.config.is_some() || (args.flags.dataset.is_some() && args.flags.keep.is_some());
+    let (prefix, asked) = match begins {
+        true => asked_of_a_new_run(args)?,
+        false => (String::new(), given(&args.flags)?),
     };
     let found = match &args.run_name {
         Some(name) => RunDir::open(&args.output.join(name)).ok(),
         None => {
-            let asked = given(&args.flags)?;
             let fits = |dir: &RunDir| recorded(dir).is_ok_and(|table| contradiction(&asked, &table).is_none());
             RunDir::newest_first(&args.output, &prefix)?.into_iter().find(fits)
         }
@@ -49,6 +50,29 @@ pub fn resumable(args: &TrainArgs, which: &Path) -> Result<Option<RunDir>> {
         print::complain("notice", &format!("nothing to resume under {}: beginning a new run", args.output.display()));
     }
     Ok(found)
+}
+
+/// How the name of a new run would begin, and what flags and `--config` say of it, as a run's own file would say it.
+fn asked_of_a_new_run(args: &TrainArgs) -> Result<(String, Table)> {
+    let config = settle(args)?.0;
+    let mut asked = Table::try_from(&config).expect("settings are plain values");
+    let named = layer(args)?;
+    asked.retain(|key, _| named.contains_key(key));
+    Ok((config.run_prefix(), asked))
+}
+
+/// Refuses an engine that is not the one that the run in `dir` was trained with.
+pub fn same_engine(dir: &RunDir, engine: &Engine) -> Result<()> {
+    let TrainConfig { device, precision, .. } = recorded_config(dir)?;
+    if (device, precision) == engine.choice() {
+        return Ok(());
+    }
+    let word = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
+        value().map_or(String::new(), |value| value.get_name().to_owned())
+    };
+    let (device, precision) = (word(&|| device.to_possible_value()), word(&|| precision.to_possible_value()));
+    let reason = format!("{} was trained on {device} in {precision}", dir.root().display());
+    Err(Error::usage("--resume auto", reason, format!("give --device {device} --precision {precision}")))
 }
 
 /// Goes on with a run under its own settings, on `engine` or on one of its own.
@@ -93,11 +117,14 @@ pub fn resume(args: &TrainArgs, dir: RunDir, engine: Option<&Engine>, stop: &Sto
 }
 
 /// The settings that a run was begun with; those that its file is too old to know have their defaults.
-fn recorded(dir: &RunDir) -> Result<Table> {
+fn recorded_config(dir: &RunDir) -> Result<TrainConfig> {
     let path = dir.root().join("config.toml");
     let table: Table = dir.config()?.parse().map_err(|error| unreadable(&path, &error))?;
-    let config: TrainConfig = table.try_into().map_err(|error| unreadable(&path, &error))?;
-    Table::try_from(&config).map_err(|error| unreadable(&path, &error))
+    table.try_into().map_err(|error| unreadable(&path, &error))
+}
+
+fn recorded(dir: &RunDir) -> Result<Table> {
+    Ok(Table::try_from(&recorded_config(dir)?).expect("settings are plain values"))
 }
 
 /// The first flag of `asked` that a run with the settings `table` cannot be resumed with.

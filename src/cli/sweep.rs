@@ -1,6 +1,7 @@
 //! `dynavit sweep`: a grid of training runs in one folder, which can be stopped and gone on with at any moment.
 #![forbid(unsafe_code)]
 
+use super::idle::idle;
 use super::options::{Engine, percent};
 use super::outcome::Outcome;
 use super::resume::resume;
@@ -23,10 +24,10 @@ use std::time::Instant;
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  dynavit sweep voc --output runs/paper --data VOCdevkit --weights vit.safetensors
+  dynavit sweep voc --data VOCdevkit --weights vit.safetensors --output paper
   dynavit sweep voc --keep 70 --scorer l2,sobel,entropy,random,center --output s
   dynavit sweep sample --keep 50,100 --seeds 42 --vary lr=1e-3,3e-3 --output lr
-  dynavit report runs/paper --output paper-tables
+  dynavit report paper --output paper-tables
 
 Every option of train passes through; --vary takes any of them with several
 values (parted by semicolons where a value has commas). Runs go seed by seed.
@@ -100,8 +101,16 @@ pub fn run(args: SweepArgs) -> Result<()> {
     let cells = settle(&args)?;
     let (_, fell_back, engine) = train::prepare(&parsed(&cells[0].1, &cells[0].0)?, None)?;
     let mut plan = Vec::new();
+    // What is idle in some cells, as the bins of entropy are in those of another scorer, may be at work in others.
+    let mut idle_in_all: Option<Vec<String>> = None;
     for (cell, words) in cells {
-        let (config, ..) = train::prepare(&parsed(&words, &cell)?, Some(&engine))?;
+        let asked = parsed(&words, &cell)?;
+        let (config, ..) = train::prepare(&asked, Some(&engine))?;
+        let idle = idle(&train::given(&asked.flags)?, &config);
+        match &mut idle_in_all {
+            Some(all) => all.retain(|text| idle.contains(text)),
+            None => idle_in_all = Some(idle),
+        }
         if let Some(reason) = without_k(&config) {
             return Err(Error::usage("sweep", format!("{reason}; a sweep goes by K"), "use train, or leave it out"));
         }
@@ -113,6 +122,7 @@ pub fn run(args: SweepArgs) -> Result<()> {
         plan.push(Planned { cell, words, config, state, damage, left });
     }
     same_settings(&args, &plan)?;
+    idle_in_all.iter().flatten().for_each(|text| print::complain("warning", text));
     if args.dry_run {
         return show_plan(&args, &plan);
     }

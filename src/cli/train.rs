@@ -2,13 +2,14 @@
 #![forbid(unsafe_code)]
 
 use super::augment::AugmentFlags;
+use super::idle::idle;
 use super::keeping::KeepFlags;
 use super::options::{Engine, EngineFlags, ImageFlags, PruneFlags, SizeFlags};
 use super::outcome::{Outcome, each_seed, refuse_taken};
 use super::plan::{self, header};
 use super::progress::Progress;
 use super::recipe::RecipeFlags;
-use super::resume::{resumable, resume};
+use super::resume::{resumable, resume, same_engine};
 use super::run_name::{numbered, utc_stamp};
 use super::{cache, print, source};
 use crate::checkpoint::resolve;
@@ -26,7 +27,7 @@ use std::time::SystemTime;
 use toml::Table;
 
 /// Flags of `train`.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(after_help = "\
 Examples:
   dynavit train voc 70
@@ -52,11 +53,12 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub flags: TrainFlags,
     /// TOML file of settings, named as the flags
-    #[arg(long, value_name = "FILE", conflicts_with = "resume", help_heading = "Run")]
-    config: Option<PathBuf>,
-    /// Go on with a run: its folder, or auto for the newest that fits
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    pub config: Option<PathBuf>,
+    /// Go on with a run: its folder, or auto for the newest that fits, with
+    /// --seeds for that of each seed
     #[arg(long, value_name = "DIR|auto", help_heading = "Run")]
-    resume: Option<PathBuf>,
+    pub resume: Option<PathBuf>,
     /// Folder that gets a folder for each run
     #[arg(long, value_name = "DIR", default_value = "runs", help_heading = "Run")]
     pub output: PathBuf,
@@ -65,14 +67,14 @@ pub struct TrainArgs {
     pub run_name: Option<String>,
     /// One run after the other, each with its seed, as 42,43,44; prints mean
     /// and deviation
-    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with_all = ["seed", "resume"], value_parser = seed(), help_heading = "Run")]
-    seeds: Option<Vec<u64>>,
+    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "seed", value_parser = seed(), help_heading = "Run")]
+    pub seeds: Option<Vec<u64>>,
     /// Print what the run would do, and write nothing
     #[arg(long, conflicts_with = "resume", help_heading = "Run")]
     dry_run: bool,
     /// Print the result as one JSON document
     #[arg(long, help_heading = "Run")]
-    json: bool,
+    pub json: bool,
     /// No progress on stderr
     #[arg(long, help_heading = "Run")]
     pub quiet: bool,
@@ -204,9 +206,13 @@ pub fn pair(text: &str) -> std::result::Result<Pair, String> {
 /// Trains, and prints the outcome.
 pub fn run(args: TrainArgs) -> Result<()> {
     let stop = Stop::on_signals()?;
-    let found = match &args.resume {
-        Some(which) => resumable(&args, which)?,
-        None => None,
+    if args.config.is_some() && args.resume.is_some() && args.seeds.is_none() {
+        let reason = "a run that is resumed has its own settings";
+        return Err(Error::usage("--config", reason, "leave it or --resume out"));
+    }
+    let found = match (&args.resume, &args.seeds) {
+        (Some(which), None) => resumable(&args, which)?,
+        _ => None,
     };
     if let Some(dir) = found {
         let (mut run, engine) = resume(&args, dir, None, &stop)?;
@@ -214,6 +220,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
         return finish(&mut run, &engine, progress, true, &stop)?.print(args.json);
     }
     let (config, fell_back, engine) = prepare(&args, None)?;
+    idle(&given(&args.flags)?, &config).iter().for_each(|text| print::complain("warning", text));
     if args.dry_run {
         return plan(&config, fell_back, &engine, &args, &stop);
     }
@@ -222,14 +229,35 @@ pub fn run(args: TrainArgs) -> Result<()> {
         let progress = progress(&args, &run);
         return finish(&mut run, &engine, progress, true, &stop)?.print(args.json);
     };
-    if let Some(name) = &args.run_name {
-        refuse_taken(&args.output, name, seeds)?;
+    match (&args.resume, &args.run_name) {
+        (Some(which), _) if which != Path::new("auto") => {
+            let reason = "one run cannot be gone on with under several seeds";
+            return Err(Error::usage("--resume", reason, "give auto, which goes on with the run of each seed"));
+        }
+        (None, Some(name)) => refuse_taken(&args.output, name, seeds)?,
+        _ => {}
     }
-    each_seed(seeds, args.quiet, args.json, |seed| {
-        let mut run = start(&args, TrainConfig { seed, ..config.clone() }, fell_back, &engine, &stop)?;
-        let progress = progress(&args, &run);
+    each_seed(seeds, &args, |seed| {
+        let one = of_seed(&args, seed);
+        let found = args.resume.as_ref().map_or(Ok(None), |which| resumable(&one, which))?;
+        let mut run = match found {
+            Some(dir) => {
+                same_engine(&dir, &engine)?;
+                resume(&one, dir, Some(&engine), &stop)?.0
+            }
+            None => start(&one, TrainConfig { seed, ..config.clone() }, fell_back, &engine, &stop)?,
+        };
+        let progress = progress(&one, &run);
         finish(&mut run, &engine, progress, true, &stop)
     })
+}
+
+/// What the command line asks of one of `--seeds`.
+fn of_seed(args: &TrainArgs, seed: u64) -> TrainArgs {
+    let mut one = args.clone();
+    one.run_name = args.run_name.as_ref().map(|name| format!("{name}-s{seed}"));
+    (one.flags.seed, one.seeds) = (Some(seed), None);
+    one
 }
 
 /// The settings that `words` on `train`'s command line mean.
@@ -369,10 +397,7 @@ pub fn start(args: &TrainArgs, config: TrainConfig, fell_back: bool, engine: &En
         return Err(Error::Interrupted { saved: "nothing was begun".into() });
     }
     match &args.run_name {
-        Some(name) => {
-            let name = args.seeds.as_ref().map_or(name.clone(), |_| format!("{name}-s{}", config.seed));
-            Run::start(config, dataset, std::iter::once(args.output.join(name)), workers)
-        }
+        Some(name) => Run::start(config, dataset, std::iter::once(args.output.join(name)), workers),
         None => {
             let name = format!("{}{}", config.run_prefix(), utc_stamp(SystemTime::now()));
             Run::start(config, dataset, numbered(&args.output, &name), workers)
@@ -398,9 +423,8 @@ pub fn settled(config: TrainConfig, engine: Option<&Engine>) -> Result<(TrainCon
     Ok((TrainConfig { device, precision, ..config }, engine))
 }
 
-/// Every setting of a new run, and whether VOC had to be replaced by the sample.
-pub fn settle(args: &TrainArgs) -> Result<(TrainConfig, bool)> {
-    let flags = given(&args.flags)?;
+/// What flags and `--config` say, flags first, by their long names; paths made absolute.
+pub fn layer(args: &TrainArgs) -> Result<Table> {
     let mut layer = match &args.config {
         Some(path) => config_file(path)?,
         None => Table::new(),
@@ -411,7 +435,13 @@ pub fn settle(args: &TrainArgs) -> Result<(TrainConfig, bool)> {
             layer.insert(key.into(), path.into());
         }
     }
-    layer.extend(flags);
+    layer.extend(given(&args.flags)?);
+    Ok(layer)
+}
+
+/// Every setting of a new run, and whether VOC had to be replaced by the sample.
+pub fn settle(args: &TrainArgs) -> Result<(TrainConfig, bool)> {
+    let layer = layer(args)?;
     let blame = |error: &dyn std::fmt::Display| match &args.config {
         Some(path) => Error::usage(format!("--config {}", path.display()), first_line(error), "correct the file"),
         None => Error::usage("settings", first_line(error), "see --help"),
