@@ -40,10 +40,24 @@ fn eval_tells_how_many_images_the_run_was_trained_on() {
     photos(folder, "others", 100);
     done(folder, &format!("train folder 50 --data photos --run-name r {SMALL}"));
     let eval = |more: &str| json(folder, &format!("eval folder --checkpoint runs/r --json --threads 1 {more}"));
-    for more in ["", "--split test", "--data others"] {
+    for more in ["", "--split test"] {
         let (report, err) = eval(more);
         assert_eq!((&report["trained_on"], err.as_str()), (&Value::from(0), ""), "{more}");
     }
+    // Images of elsewhere are split as those of a run are, which is told, and may all be taken.
+    let (report, err) = eval("--data others");
+    assert_eq!((&report["trained_on"], &report["images"]), (&0.into(), &4.into()));
+    assert!(err.contains("note: 4 of 32 images are evaluated; --split all takes every one"), "{err}");
+    let (report, err) = eval("--data others --split all");
+    assert_eq!((&report["images"], &report["split"], err.contains("evaluated")), (&32.into(), &"all".into(), false));
+    // So may those of a folder held out, of which there is nothing to train on and not every class.
+    std::fs::create_dir_all(folder.join("held/test")).unwrap();
+    std::fs::rename(folder.join("others/egg"), folder.join("held/test/egg")).unwrap();
+    let (held, err) = eval("--data held --split test");
+    assert_eq!((&held["images"], &held["confusion"][1]), (&16.into(), &report["confusion"][1]));
+    assert!(err.contains("note: test has no image of bus"), "{err}");
+    let (code, _, err) = run(folder, "eval folder --checkpoint runs/r --data held");
+    assert!(code == Some(2) && err.contains("no image in val, and 16 in test"), "{err}");
     let (report, err) = eval("--split train");
     assert_eq!((&report["trained_on"], err.as_str()), (&report["images"], ""));
     // More images in the folders are other splits.
@@ -59,8 +73,9 @@ fn eval_tells_how_many_images_the_run_was_trained_on() {
     let (text, _) = done(folder, "eval folder --checkpoint runs/r --threads 1");
     assert!(text.contains(&format!("\n{count} of them are images that the run was trained on\n")), "{text}");
     std::fs::copy(folder.join("runs/r/best/model.safetensors"), folder.join("w.safetensors")).unwrap();
-    let (report, err) = json(folder, "eval folder --data photos --checkpoint w.safetensors --json --threads 1");
-    assert_eq!((&report["trained_on"], err.as_str()), (&Value::Null, ""));
+    let (report, err) =
+        json(folder, "eval folder --data photos --checkpoint w.safetensors --json --threads 1 --split all");
+    assert!(report["trained_on"].is_null() && !err.contains("warning"), "{err}");
     std::fs::write(folder.join("runs/r/manifest.json"), "torn").unwrap();
     let (report, err) = eval("");
     assert!(report["trained_on"].is_null() && err.contains("manifest.json cannot be read"), "{err}");
@@ -169,8 +184,34 @@ fn predict_passes_over_what_it_cannot_read() {
     let (alone, err) = json(folder, "predict photos/egg/07.png --weights runs/r --threads 1 --json");
     assert!(err.is_empty() && alone.get("failed").is_none());
     assert_eq!(document["images"][7]["kept"], alone["images"][0]["kept"]);
-    let (code, out, err) = run(folder, "predict photos/egg/0.png --weights runs/r --json");
-    assert!(code == Some(3) && out.is_empty() && err.starts_with("error: photos/egg/0.png: "), "{err}");
+    // One bad image alone is the command's error, and in JSON there is a document all the same.
+    for bad in ["photos/egg/0.png", "gone.png"] {
+        let (code, out, err) = run(folder, &format!("predict {bad} --weights runs/r"));
+        assert!(code == Some(3) && out.is_empty() && err.starts_with(&format!("error: {bad}: ")), "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+        for form in ["--json", "--jsonl"] {
+            let (code, out, _) = run(folder, &format!("predict {bad} --weights runs/r {form}"));
+            let answer: Value = serde_json::from_str(&out).unwrap();
+            let failed = if form == "--json" { &answer["failed"][0] } else { &answer };
+            assert!(code == Some(3) && failed["path"] == bad && failed["reason"].is_string(), "{answer}");
+        }
+    }
+    // What is not there, and what holds no image, costs the others nothing.
+    std::fs::create_dir(folder.join("empty")).unwrap();
+    std::fs::write(folder.join("photos/notes.txt"), "text").unwrap();
+    for command in ["predict", "visualize --output v", "explain --output e --samples 20"] {
+        let weights = if command.starts_with('v') { "" } else { "--weights runs/r" };
+        let (code, out, err) =
+            run(folder, &format!("{command} gone.png empty photos/egg/07.png photos/egg/0.png {weights} --json"));
+        let answer: Value = serde_json::from_str(&out).unwrap();
+        let told: Vec<&str> =
+            answer["failed"].as_array().unwrap().iter().map(|f| f["path"].as_str().unwrap()).collect();
+        assert_eq!((code, told), (Some(3), vec!["gone.png", "empty", "photos/egg/0.png"]), "{err}");
+        assert_eq!(answer["images"].as_array().unwrap().len(), 1);
+        assert!(err.ends_with("3 of 4 images cannot be read, this one first; mend them, or leave them out\n"), "{err}");
+    }
+    let (_, _, err) = run(folder, "predict photos --weights runs/r");
+    assert!(err.contains("note: photos: files left out, not being .jpg, .jpeg or .png: 1"), "{err}");
 }
 
 #[test]
@@ -317,6 +358,33 @@ fn a_bad_value_is_blamed_on_where_it_came_from() {
     assert!(err.contains("--gamma") && !err.contains("DYNAVIT_GAMMA"), "{err}");
     let err = blamed("eval voc --checkpoint x", "DYNAVIT_SCORER", "best");
     assert!(err.contains("for DYNAVIT_SCORER") && err.contains("sobel"), "{err}");
+    let err = blamed("eval voc --checkpoint x", "DYNAVIT_KEEP", "110");
+    assert!(err.contains("for DYNAVIT_KEEP") && !err.contains("[KEEP]"), "{err}");
+    let err = blamed("train voc 120", "DYNAVIT_KEEP", "70");
+    assert!(err.contains("[KEEP]") && !err.contains("DYNAVIT_KEEP"), "{err}");
+}
+
+#[test]
+fn variables_stand_behind_k_and_slips_in_their_names_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    photos(folder, "photos", 0);
+    let plan = |line: &str, variables: &[(&str, &str)]| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let output = dynavit(folder, &words).envs(variables.iter().copied()).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(output.stderr));
+        (serde_json::from_str::<Value>(&text(output.stdout)).unwrap()["keep"].clone(), text(output.stderr))
+    };
+    let line = format!("train folder --data photos {SMALL} --dry-run --json");
+    let (keep, err) = plan(&line, &[("DYNAVIT_KEEP", "30")]);
+    assert_eq!((keep, err.contains("DYNAVIT")), (30.0.into(), false));
+    let (keep, err) = plan(&line.replace("folder", "folder 50"), &[("DYNAVIT_KEEP", "30"), ("DYNAVIT_EPOCH", "3")]);
+    assert_eq!(keep, 50.0);
+    assert_eq!(err.matches("the variable DYNAVIT_EPOCH is no setting").count(), 1, "{err}");
+    std::fs::write(folder.join("c.toml"), "keep = 60\ndataset = 'folder'\n").unwrap();
+    let config = format!("train --config c.toml --data photos {SMALL} --dry-run --json");
+    assert_eq!([plan(&config, &[]).0, plan(&config, &[("DYNAVIT_KEEP", "30")]).0], [60.0, 30.0]);
 }
 
 #[cfg(unix)]

@@ -38,6 +38,8 @@ use std::path::{Path, PathBuf};
 const CHECKPOINTS: &str = "checkpoints";
 /// Everything that ran, defaults included; its presence makes a folder a run directory.
 const CONFIG: &str = "config.toml";
+/// The images, with their hashes.
+const MANIFEST: &str = "manifest.json";
 /// The folder of what was found out about a run, in its directory.
 const REPORT: &str = "report";
 /// The metadata key of the model card.

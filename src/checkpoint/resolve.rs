@@ -9,7 +9,7 @@ use crate::weights::Weights;
 use std::path::{Path, PathBuf};
 
 /// The weight file and card that `--checkpoint` or `--weights` names: a run directory (its best, else its last), a
-/// checkpoint folder, or a file. The card is None for a plain timm file.
+/// checkpoint folder, a folder as the Hugging Face hub has them, or a file. The card is None for a plain timm file.
 ///
 /// A checkpoint folder that is not whole is an error that names the file at fault.
 pub fn resolve(path: &Path) -> Result<(PathBuf, Option<ModelCard>)> {
@@ -35,7 +35,10 @@ fn weight_file(path: &Path) -> Result<PathBuf> {
         };
     }
     if [MODEL, OPTIM, STATE].iter().any(|name| path.join(name).exists()) {
-        return checkpoint_file(path);
+        let file = path.join(MODEL);
+        let alone = file.is_file() && !path.join(OPTIM).exists() && !path.join(STATE).exists();
+        // A checkpoint of ours that lost its other files is damaged; another program's file never had them.
+        return if alone && card(&file)?.is_none() { Ok(file) } else { checkpoint_file(path) };
     }
     for link in ["best", "last"] {
         match durable::follow(path, link)? {

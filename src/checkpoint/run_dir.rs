@@ -4,7 +4,7 @@
 use super::claim::{Claim, LOCK};
 use super::folders::{make_folders, put, remove, remove_folders, steps, tidy};
 use super::state::{MODEL, OPTIM, STATE, State, sha256_hex};
-use super::{Best, CARD, CHECKPOINTS, CONFIG, ModelCard, Progress, REPORT, RunDir, Saved, durable};
+use super::{Best, CARD, CHECKPOINTS, CONFIG, MANIFEST, ModelCard, Progress, REPORT, RunDir, Saved, durable};
 use crate::error::{Error, Result};
 use crate::model::Vit;
 use crate::ops::all_finite;
@@ -32,11 +32,8 @@ impl RunDir {
     pub fn create(root: &Path, config_toml: &str, manifest_json: &str) -> Result<Self> {
         let made = make_folders(root)?;
         // config.toml makes the folder a run directory, so it comes last.
-        let files = [
-            ("env.json", super::env::describe()),
-            ("manifest.json", manifest_json.into()),
-            (CONFIG, config_toml.into()),
-        ];
+        let files =
+            [("env.json", super::env::describe()), (MANIFEST, manifest_json.into()), (CONFIG, config_toml.into())];
         let mut written = vec![root.join(LOCK)];
         let claim = Claim::take(root).inspect_err(|_| remove_folders(&made))?;
         let mut fill = || {
@@ -94,7 +91,7 @@ impl RunDir {
         if !self.made || !empty || linked {
             return false;
         }
-        for name in ["metrics.csv", "metrics.jsonl", "env.json", "manifest.json", CONFIG, LOCK] {
+        for name in ["metrics.csv", "metrics.jsonl", "env.json", MANIFEST, CONFIG, LOCK] {
             let _ = fs::remove_file(self.root.join(name));
         }
         self.remove_events();
@@ -174,7 +171,7 @@ impl RunDir {
         let Ok(entries) = fs::read_dir(root) else { return Ok(!root.exists()) };
         let names = entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<std::io::Result<Vec<_>>>();
         let names = names.map_err(|e| Error::io(root, &e))?;
-        let known = [CONFIG, "env.json", "manifest.json", LOCK];
+        let known = [CONFIG, "env.json", MANIFEST, LOCK];
         if !names.iter().all(|name| known.iter().any(|known| name == known)) {
             return Ok(false);
         }
@@ -193,6 +190,12 @@ impl RunDir {
     /// config.toml's text.
     pub fn config(&self) -> Result<String> {
         let path = self.root.join(CONFIG);
+        fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))
+    }
+
+    /// manifest.json's text.
+    pub fn manifest(&self) -> Result<String> {
+        let path = self.root.join(MANIFEST);
         fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))
     }
 

@@ -75,6 +75,7 @@ pub(super) fn card() -> ModelCard {
             norm: Norm::Half,
             interpolation: Interpolation::Bicubic,
             eval_resize: EvalResize::Crop,
+            crop_pct: 0.9,
             crop_scale: [0.08, 1.0],
             crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
             flip: 0.5,

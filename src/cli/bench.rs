@@ -3,8 +3,8 @@
 
 use super::bench_kernels::{self, KernelTime};
 use super::eval::at_least_one;
+use super::images::files;
 use super::options::{Engine, EngineFlags, PruneFlags, SizeFlags, set};
-use super::predict::files;
 use super::print;
 use crate::data::{Batch, TransformConfig, load_image, noise};
 use crate::device::Device;
@@ -291,7 +291,14 @@ struct Batches<'a> {
 
 impl<'a> Batches<'a> {
     fn new(args: &'a BenchArgs, side: usize) -> Result<Self> {
-        let files = args.data.as_ref().map_or(Ok(Vec::new()), |folder| files(std::slice::from_ref(folder)))?;
+        let files = match &args.data {
+            Some(folder) => {
+                let (paths, mut unread) = files(std::slice::from_ref(folder))?;
+                unread.verdict(1)?;
+                paths
+            }
+            None => Vec::new(),
+        };
         Ok(Batches { args, files, transform: TransformConfig::paper(side), taken: 0 })
     }
 

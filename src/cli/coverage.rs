@@ -1,11 +1,11 @@
 //! `dynavit coverage`: how much of the annotated objects each scorer keeps, over a data set.
 #![forbid(unsafe_code)]
 
-use super::options::EngineFlags;
+use super::options::{EngineFlags, Split};
 use super::pictures::{self, SelectionFlags};
 use super::{print, source};
 use crate::checkpoint::replace;
-use crate::data::{Dataset, LabelPolicy, Sample, SplitPolicy};
+use crate::data::{LabelPolicy, SplitPolicy};
 use crate::error::{Error, Result};
 use crate::explain::coverage::{CONTROLS, Coverage, Plan, Row, measure};
 use crate::train::{DatasetName, Stop};
@@ -34,8 +34,8 @@ pub struct CoverageArgs {
     #[arg(long, visible_alias = "data-dir", value_name = "DIR")]
     data: Option<PathBuf>,
     /// Images that are counted
-    #[arg(long, value_enum, default_value_t = Part::All)]
-    split: Part,
+    #[arg(long, value_enum, default_value_t = Split::All)]
+    split: Split,
     /// Images that count when several classes are annotated
     #[arg(long, value_name = "POLICY", default_value = "exclusive")]
     label_policy: LabelPolicy,
@@ -58,21 +58,11 @@ pub struct CoverageArgs {
     selection: SelectionFlags,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Part {
-    /// Every image that counts
-    All,
-    Train,
-    Val,
-    Test,
-}
-
 /// The result as `--json` prints it.
 #[derive(Serialize)]
 struct Outcome<'a> {
     dataset: &'a str,
-    split: Part,
+    split: Split,
     label_policy: LabelPolicy,
     split_policy: SplitPolicy,
     /// How images and labels came about.
@@ -100,7 +90,7 @@ pub fn run(args: &CoverageArgs) -> Result<()> {
     }
     let root = source::root(name, args.data.as_deref())?;
     let dataset = source::open(name, &root, args.label_policy, args.split_policy, &stop)?;
-    let samples = chosen(&dataset, args.split)?;
+    let samples = args.split.of(&dataset)?;
     let scorers = pictures::with_controls(args.selection.scorers());
     let plan = Plan {
         classes: &dataset.classes,
@@ -134,22 +124,6 @@ pub fn run(args: &CoverageArgs) -> Result<()> {
         replace(path, csv(&outcome.coverage.rows).as_bytes())?;
     }
     if args.json { print::json(&outcome) } else { print::line(&table(&outcome, args.per_class)) }
-}
-
-/// The images of a split, or of all, by their numbers.
-fn chosen(dataset: &Dataset, part: Part) -> Result<Vec<Sample>> {
-    let parts: &[&Vec<Sample>] = match part {
-        Part::All => &[&dataset.train, &dataset.val, &dataset.test],
-        Part::Train => &[&dataset.train],
-        Part::Val => &[&dataset.val],
-        Part::Test => &[&dataset.test],
-    };
-    let mut samples: Vec<Sample> = parts.iter().flat_map(|samples| samples.iter().cloned()).collect();
-    samples.sort_by_key(|sample| sample.id);
-    if samples.is_empty() {
-        return Err(Error::usage("--split", format!("{} has no image in this split", dataset.name), "choose another"));
-    }
-    Ok(samples)
 }
 
 /// All rows; `all` stands for every class.

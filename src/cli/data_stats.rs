@@ -5,7 +5,7 @@ use super::data::SetFlags;
 use super::print;
 use super::progress::bar;
 use crate::checkpoint::replace;
-use crate::data::{Dataset, Sample, stats};
+use crate::data::{Dataset, Sample, doubles, stats};
 use crate::error::{Error, Result};
 use crate::train::Stop;
 use clap::Args;
@@ -24,10 +24,27 @@ Example:
   dynavit data verify cifar100 --data cifar-100-python
 
 Prints the SHA-256 of classes, splits and images, which a run keeps in its
-manifest.json. Exit code 3 when an image is bad; up to 20 are named.")]
+manifest.json, and warns of images that are there twice: in training and in
+validation or test, or under two classes. Exit code 3 when an image is bad; up
+to 20 are named.")]
 pub struct VerifyArgs {
     #[command(flatten)]
     set: SetFlags,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `verify --json` prints of images that are all sound.
+#[derive(Serialize)]
+struct Verified<'a> {
+    dataset: &'a str,
+    classes: usize,
+    /// Training, validation and test images.
+    images: [usize; 3],
+    /// What is amiss with images that are there twice.
+    doubles: Vec<String>,
+    sha256: &'a str,
 }
 
 /// Flags of `data stats`.
@@ -75,17 +92,24 @@ pub fn verify(args: &VerifyArgs, stop: &Stop) -> Result<()> {
         return Err(Error::data(&dataset.root, reason, "mend or remove them"));
     }
     let manifest = dataset.manifest_json()?;
+    let doubles = doubles(&manifest);
     let manifest: serde_json::Value =
         serde_json::from_str(&manifest).map_err(|e| Error::data(&dataset.root, e.to_string(), "report this"))?;
     let [train, val, test] = sizes(&dataset);
     for note in &dataset.notes {
         print::complain("note", note);
     }
+    doubles.iter().for_each(|text| print::complain("warning", text));
+    let sha256 = manifest["sha256"].as_str().unwrap_or("");
+    if args.json {
+        let (images, name) = ([train, val, test], &dataset.name);
+        return print::json(&Verified { dataset: name, classes: dataset.classes.len(), images, doubles, sha256 });
+    }
     print::line(&format!(
         "{}: {} classes, {train} training, {val} validation and {test} test images, all sound; SHA-256 {}",
         dataset.name,
         dataset.classes.len(),
-        manifest["sha256"].as_str().unwrap_or("")
+        sha256
     ))
 }
 

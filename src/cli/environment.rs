@@ -33,17 +33,57 @@ pub fn behind(command: clap::Command) -> clap::Command {
                     None => arg,
                 }
             }
+            // K is a place in the line here and a flag elsewhere.
+            None if arg.get_id() == "keep" && matches!(&*name, "train" | "eval") => {
+                arg.env("DYNAVIT_KEEP").hide_env(true)
+            }
             _ => arg,
         })
     })
 }
 
+/// Variables that stand behind no flag: where a driver is, and what tests may do.
+const OTHERS: [&str; 7] = [
+    "DYNAVIT_CHROMIUM",
+    "DYNAVIT_CUDA_SYNC",
+    "DYNAVIT_LIBCUDA",
+    "DYNAVIT_PTX_VM",
+    "DYNAVIT_REAL_DATA",
+    "DYNAVIT_REQUIRE_GPU",
+    "DYNAVIT_TEST_INSIDE",
+];
+
+/// The variables that look like settings of ours and are none, in the order of their names.
+pub fn unknown(command: &clap::Command, names: impl IntoIterator<Item = OsString>) -> Vec<String> {
+    let known = |name: &str| {
+        let mut args = command.get_subcommands().flat_map(|subcommand| subcommand.get_arguments());
+        OTHERS.contains(&name) || args.any(|arg| arg.get_env().is_some_and(|variable| variable == name))
+    };
+    let names = names.into_iter().map(|name| name.to_string_lossy().into_owned());
+    let mut strange: Vec<String> = names.filter(|name| name.starts_with("DYNAVIT_") && !known(name)).collect();
+    strange.sort();
+    strange
+}
+
 /// The variable that the value of `flag` came from, when the words of the command line, of which the first is the
-/// program, do not give it. `flag` begins with the long name: `--lr`, `--lr <F>`.
-pub fn origin(command: &clap::Command, words: impl IntoIterator<Item = OsString>, flag: &str) -> Option<String> {
-    let long = flag.split_whitespace().next()?.strip_prefix("--")?;
+/// program, do not give it. `flag` begins with the long name, `--lr`, `--lr <F>`, or is a place, `[KEEP]`, with
+/// the value `bad`.
+pub fn origin(
+    command: &clap::Command,
+    words: impl IntoIterator<Item = OsString>,
+    flag: &str,
+    bad: Option<&str>,
+) -> Option<String> {
     let words: Vec<String> = words.into_iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let subcommand = command.find_subcommand(words.first()?)?;
+    let Some(long) = flag.split_whitespace().next()?.strip_prefix("--") else {
+        let place = flag.trim_matches(|c| "[]<>".contains(c)).to_lowercase();
+        let arg = subcommand.get_positionals().find(|arg| arg.get_id() == &*place)?;
+        let variable = arg.get_env()?;
+        // Places are not named in the line: a word that says the same is taken for the place's.
+        let its = std::env::var_os(variable)? == bad? && !words.iter().any(|word| Some(word.as_str()) == bad);
+        return its.then(|| variable.to_string_lossy().into_owned());
+    };
     let arg = subcommand.get_arguments().find(|arg| arg.get_long() == Some(long))?;
     let variable = arg.get_env().filter(|variable| std::env::var_os(variable).is_some())?;
     let aliases = arg.get_all_aliases().unwrap_or_default();

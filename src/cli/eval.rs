@@ -1,14 +1,16 @@
 //! `dynavit eval`: a checkpoint on a split, without augmentation.
 #![forbid(unsafe_code)]
 
-use super::eval_outcome::{About, Condition, Outcome, Split, conditions_csv, conditions_table, table};
+use super::doubts::small;
+use super::eval_outcome::{About, Condition, Outcome, conditions_csv, conditions_table, table};
 use super::home::Home;
-use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags, set};
+use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags, Split, set};
 use super::progress::bar;
+use super::train::absolute;
 use super::{cache, print, source};
 use crate::checkpoint::replace;
 use crate::data::corrupt::{Corruption, Corruptions};
-use crate::data::{Dataset, LabelPolicy, Sample, SplitPolicy, TransformConfig};
+use crate::data::{Dataset, LabelPolicy, Sample, SplitPolicy, TransformConfig, open_folder_of};
 use crate::error::{Error, Result};
 use crate::eval::{Feed, Report, Subject, evaluate, files};
 use crate::model::{HeadPolicy, Vit};
@@ -36,6 +38,9 @@ Images are corrupted after the resize, before patches are scored. One corruption
 is reported in full; of several there is a table, and the report is that of the
 clean images.
 
+Folders of classes that hold no folder train, val or test are split as train
+splits them; --split all takes every image of them, as those kept for a test.
+
 Model, classes, preprocessing and scorer come from the checkpoint; a flag
 overrides them. A checkpoint inside a run knows its data set too, and how many
 of the images it was trained on (trained_on in --json and report.json).")]
@@ -52,7 +57,7 @@ pub struct EvalArgs {
     /// Folder of the data set [default: the run's, else as in train]
     #[arg(long, visible_alias = "data-dir", value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Split to evaluate
+    /// Split to evaluate, or all images
     #[arg(long, value_enum, default_value_t = Split::Val)]
     split: Split,
     /// Model, when neither file nor shapes say
@@ -112,45 +117,44 @@ pub fn run(args: EvalArgs) -> Result<()> {
         source::open_weights("--checkpoint", &args.checkpoint, args.model.as_deref())?;
     set(&mut card.prune.keep, args.keep);
     let keep = card.prune.keep;
+    if let Some(text) = small(keep, card.model.patches(), card.prune.round) {
+        print::complain("warning", &text);
+    }
     if engine.gpu.is_some() {
         keep.check_on_card()?;
     }
     set(&mut card.prune.seed, args.seed);
-    args.prune.apply(&mut card);
     if !own_card {
         card.transform.norm = TrainConfig::paper(args.dataset, keep).norm;
     }
+    let own = card.clone();
+    args.prune.apply(&mut card);
     args.size.apply(&mut card)?;
     args.image.apply(&mut card);
-    if !own_card && let Some(text) = source::norm_warning(&weights, card.transform.norm) {
+    if own_card {
+        source::tell_changes(&own, &card);
+    } else if let Some(text) = source::norm_warning(&weights, card.transform.norm) {
         print::complain("warning", &text);
     }
     let home = match Home::of(&args.checkpoint)? {
         None => Home::of(weights.path())?,
         found => found,
     };
-    let (dataset, run_batch_size) = open(&args, home.as_ref(), &stop)?;
+    let (dataset, run_batch_size) = open(&args, home.as_ref(), &card.classes, &stop)?;
     if !own_card && foreign_names(&card.classes, &dataset.classes) {
         let text = "the class names beside the weights are not the data set's; classes are compared by their numbers";
         print::complain("notice", text);
         card.classes.clear();
     }
     same_classes(&card.classes, card.model.classes, &dataset, weights.path())?;
-    let samples = match args.split {
-        Split::Train => &dataset.train,
-        Split::Val => &dataset.val,
-        Split::Test => &dataset.test,
-    };
-    if samples.is_empty() {
-        return Err(Error::usage("--split", format!("{} has no image in this split", dataset.name), "choose another"));
-    }
+    let samples = &args.split.of(&dataset)?;
     let trained_on = home.as_ref().map_or(Ok(None), |home| home.trained_on(samples, &stop))?;
     if let (Some(count @ 1..), Some(home)) = (trained_on, &home)
         && args.split != Split::Train
     {
         let text = format!(
             "{} was trained on {count} of these {} images, which its manifest.json lists for training: what is measured \
-             on them says nothing of new images; evaluate on others, or on the data as the run split them",
+             on them says nothing of new images",
             home.folder.display(),
             samples.len()
         );
@@ -276,8 +280,9 @@ fn tell(row: &Condition, done: usize, of: usize) {
     print::complain(&row.name(), &format!("accuracy {:.2} % ({done} of {of} corruptions)", 100.0 * row.accuracy));
 }
 
-/// The data set, as the flags say, else as the run that holds the checkpoint says; and that run's batch size.
-fn open(args: &EvalArgs, home: Option<&Home>, stop: &Stop) -> Result<(Dataset, Option<usize>)> {
+/// The data set, as the flags say, else as the run that holds the checkpoint says; and that run's batch size. The model knows
+/// the classes `known`, where its file names them.
+fn open(args: &EvalArgs, home: Option<&Home>, known: &[String], stop: &Stop) -> Result<(Dataset, Option<usize>)> {
     let same = |config: &TrainConfig| {
         config.dataset == args.dataset
             || (config.dataset == DatasetName::Sample
@@ -304,7 +309,19 @@ fn open(args: &EvalArgs, home: Option<&Home>, stop: &Stop) -> Result<(Dataset, O
         let text = format!("{because}, so the splits are the default ones; --split-policy says otherwise");
         print::complain("notice", &text);
     }
-    let mut dataset = source::open(name, &source::root(name, data.as_deref())?, labels, split, stop)?;
+    let root = source::root(name, data.as_deref())?;
+    let mut dataset = match name {
+        DatasetName::Folder if !known.is_empty() => open_folder_of(&root, known)?,
+        _ => source::open(name, &root, labels, split, stop)?,
+    };
+    // Of its own images the run has told this before.
+    let own = config.is_some_and(|config| config.data.as_deref() == absolute(&root).ok().as_deref());
+    if name == DatasetName::Folder && !own {
+        let of = dataset.train.len() + dataset.val.len() + dataset.test.len();
+        let count = args.split.of(&dataset)?.len();
+        let rest = (count < of).then(|| format!("{count} of {of} images are evaluated; --split all takes every one"));
+        dataset.notes.iter().chain(&rest).for_each(|note| print::complain("note", note));
+    }
     // Shrunken images give other numbers, and the run's are meant; whole ones are the same from a pack or not.
     if let Some((folder, side)) = config.and_then(|config| Some((config.cache.as_ref()?, config.cache_side?))) {
         cache::attach(&mut dataset, folder, Some(side), true, stop)?;

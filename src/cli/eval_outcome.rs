@@ -1,6 +1,7 @@
 //! What `dynavit eval` says: the JSON document, the tables for people, and the table of corruptions.
 #![forbid(unsafe_code)]
 
+use super::options::Split;
 use super::print::printable;
 use crate::data::corrupt::{Corruption, Kind};
 use crate::eval::{BINS, Calibration, ClassReport, MacroReport, Report};
@@ -15,15 +16,6 @@ const COLUMNS: usize = 80;
 /// Most confused pairs that are listed: in JSON, and for people.
 const PAIRS: usize = 20;
 const SHOWN: usize = 5;
-
-/// A part of a data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    Train,
-    Val,
-    Test,
-}
 
 /// What is evaluated, and where.
 #[derive(Serialize)]

@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::eval::at_least_one;
+use super::images::{Failed, files};
 use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags};
 use super::pictures::{self, Scorers, Square};
-use super::{predict, print, source};
+use super::{print, source};
 use crate::checkpoint::ModelCard;
 use crate::error::{Error, Result};
 use crate::eval::{image_key, softmax};
@@ -154,6 +155,9 @@ struct Outcome<'a> {
     /// How many were asked for; an interrupt leaves fewer.
     asked: usize,
     images: Vec<Explained>,
+    /// The files that cannot be read; left out when there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<Failed>,
     /// Of --compare, means over images.
     #[serde(skip_serializing_if = "Option::is_none")]
     lime_overlap: Option<Vec<compare::Row>>,
@@ -213,7 +217,11 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     let (weights, card) =
         source::open_for_images(&args.weights, args.model.as_deref(), (args.keep, Some(args.seed)), flags, &engine)?;
     let asked_class = args.class.as_deref().map(|class| class_number(class, &card)).transpose()?;
-    let paths = predict::files(&args.images)?;
+    let (paths, mut unread) = files(&args.images)?;
+    let asked = paths.len() + unread.failed.len();
+    if paths.is_empty() {
+        return unread.verdict(asked);
+    }
     pictures::check_boxes(args.boxes.as_deref(), paths.len())?;
     pictures::scale(Some(args.scale), PANELS, card.transform.image_size)?;
     let places = args.output.as_deref().map(|output| pictures::places(output, &paths)).transpose()?;
@@ -236,19 +244,22 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
                 }
                 images.push(explained);
             }
-            // What is done is told all the same.
             Err(error) => {
-                stopped = Err(error);
-                break;
+                // What is done is told all the same.
+                stopped = unread.over(path, error);
+                if stopped.is_err() {
+                    break;
+                }
             }
         }
     }
-    tell(args, &card, paths.len(), images)?;
-    stopped
+    let verdict = unread.verdict(asked);
+    tell(args, &card, asked, images, unread.failed)?;
+    stopped.and(verdict)
 }
 
 /// The document, or what is left to say after the images.
-fn tell(args: &ExplainArgs, card: &ModelCard, asked: usize, images: Vec<Explained>) -> Result<()> {
+fn tell(args: &ExplainArgs, card: &ModelCard, asked: usize, images: Vec<Explained>, failed: Vec<Failed>) -> Result<()> {
     let compared: Vec<&[Compared]> = images.iter().map(|image| &image.compared[..]).collect();
     let lime_overlap = args.compare.as_ref().map(|_| compare::summary(&compared));
     match args.json {
@@ -266,6 +277,7 @@ fn tell(args: &ExplainArgs, card: &ModelCard, asked: usize, images: Vec<Explaine
             kernel_width: args.kernel_width,
             asked,
             images,
+            failed,
             lime_overlap,
         }),
     }

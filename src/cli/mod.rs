@@ -12,6 +12,7 @@ mod data_bench;
 mod data_download;
 mod data_stats;
 mod doctor;
+mod doubts;
 mod environment;
 mod eval;
 mod eval_outcome;
@@ -19,7 +20,8 @@ mod explain;
 mod flops;
 mod flops_model;
 mod home;
-mod idle;
+mod images;
+mod inherited;
 mod inspect;
 mod keeping;
 mod options;
@@ -62,7 +64,7 @@ Examples:
   dynavit flops --keep 60,70,100           what pruning saves
 
 Settings of train, eval and predict can also come from the environment, --lr as
-DYNAVIT_LR; a flag on the command line goes first.
+DYNAVIT_LR, K as DYNAVIT_KEEP; the command line goes first.
 Exit codes: 0 done, 1 failed, 2 usage, 3 bad data or weights,
 4 numbers went non-finite, 130 interrupted and saved.";
 
@@ -104,9 +106,12 @@ enum Command {
 pub fn main() -> Result<()> {
     let matches = command().try_get_matches().unwrap_or_else(|error| refuse(&error));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| refuse(&error));
+    for name in environment::unknown(&command(), std::env::vars_os().map(|(name, _)| name)) {
+        print::complain("warning", &format!("the variable {name} is no setting and changes nothing"));
+    }
     obey(cli.command).map_err(|error| match error {
         Error::Usage { flag, reason, remedy } => {
-            let flag = environment::origin(&command(), std::env::args_os(), &flag).unwrap_or(flag);
+            let flag = environment::origin(&command(), std::env::args_os(), &flag, None).unwrap_or(flag);
             Error::Usage { flag, reason, remedy }
         }
         other => other,
@@ -152,7 +157,8 @@ fn refuse(error: &clap::Error) -> ! {
         let reason = reason.split("\n\nFor more information").next().unwrap_or(reason);
         let mut reason = reason.to_owned();
         if let Some(arg) = error.get(ContextKind::InvalidArg).map(ToString::to_string)
-            && let Some(variable) = environment::origin(&command(), std::env::args_os(), &arg)
+            && let bad = error.get(ContextKind::InvalidValue).map(ToString::to_string)
+            && let Some(variable) = environment::origin(&command(), std::env::args_os(), &arg, bad.as_deref())
         {
             reason = reason.replacen(&format!("'{arg}'"), &variable, 1);
         }

@@ -2,15 +2,15 @@
 #![forbid(unsafe_code)]
 
 use crate::checkpoint::ModelCard;
-use crate::data::{EvalResize, Interpolation, Norm};
+use crate::data::{Dataset, EvalResize, Interpolation, Norm, Sample};
 use crate::device::cpu::gemm::Operands;
 use crate::device::cuda::{Gpu, Store, Target};
 use crate::error::{Error, Result};
 use crate::model::{EmbedMode, PosMode, Vit, VitConfig};
 use crate::prune::{Keep, Round, SaliencyDomain, Scorer};
 use crate::train::{DeviceName, MAX_THREADS, Precision};
-use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -67,6 +67,10 @@ pub struct ImageFlags {
     /// Squash to the square, or resize and crop its centre [default: squash]
     #[arg(long, value_name = "HOW")]
     pub eval_resize: Option<EvalResize>,
+    /// Share of the shorter side that --eval-resize crop leaves, as timm's
+    /// [default: 0.875]
+    #[arg(long, value_name = "F")]
+    pub crop_pct: Option<f64>,
 }
 
 /// What computes.
@@ -135,6 +139,38 @@ impl ImageFlags {
         set(&mut card.transform.norm, self.norm);
         set(&mut card.transform.interpolation, self.interpolation);
         set(&mut card.transform.eval_resize, self.eval_resize);
+        set(&mut card.transform.crop_pct, self.crop_pct);
+    }
+}
+
+/// The part of a data set that is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    Train,
+    Val,
+    Test,
+    /// Every image
+    All,
+}
+
+impl Split {
+    /// Its images, in the order of their numbers; at least one.
+    pub fn of(self, dataset: &Dataset) -> Result<Vec<Sample>> {
+        let all = [(Split::Train, &dataset.train), (Split::Val, &dataset.val), (Split::Test, &dataset.test)];
+        let mut samples: Vec<Sample> = Vec::new();
+        for (_, part) in all.iter().filter(|(split, _)| self == Split::All || self == *split) {
+            samples.extend_from_slice(part);
+        }
+        if samples.is_empty() {
+            let name = |split: &Split| split.to_possible_value().map_or(String::new(), |v| v.get_name().to_owned());
+            let there = all.iter().filter(|(_, part)| !part.is_empty());
+            let there: Vec<String> = there.map(|(split, part)| format!("{} in {}", part.len(), name(split))).collect();
+            let reason = format!("{} has no image in {}, and {}", dataset.name, name(&self), there.join(", "));
+            return Err(Error::usage("--split", reason, "choose another"));
+        }
+        samples.sort_by_key(|sample| sample.id);
+        Ok(samples)
     }
 }
 

@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::eval::at_least_one;
+use super::images::{Failed, Unread, files};
 use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags};
 use super::{print, source};
-use crate::data::images_below;
 use crate::error::{Error, Result};
 use crate::eval::{Prediction, predict};
 use crate::model::{HeadPolicy, Vit};
@@ -26,10 +26,10 @@ Examples:
       --model vit_tiny_patch16_224 --keep 50 --json
   find photos -name '*.jpg' | dynavit predict - --weights RUN --jsonl
 
-Files that are no images are told on stderr and passed over; --json lists them
-under failed, --jsonl gives each a line with path and reason in its place. The
-exit code is then 3. An argument that is not there ends the command before it
-begins. After Ctrl-C what is done is printed, and the exit code is 130.
+Files that are no images, or not there, are told on stderr and passed over;
+--json lists them under failed, --jsonl gives each a line with path and reason.
+The exit code is then 3. After Ctrl-C what is done is printed, and the exit code
+is 130.
 
 With - names are read as they come and answered in their order, so another
 program can keep one process and ask it name by name: the model is loaded once,
@@ -90,13 +90,6 @@ struct Outcome {
     failed: Vec<Failed>,
 }
 
-/// A file that cannot be read.
-#[derive(Serialize)]
-struct Failed {
-    path: String,
-    reason: String,
-}
-
 /// Predicts, and prints batch by batch or all at once.
 pub fn run(args: PredictArgs) -> Result<()> {
     let engine = args.engine.start()?;
@@ -110,8 +103,11 @@ pub fn run(args: PredictArgs) -> Result<()> {
     if !args.json && !args.jsonl {
         args.engine.tell(&engine);
     }
-    let (mut images, mut failed, mut seen) = (Vec::new(), Vec::new(), 0);
-    let alone = asked.all == Some(1) && !args.jsonl;
+    let mut unread = std::mem::replace(&mut asked.unread, Unread::of(None));
+    if args.jsonl {
+        unread.failed.iter().try_for_each(print::json)?;
+    }
+    let (mut images, mut seen) = (Vec::new(), unread.failed.len());
     let ended = each(&mut asked, args.batch_size, &mut |batch| {
         let done = predict(&vit, &card.prune, &card.transform, &card.classes, batch, args.top)?;
         for (path, prediction) in batch.iter().zip(done) {
@@ -119,26 +115,20 @@ pub fn run(args: PredictArgs) -> Result<()> {
                 Ok(prediction) if args.json => images.push(prediction),
                 Ok(prediction) if args.jsonl => print::json(&prediction)?,
                 Ok(prediction) => print::line(&sentence(&prediction))?,
-                Err(error) if alone => return Err(error),
                 Err(error) => {
-                    print::complain("bad", &error.to_string());
-                    let one = Failed { path: path.display().to_string(), reason: error.to_string() };
+                    unread.over(path, error)?;
                     if args.jsonl {
-                        print::json(&one)?;
+                        print::json(unread.failed.last().expect("it was put there"))?;
                     }
-                    failed.push(one);
                 }
             }
         }
         seen += batch.len();
         Ok(())
     });
-    let bad = failed.first().map(|first| {
-        let reason = format!("{} of {seen} images cannot be read, this one first", failed.len());
-        Error::data(&first.path, reason, "mend them, or leave them out")
-    });
+    let verdict = unread.verdict(seen);
     // What is done is told, whatever came after it.
-    if args.json && (ended.is_ok() || !images.is_empty()) {
+    if args.json && (ended.is_ok() || !images.is_empty() || !unread.failed.is_empty()) {
         let keep = card.prune.keep;
         print::json(&Outcome {
             seq_len: keep.fixed(card.model.patches(), card.prune.round).map(|k| 1 + k),
@@ -146,10 +136,10 @@ pub fn run(args: PredictArgs) -> Result<()> {
             keep,
             scorer: card.prune.scorer,
             images,
-            failed,
+            failed: unread.failed,
         })?;
     }
-    ended.and(bad.map_or(Ok(()), Err))
+    ended.and(verdict)
 }
 
 /// Hands the images to `predict` in batches of `most` or fewer, until an interrupt.
@@ -175,6 +165,8 @@ struct Asked {
     left: Left,
     /// How many were asked for in all; none where their names come one by one.
     all: Option<usize>,
+    /// Those that were not there to begin with.
+    unread: Unread,
 }
 
 enum Left {
@@ -191,11 +183,11 @@ impl Asked {
             return Err(Error::usage("IMAGE", reason, "give - alone, or name a file of that name as ./-"));
         }
         if asked == [dash] {
-            return Ok(Asked { left: Left::Coming(names()), all: None });
+            return Ok(Asked { left: Left::Coming(names()), all: None, unread: Unread::of(None) });
         }
-        let paths = files(asked)?;
-        let all = Some(paths.len());
-        Ok(Asked { left: Left::Named(paths.into_iter()), all })
+        let (paths, unread) = files(asked)?;
+        let all = Some(paths.len() + unread.failed.len());
+        Ok(Asked { left: Left::Named(paths.into_iter()), all, unread })
     }
 
     /// The next images, `most` or fewer, and none at the end. Of names that come one by one it waits for the first alone, and
@@ -241,24 +233,6 @@ fn name(mut line: Vec<u8>) -> PathBuf {
     #[cfg(not(unix))]
     let name = String::from_utf8_lossy(&line).into_owned();
     name.into()
-}
-
-/// The images asked for, folders opened.
-pub fn files(asked: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for path in asked {
-        let meta = std::fs::metadata(path).map_err(|error| Error::io(path, &error))?;
-        if !meta.is_dir() {
-            paths.push(path.clone());
-            continue;
-        }
-        let (inside, _) = images_below(path)?;
-        if inside.is_empty() {
-            return Err(Error::data(path, "no JPEG or PNG file is in the folder or below it", "name another folder"));
-        }
-        paths.extend(inside);
-    }
-    Ok(paths)
 }
 
 /// One line for people.

@@ -1,6 +1,7 @@
 //! Which data set a command works on, and which weights: found on disk, or drawn when there is none.
 #![forbid(unsafe_code)]
 
+use super::doubts::small;
 use super::options::{Engine, ImageFlags, PruneFlags, SizeFlags, set};
 use super::print;
 use crate::checkpoint::{ModelCard, resolve};
@@ -11,6 +12,9 @@ use crate::model::{Found, LoadReport, Named, VitConfig, VitOptions};
 use crate::prune::Keep;
 use crate::train::{DatasetName, Stop, TrainConfig};
 use crate::weights::Weights;
+use clap::ValueEnum;
+#[cfg(test)]
+use clap::{Args, FromArgMatches};
 use std::path::{Path, PathBuf};
 
 /// Where VOC is looked for when nobody says.
@@ -79,11 +83,17 @@ pub fn open_for_images(
     if engine.gpu.is_some() {
         card.prune.keep.check_on_card()?;
     }
+    if let Some(text) = small(card.prune.keep, card.model.patches(), card.prune.round) {
+        print::complain("warning", &text);
+    }
     set(&mut card.prune.seed, seed);
+    let own = card.clone();
     prune.apply(&mut card);
     size.apply(&mut card)?;
     image.apply(&mut card);
-    if !own_card && let Some(text) = norm_warning(&weights, card.transform.norm) {
+    if own_card {
+        tell_changes(&own, &card);
+    } else if let Some(text) = norm_warning(&weights, card.transform.norm) {
         print::complain("warning", &text);
     }
     Ok((weights, card))
@@ -147,11 +157,16 @@ fn plain_model(weights: &Weights, name: Option<&str>) -> Result<VitConfig> {
     })
 }
 
-/// Names of the classes in the `id2label` of a config.json beside the weights, when there is one for each.
+/// Names of the classes in a config.json beside the weights, when there is one for each: `label_names` as timm writes them, or
+/// `id2label` as transformers does.
 fn class_names(weights: &Weights, classes: usize) -> Vec<String> {
     let names = || -> Option<Vec<String>> {
-        let labels = config_beside(weights, "config.json")?;
-        let labels = labels.get("id2label")?.as_object()?;
+        let config = config_beside(weights, "config.json")?;
+        if let Some(names) = config.get("label_names").and_then(|names| names.as_array()) {
+            let names: Option<Vec<String>> = names.iter().map(|name| name.as_str().map(String::from)).collect();
+            return names.filter(|names| names.len() == classes);
+        }
+        let labels = config.get("id2label")?.as_object()?;
         let name = |id: usize| labels.get(&id.to_string())?.as_str().map(String::from);
         (labels.len() == classes).then(|| (0..classes).map(name).collect())?
     };
@@ -181,7 +196,7 @@ pub fn tell(report: &LoadReport) {
 }
 
 /// What to say when the file's own metadata, or the config of timm or transformers beside it, asks for another
-/// normalisation than `norm`.
+/// normalisation than `norm`: the flags that do all that it asks for.
 pub fn norm_warning(weights: &Weights, norm: Norm) -> Option<String> {
     let metadata = weights.metadata();
     let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
@@ -197,11 +212,94 @@ pub fn norm_warning(weights: &Weights, norm: Norm) -> Option<String> {
         };
         value.as_array()?.iter().map(serde_json::Value::as_f64).collect()
     };
-    let (mean, std) = norm.mean_std();
-    let differs = |key: &str, used: [f32; 3]| {
-        let apart = |(asked, used): (&f64, f32)| (asked - f64::from(used)).abs() > 1e-3;
-        asked(key).is_some_and(|asked| asked.len() != 3 || asked.iter().zip(used).any(apart))
+    let (mean, std) = (asked("mean"), asked("std"));
+    let near = |asked: &Option<Vec<f64>>, used: [f32; 3]| {
+        let close = |(asked, used): (&f64, f32)| (asked - f64::from(used)).abs() <= 1e-3;
+        asked.as_ref().is_none_or(|asked| asked.len() == 3 && asked.iter().zip(used).all(close))
     };
-    (differs("mean", mean) || differs("std", std))
-        .then(|| format!("{} was trained with another normalisation than --norm says", weights.path().display()))
+    let fits = |norm: Norm| near(&mean, norm.mean_std().0) && near(&std, norm.mean_std().1);
+    if fits(norm) {
+        return None;
+    }
+    let word = |norm: &Norm| norm.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
+    let of = |key: &str| config.as_ref().and_then(|config| config.get(key));
+    let how = match Norm::value_variants().iter().find(|&&norm| fits(norm)) {
+        None => "no --norm is theirs".into(),
+        Some(theirs) => {
+            let mut flags = format!("theirs is --norm {}", word(theirs));
+            if let Some(filter @ ("bicubic" | "bilinear")) = of("interpolation").and_then(|filter| filter.as_str()) {
+                flags += &format!(" --interpolation {filter}");
+            }
+            if let Some(share) = of("crop_pct").and_then(|share| share.as_f64()) {
+                flags += &format!(" --eval-resize crop --crop-pct {share}");
+            }
+            flags
+        }
+    };
+    let (file, norm) = (weights.path().display(), word(&norm));
+    Some(format!("{file} was trained with another normalisation than --norm {norm}: {how}"))
+}
+
+/// Tells in what the settings of a checkpoint that are its own to know, `own`, were changed by flags or variables.
+pub fn tell_changes(own: &ModelCard, card: &ModelCard) {
+    let changes = changes(own, card);
+    if !changes.is_empty() {
+        print::complain("note", &format!("not as the checkpoint says: {}", changes.join(", ")));
+    }
+}
+
+/// As `scorer sobel, not l2`: settings that change what a model sees and says. K and the seed are asked for anew as a rule.
+fn changes(own: &ModelCard, card: &ModelCard) -> Vec<String> {
+    let value = |card: &ModelCard| serde_json::to_value(card).expect("a card is plain values with string keys");
+    let (own, card) = (value(own), value(card));
+    let settings = [
+        ("prune", "scorer", "scorer"),
+        ("prune", "domain", "saliency-domain"),
+        ("prune", "entropy_bins", "entropy-bins"),
+        ("prune", "round", "round"),
+        ("options", "pos", "pos"),
+        ("transform", "image_size", "img-size"),
+        ("transform", "norm", "norm"),
+        ("transform", "interpolation", "interpolation"),
+        ("transform", "eval_resize", "eval-resize"),
+        ("transform", "crop_pct", "crop-pct"),
+    ];
+    let word = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), String::from);
+    let changed = settings.iter().filter(|(group, key, _)| own[group][key] != card[group][key]);
+    changed
+        .map(|(group, key, flag)| format!("{flag} {}, not {}", word(&card[group][key]), word(&own[group][key])))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_that_flags_can_change_is_told() {
+        let prune = TrainConfig::paper(DatasetName::Voc, Keep::ALL).prune();
+        let model = VitConfig::named("vit_micro_patch16_224", 2).unwrap();
+        let transform = TransformConfig::paper(model.image_size);
+        let own = ModelCard { model, options: VitOptions::default(), classes: Vec::new(), transform, prune };
+        assert_eq!(changes(&own, &own), [""; 0]);
+        let words = "dynavit --scorer sobel --saliency-domain raw --entropy-bins 32 --round nearest --pos prefix --img-size 112 \
+                     --norm half --interpolation bicubic --eval-resize crop --crop-pct 0.9";
+        let command = clap::Command::new("dynavit");
+        let command = ImageFlags::augment_args(SizeFlags::augment_args(PruneFlags::augment_args(command)));
+        let found = command.get_matches_from(words.split_whitespace());
+        let mut card = own.clone();
+        PruneFlags::from_arg_matches(&found).unwrap().apply(&mut card);
+        SizeFlags::from_arg_matches(&found).unwrap().apply(&mut card).unwrap();
+        ImageFlags::from_arg_matches(&found).unwrap().apply(&mut card);
+        let told = changes(&own, &card);
+        let flags = words.split_whitespace().filter_map(|word| word.strip_prefix("--"));
+        assert_eq!(
+            flags.collect::<Vec<_>>(),
+            told.iter().map(|text| text.split(' ').next().unwrap()).collect::<Vec<_>>()
+        );
+        assert!(
+            told.contains(&"norm half, not imagenet".into()) && told.contains(&"img-size 112, not 224".into()),
+            "{told:?}"
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! `dynavit sweep`: a grid of training runs in one folder, which can be stopped and gone on with at any moment.
 #![forbid(unsafe_code)]
 
-use super::idle::idle;
+use super::doubts::doubts;
 use super::options::{Engine, percent};
 use super::outcome::Outcome;
 use super::resume::resume;
@@ -102,14 +102,14 @@ pub fn run(args: SweepArgs) -> Result<()> {
     let (_, fell_back, engine) = train::prepare(&parsed(&cells[0].1, &cells[0].0)?, None)?;
     let mut plan = Vec::new();
     // What is idle in some cells, as the bins of entropy are in those of another scorer, may be at work in others.
-    let mut idle_in_all: Option<Vec<String>> = None;
+    let mut doubts_of_all: Option<Vec<String>> = None;
     for (cell, words) in cells {
         let asked = parsed(&words, &cell)?;
         let (config, ..) = train::prepare(&asked, Some(&engine))?;
-        let idle = idle(&train::given(&asked.flags)?, &config);
-        match &mut idle_in_all {
-            Some(all) => all.retain(|text| idle.contains(text)),
-            None => idle_in_all = Some(idle),
+        let found = doubts(&train::given(&asked.flags)?, &config)?;
+        match &mut doubts_of_all {
+            Some(all) => all.retain(|text| found.contains(text)),
+            None => doubts_of_all = Some(found),
         }
         if let Some(reason) = without_k(&config) {
             return Err(Error::usage("sweep", format!("{reason}; a sweep goes by K"), "use train, or leave it out"));
@@ -122,7 +122,7 @@ pub fn run(args: SweepArgs) -> Result<()> {
         plan.push(Planned { cell, words, config, state, damage, left });
     }
     same_settings(&args, &plan)?;
-    idle_in_all.iter().flatten().for_each(|text| print::complain("warning", text));
+    doubts_of_all.iter().flatten().for_each(|text| print::complain("warning", text));
     if args.dry_run {
         return show_plan(&args, &plan);
     }

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::augment::AugmentFlags;
-use super::idle::idle;
+use super::doubts::doubts;
+use super::inherited::{own_settings, warn_of_preparation};
 use super::keeping::KeepFlags;
 use super::options::{Engine, EngineFlags, ImageFlags, PruneFlags, SizeFlags};
 use super::outcome::{Outcome, each_seed, refuse_taken};
@@ -14,7 +15,7 @@ use super::run_name::{numbered, utc_stamp};
 use super::{cache, print, source};
 use crate::checkpoint::resolve;
 use crate::data::annotation::is_plain_name;
-use crate::data::{Dataset, LabelPolicy, SplitPolicy};
+use crate::data::{Dataset, LabelPolicy, SplitPolicy, doubles};
 use crate::error::{Error, Result};
 use crate::optim::NoDecay;
 use crate::prune::Keep;
@@ -220,7 +221,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
         return finish(&mut run, &engine, progress, true, &stop)?.print(args.json);
     }
     let (config, fell_back, engine) = prepare(&args, None)?;
-    idle(&given(&args.flags)?, &config).iter().for_each(|text| print::complain("warning", text));
+    doubts(&given(&args.flags)?, &config)?.iter().for_each(|text| print::complain("warning", text));
     if args.dry_run {
         return plan(&config, fell_back, &engine, &args, &stop);
     }
@@ -389,20 +390,24 @@ pub fn start(args: &TrainArgs, config: TrainConfig, fell_back: bool, engine: &En
         print::complain("warning", &text);
     }
     if !args.warned {
-        warn_of_norm(&config);
+        warn_of_preparation(&config)?;
     }
     let config = TrainConfig { data: Some(absolute(&root)?), ..config };
     let workers = engine.workers(config.workers);
     if stop.requested() {
         return Err(Error::Interrupted { saved: "nothing was begun".into() });
     }
-    match &args.run_name {
-        Some(name) => Run::start(config, dataset, std::iter::once(args.output.join(name)), workers),
+    let run = match &args.run_name {
+        Some(name) => Run::start(config, dataset, std::iter::once(args.output.join(name)), workers)?,
         None => {
             let name = format!("{}{}", config.run_prefix(), utc_stamp(SystemTime::now()));
-            Run::start(config, dataset, numbered(&args.output, &name), workers)
+            Run::start(config, dataset, numbered(&args.output, &name), workers)?
         }
+    };
+    if !args.warned {
+        run.dir.manifest().iter().flat_map(|text| doubles(text)).for_each(|text| print::complain("warning", &text));
     }
+    Ok(run)
 }
 
 /// Takes the images from the cache that the settings name, if they do.
@@ -463,7 +468,7 @@ pub fn settle(args: &TrainArgs) -> Result<(TrainConfig, bool)> {
     };
     if let Some(weights) = layer.get("weights").and_then(|value| value.as_str()) {
         match resolve(Path::new(weights))? {
-            (_, Some(card)) => (base.model, base.img_size) = (card.model.name, Some(card.model.image_size)),
+            (_, Some(card)) => own_settings(&mut base, card),
             (file, None) => base.model = source::name_by_shapes(&file).map_or(base.model, String::from),
         }
     }
@@ -516,16 +521,6 @@ fn first_line(error: &dyn std::fmt::Display) -> String {
 /// `path` from the root of the file system on.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| Error::io(path, &error))
-}
-
-fn warn_of_norm(config: &TrainConfig) {
-    let weights = config.weights.as_deref().and_then(|path| resolve(path).ok());
-    if let Some((file, None)) = weights
-        && let Ok(weights) = crate::weights::Weights::open(&file)
-        && let Some(text) = source::norm_warning(&weights, config.norm)
-    {
-        print::complain("warning", &text);
-    }
 }
 
 #[cfg(test)]

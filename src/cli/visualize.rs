@@ -1,8 +1,9 @@
 //! `dynavit visualize`: kept patches over images, scorers by keep ratios in one sheet.
 #![forbid(unsafe_code)]
 
+use super::images::{Failed, files};
 use super::pictures::{self, SelectionFlags};
-use super::{predict, print};
+use super::print;
 use crate::data::transform;
 use crate::error::{Error, Result};
 use crate::eval::image_key;
@@ -59,6 +60,9 @@ struct Outcome {
     image_size: usize,
     patch: usize,
     images: Vec<Shown>,
+    /// The files that cannot be read; left out when there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<Failed>,
 }
 
 #[derive(Serialize)]
@@ -89,7 +93,11 @@ struct Chosen {
 pub fn run(args: &VisualizeArgs) -> Result<()> {
     let stop = Stop::on_signals()?;
     let card = args.selection.card()?;
-    let paths = predict::files(&args.images)?;
+    let (paths, mut unread) = files(&args.images)?;
+    let asked = paths.len() + unread.failed.len();
+    if paths.is_empty() {
+        return unread.verdict(asked);
+    }
     pictures::check_boxes(args.boxes.as_deref(), paths.len())?;
     let places = pictures::places(&args.output, &paths)?;
     let mut images = Vec::new();
@@ -98,7 +106,13 @@ pub fn run(args: &VisualizeArgs) -> Result<()> {
         if stop.requested() {
             return Err(Error::Interrupted { saved: format!("{i} of {} pictures are written", paths.len()) });
         }
-        let mut square = pictures::square(path, args.boxes.as_deref(), &card.transform)?;
+        let mut square = match pictures::square(path, args.boxes.as_deref(), &card.transform) {
+            Ok(square) => square,
+            Err(error) => {
+                unread.over(path, error)?;
+                continue;
+            }
+        };
         if args.no_boxes {
             square.boxes.clear();
         }
@@ -127,10 +141,12 @@ pub fn run(args: &VisualizeArgs) -> Result<()> {
         images.push(Shown { path, output, boxes: square.boxes, scorers });
     }
     bar.clear();
-    match args.json {
-        true => print::json(&Outcome { image_size: card.model.image_size, patch: card.model.patch, images }),
-        false => Ok(()),
+    let verdict = unread.verdict(asked);
+    if args.json {
+        let (image_size, patch) = (card.model.image_size, card.model.patch);
+        print::json(&Outcome { image_size, patch, images, failed: unread.failed })?;
     }
+    verdict
 }
 
 /// A row for each scorer: the image, the scores when asked for, and a panel for each keep ratio.

@@ -16,47 +16,81 @@ type Classes = BTreeMap<String, Vec<PathBuf>>;
 /// Images are files ending in .jpg, .jpeg or .png in any case, in the class's folder or in folders below it, as
 /// torchvision's `ImageFolder` takes them; hidden files and folders are passed over. `val` may be
 /// called `valid` or `validation` too. Without it an eighth of each class of `train` validates. Ids number the images in
-/// the order of split, class and name. Errors: a missing folder, an empty class, images without a class folder, classes
-/// of `val` or `test` that are not those of `train`, splits without `train`, two folders for one split.
+/// the order of split, class and name. Errors: a missing folder, a class with nothing to train on, images without a class
+/// folder, classes of `val` or `test` that are not among those of `train`, splits without `train`, two folders for one split.
 pub fn open_folder(root: &Path) -> Result<Dataset> {
+    open(root, None)
+}
+
+/// Class-per-folder data to evaluate a model on that knows the classes `known`, in their order: as [`open_folder`], but
+/// nothing need be there to train on, and classes may have no image. A class that the model does not know is an error.
+pub fn open_folder_of(root: &Path, known: &[String]) -> Result<Dataset> {
+    open(root, Some(known))
+}
+
+fn open(root: &Path, known: Option<&[String]>) -> Result<Dataset> {
     if !root.is_dir() {
         let reason = if root.exists() { "is not a folder" } else { "no such folder" };
         return Err(Error::data(root, reason, "name a folder that holds a folder for each class"));
     }
     let mut notes = Vec::new();
-    let split = root.join("train").is_dir();
-    let held: Vec<(Part, PathBuf)> =
+    let mut held: Vec<(Part, PathBuf)> =
         [("val", Part::Val), ("valid", Part::Val), ("validation", Part::Val), ("test", Part::Test)]
             .into_iter()
             .map(|(name, part)| (part, root.join(name)))
             .filter(|(_, folder)| folder.is_dir())
             .collect();
-    if let (false, Some((_, folder))) = (split, held.first())
-        && entries(folder)?.iter().any(|path| path.is_dir())
-    {
-        let reason = format!("no such folder, though {} is there", folder.display());
-        return Err(Error::data(root.join("train"), reason, "put the class folders to train on there"));
+    let split = root.join("train").is_dir();
+    // Without train, folders of those names may be classes.
+    let mut only_held = false;
+    if let (false, Some((_, folder))) = (split, held.first()) {
+        only_held = entries(folder)?.iter().any(|path| path.is_dir());
+        if only_held && known.is_none() {
+            let reason = format!("no such folder, though {} is there", folder.display());
+            return Err(Error::data(root.join("train"), reason, "put the class folders to train on there"));
+        }
     }
     if let [(Part::Val, one), (Part::Val, other), ..] = &held[..] {
         let reason = format!("is there beside {}", one.display());
         return Err(Error::data(other, reason, "keep one folder of images to validate on"));
     }
-    let mut parts =
-        vec![(Part::Train, scan(&if split { root.join("train") } else { root.to_path_buf() }, &mut notes)?)];
-    for (part, folder) in held.into_iter().filter(|_| split) {
-        let classes = scan(&folder, &mut notes)?;
-        same_classes(&folder, &classes, &parts[0].1)?;
-        parts.push((part, classes));
+    let mut parts = Vec::new();
+    if !only_held {
+        let folder = if split { root.join("train") } else { root.to_path_buf() };
+        parts.push((Part::Train, scan(&folder, known.is_none(), &mut notes)?));
     }
-    let classes: Vec<String> = parts[0].1.keys().cloned().collect();
+    if !split && !only_held {
+        held.clear();
+    }
+    let classes: Vec<String> = match (known, parts.first()) {
+        (None, Some((_, train))) => train.keys().cloned().collect(),
+        (known, _) => known.unwrap_or_default().to_vec(),
+    };
+    for (part, folder) in held {
+        let found = scan(&folder, false, &mut notes)?;
+        let absent: Vec<&str> = classes.iter().filter(|c| !found.contains_key(*c)).map(String::as_str).collect();
+        if !absent.is_empty() {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy();
+            notes.push(format!("{name} has no image of {}", absent.join(", ")));
+        }
+        parts.push((part, found));
+    }
+    for class in parts.iter().flat_map(|(_, found)| found.keys()) {
+        if !classes.contains(class) {
+            let whose = if known.is_some() { "the model" } else { "train" };
+            let reason = format!("class '{class}' is not a class of {whose}, whose classes are {}", classes.join(", "));
+            return Err(Error::data(root, reason, "rename its folder, or take it out"));
+        }
+    }
     let missing: &[Part] = match parts.iter().any(|(part, _)| *part == Part::Val) {
+        _ if only_held => &[],
         true => &[],
         false if split => &[Part::Val],
         false => &[Part::Val, Part::Test],
     };
     let mut samples = Vec::new();
-    for (part, classes) in &parts {
-        for (label, files) in classes.values().enumerate() {
+    for (part, found) in &parts {
+        for (label, files) in classes.iter().enumerate().filter_map(|(label, class)| Some((label, found.get(class)?))) {
             let dealt = if *part == Part::Train { deal(files.len(), label, missing) } else { vec![*part; files.len()] };
             let sample =
                 |(path, part): (&PathBuf, Part)| (Sample { id: 0, source: Source::File(path.clone()), label }, part);
@@ -71,7 +105,9 @@ pub fn open_folder(root: &Path) -> Result<Dataset> {
     }
     let mut dataset = Dataset::empty("folder", root, classes, notes);
     dataset.fill(samples);
-    dataset.check_filled()?;
+    if known.is_none() {
+        dataset.check_filled()?;
+    }
     Ok(dataset)
 }
 
@@ -87,8 +123,9 @@ fn deal(n: usize, label: usize, missing: &[Part]) -> Vec<Part> {
     parts
 }
 
-/// The classes in `folder` and their images. A class without an image is an error.
-fn scan(folder: &Path, notes: &mut Vec<String>) -> Result<Classes> {
+/// The classes in `folder` and their images. Of what is trained on, a class without an image and a class alone are errors;
+/// elsewhere a class without an image is left out.
+fn scan(folder: &Path, trains: bool, notes: &mut Vec<String>) -> Result<Classes> {
     let (mut classes, mut others) = (Classes::new(), 0);
     for class in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
         let (images, rest) = images_below(&class)?;
@@ -96,21 +133,24 @@ fn scan(folder: &Path, notes: &mut Vec<String>) -> Result<Classes> {
         let Some(name) = class.file_name().and_then(|name| name.to_str()) else {
             return Err(Error::data(&class, "the folder's name is not UTF-8", "rename it"));
         };
-        if images.is_empty() {
+        if images.is_empty() && trains {
             let remedy = "add images ending in .jpg, .jpeg or .png, or remove the folder";
             return Err(Error::data(&class, "empty class: the folder holds no image", remedy));
         }
-        classes.insert(name.to_string(), images);
+        if !images.is_empty() {
+            classes.insert(name.to_string(), images);
+        }
     }
     if classes.is_empty() {
         let unlabelled = entries(folder)?.iter().any(|path| is_image(path));
-        return Err(Error::data(
-            folder,
-            if unlabelled { "its images are not labelled: it holds no class folder" } else { "holds no class folder" },
-            "make a folder for each class and put its images there",
-        ));
+        let reason = if unlabelled {
+            "its images are not labelled: it holds no class folder"
+        } else {
+            "holds no class folder with an image"
+        };
+        return Err(Error::data(folder, reason, "make a folder for each class and put its images there"));
     }
-    if classes.len() == 1 {
+    if classes.len() == 1 && trains {
         let reason = format!("holds one class alone, '{}'", classes.keys().next().map_or("", String::as_str));
         return Err(Error::data(folder, reason, "a classifier needs the folders of two classes or more"));
     }
@@ -119,19 +159,6 @@ fn scan(folder: &Path, notes: &mut Vec<String>) -> Result<Classes> {
         notes.push(format!("left out in {name}, not being .jpg, .jpeg or .png: {others}"));
     }
     Ok(classes)
-}
-
-fn same_classes(folder: &Path, classes: &Classes, train: &Classes) -> Result<()> {
-    let strange =
-        classes.keys().find(|class| !train.contains_key(*class)).map(|class| (class, "is not a class of train"));
-    let absent =
-        train.keys().find(|class| !classes.contains_key(*class)).map(|class| (class, "of train has no folder here"));
-    match strange.or(absent) {
-        Some((class, what)) => {
-            Err(Error::data(folder, format!("class '{class}' {what}"), "give every split the same class folders"))
-        }
-        None => Ok(()),
-    }
 }
 
 /// The images in `folder` and in the folders below it, each folder's own before those of its subfolders, in the order of
@@ -225,7 +252,7 @@ mod tests {
         assert_eq!(images, names.map(|name| cat.join(name)));
         assert_eq!(others, 1);
         let mut notes = Vec::new();
-        let classes = scan(&root.path().join("train"), &mut notes).unwrap();
+        let classes = scan(&root.path().join("train"), true, &mut notes).unwrap();
         assert_eq!(classes.values().map(Vec::len).collect::<Vec<_>>(), [3, 2]);
         assert_eq!(notes, ["left out in train, not being .jpg, .jpeg or .png: 1"]);
     }
@@ -273,6 +300,44 @@ mod tests {
     }
 
     #[test]
+    fn images_held_out_may_lack_classes() {
+        let trees: [&[(&str, usize)]; 2] = [
+            &[("train/a", 2), ("train/b", 2), ("train/c", 2), ("val/c", 1), ("val/a", 1)],
+            &[("train/a", 2), ("train/b", 2), ("train/c", 2), ("val/b", 0), ("val/c", 1), ("val/a", 1)],
+        ];
+        for files in trees {
+            let root = tree(files);
+            let data = open_folder(root.path()).unwrap();
+            assert_eq!(data.classes, ["a", "b", "c"]);
+            assert_eq!(data.val.iter().map(|s| s.label).collect::<Vec<_>>(), [0, 2]);
+            assert_eq!(data.notes, ["val has no image of b"]);
+        }
+    }
+
+    #[test]
+    fn a_model_is_evaluated_on_what_there_is_of_its_classes() {
+        let known = ["dog", "cat", "cow"].map(String::from);
+        let labels = |samples: &[Sample]| samples.iter().map(|s| s.label).collect::<Vec<_>>();
+        // Labels are places in the model's list, whatever the order of the folders.
+        let held = tree(&[("test/cat", 1), ("test/dog", 2)]);
+        let data = open_folder_of(held.path(), &known).unwrap();
+        assert_eq!((data.classes.as_slice(), labels(&data.test)), (&known[..], vec![0, 0, 1]));
+        assert!(data.train.is_empty() && data.val.is_empty());
+        assert_eq!(data.notes, ["test has no image of cow"]);
+        let flat = tree(&[("dog", 16)]);
+        let data = open_folder_of(flat.path(), &known).unwrap();
+        assert_eq!([data.train.len(), data.val.len(), data.test.len()], [12, 2, 2]);
+        let other = tree(&[("dog", 2), ("owl", 2)]);
+        let error = open_folder_of(other.path(), &known).unwrap_err().to_string();
+        assert!(error.contains("'owl' is not a class of the model, whose classes are dog, cat, cow"), "{error}");
+        // With images to train on it is the data set of the training.
+        let whole = tree(&[("train/cat", 9), ("train/cow", 9), ("train/dog", 9)]);
+        let ours = open_folder(whole.path()).unwrap();
+        let theirs = open_folder_of(whole.path(), &ours.classes).unwrap();
+        assert_eq!((ours.train, ours.val, ours.notes), (theirs.train, theirs.val, theirs.notes));
+    }
+
+    #[test]
     fn bad_trees_are_named() {
         assert!(message(Path::new("/no/such/place")).contains("no such folder"));
         assert!(message(tree(&[]).path()).contains("no class folder"));
@@ -280,10 +345,6 @@ mod tests {
         assert!(
             message(tree(&[("train/a", 2), ("train/c", 2), ("val/a", 1), ("val/b", 1)]).path())
                 .contains("'b' is not a class of train")
-        );
-        assert!(
-            message(tree(&[("train/a", 2), ("train/b", 2), ("train/c", 2), ("val/a", 1), ("val/c", 1)]).path())
-                .contains("'b' of train has no folder")
         );
         assert!(message(tree(&[("a", 9)]).path()).contains("one class alone, 'a'"));
         assert!(message(tree(&[("a", 2), ("b", 3)]).path()).contains("no image to validate on"));

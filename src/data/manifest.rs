@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 #[derive(Serialize)]
@@ -25,27 +25,24 @@ struct Splits {
     test: Vec<Entry>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Entry {
     path: String,
     label: usize,
     sha256: String,
 }
 
-/// What of a manifest tells the content of the training images.
+/// What of a manifest tells the content of the images.
 #[derive(Deserialize)]
 struct Content {
-    splits: Train,
+    splits: Contents,
 }
 
 #[derive(Deserialize)]
-struct Train {
-    train: Vec<Hashed>,
-}
-
-#[derive(Deserialize)]
-struct Hashed {
-    sha256: String,
+struct Contents {
+    train: Vec<Entry>,
+    val: Vec<Entry>,
+    test: Vec<Entry>,
 }
 
 /// See [`Dataset::manifest_json`]. Reads every file once.
@@ -70,6 +67,36 @@ pub fn json(dataset: &Dataset) -> Result<String> {
 pub fn training_content(text: &str) -> Option<HashSet<String>> {
     let manifest: Content = serde_json::from_str(text).ok()?;
     Some(manifest.splits.train.into_iter().map(|image| image.sha256).collect())
+}
+
+/// What is amiss with images that a manifest lists more than once, by their content, in words: some of those that validate or
+/// test are trained on, some are of several classes.
+pub fn doubles(text: &str) -> Vec<String> {
+    let Ok(Content { splits: Contents { train, val, test } }) = serde_json::from_str(text) else { return Vec::new() };
+    let trained: HashSet<&str> = train.iter().map(|image| &*image.sha256).collect();
+    let mut found = Vec::new();
+    for (what, images) in [("validation", &val), ("test", &test)] {
+        let both: Vec<&Entry> = images.iter().filter(|image| trained.contains(&*image.sha256)).collect();
+        if let Some(first) = both.first() {
+            let (count, of, path) = (both.len(), images.len(), &first.path);
+            found.push(format!(
+                "{count} of {of} {what} images are training images too, by their content, as {path}: accuracy on them says \
+                 nothing of new images"
+            ));
+        }
+    }
+    let mut labels: HashMap<&str, usize> = HashMap::new();
+    let mut several: Vec<&Entry> = Vec::new();
+    for image in train.iter().chain(&val).chain(&test) {
+        if *labels.entry(&image.sha256).or_insert(image.label) != image.label {
+            several.push(image);
+        }
+    }
+    if let Some(first) = several.first() {
+        let (count, path) = (several.len(), &first.path);
+        found.push(format!("{count} images are there under another class too, as {path}"));
+    }
+    found
 }
 
 fn entry(root: &Path, sample: &Sample) -> Result<Entry> {
@@ -129,6 +156,20 @@ mod tests {
         let trained = training_content(&json.to_string()).unwrap();
         assert!(trained.len() == 2 && trained.contains(x["sha256"].as_str().unwrap()));
         assert_eq!(training_content("{}"), None);
+    }
+
+    #[test]
+    fn images_listed_twice_are_told() {
+        let (folder, json) = written();
+        assert_eq!(doubles(&json.to_string()), [""; 0]);
+        // The validation image, of class 1, has the content of a training image of class 0.
+        std::fs::write(folder.path().join("sub/z"), "abc").unwrap();
+        let told = doubles(&dataset(folder.path()).manifest_json().unwrap());
+        assert_eq!(told.len(), 2);
+        assert!(told[0].starts_with("1 of 1 validation images are training images too, by their content, as sub/z"));
+        assert_eq!(told[1], "1 images are there under another class too, as sub/z");
+        std::fs::write(folder.path().join("sub/z"), "").unwrap();
+        assert_eq!(doubles(&dataset(folder.path()).manifest_json().unwrap()).len(), 1);
     }
 
     #[test]

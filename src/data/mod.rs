@@ -32,9 +32,9 @@ pub mod voc;
 
 pub use augment::{Augment, Erase, EraseMode, Mix, RandAugment};
 pub use cifar100::open_cifar100;
-pub use folder::{images_below, open_folder};
+pub use folder::{images_below, open_folder, open_folder_of};
 pub use loader::Loader;
-pub use manifest::training_content;
+pub use manifest::{doubles, training_content};
 pub use noise::noise;
 pub use source::{Records, Source};
 pub use tiny_imagenet::open_tiny_imagenet;
@@ -182,7 +182,7 @@ pub enum EvalResize {
     /// Both sides to the model's size, whatever the shape
     #[default]
     Squash,
-    /// The shorter side to 8/7 of the model's size, then the centre
+    /// The shorter side to the model's size over --crop-pct, then the centre
     Crop,
 }
 
@@ -193,6 +193,9 @@ pub struct TransformConfig {
     pub norm: Norm,
     pub interpolation: Interpolation,
     pub eval_resize: EvalResize,
+    /// What of the shorter side is left where `eval_resize` cuts out the centre, as timm's.
+    #[serde(default = "default_crop_pct")]
+    pub crop_pct: f64,
     /// Smallest and largest share of the area in RandomResizedCrop.
     pub crop_scale: [f64; 2],
     /// Smallest and largest aspect ratio in RandomResizedCrop.
@@ -205,6 +208,11 @@ pub struct TransformConfig {
     /// What is done to images after the resize when they are evaluated. No part of a checkpoint either.
     #[serde(skip)]
     pub corrupt: Option<corrupt::Corruption>,
+}
+
+/// timm's default, and that of files from before there was a choice.
+pub fn default_crop_pct() -> f64 {
+    0.875
 }
 
 /// Whether images are augmented.

@@ -3,7 +3,7 @@
 
 use super::decode::Picture;
 use super::resize::{Crop, resize, resize_window};
-use super::{Augment, EvalResize, Interpolation, Mode, Norm, Source, TransformConfig};
+use super::{Augment, EvalResize, Interpolation, Mode, Norm, Source, TransformConfig, default_crop_pct};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
 
@@ -29,6 +29,7 @@ impl TransformConfig {
             norm: Norm::Imagenet,
             interpolation: Interpolation::Bilinear,
             eval_resize: EvalResize::Squash,
+            crop_pct: default_crop_pct(),
             crop_scale: [0.08, 1.0],
             crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
             flip: 0.5,
@@ -42,6 +43,16 @@ impl TransformConfig {
         let bad = |what: &str, reason: String| Err(Error::usage(what, reason, "give the paper's value"));
         if self.image_size == 0 || self.image_size > MAX_IMAGE_SIZE {
             return bad("image_size", format!("{} is not in 1..={MAX_IMAGE_SIZE}", self.image_size));
+        }
+        if !(self.crop_pct > 0.0 && self.crop_pct <= 1.0) {
+            return bad("--crop-pct", format!("{} is not above 0 and at most 1", self.crop_pct));
+        }
+        let least = self.image_size as f64 / MAX_IMAGE_SIZE as f64;
+        if self.eval_resize == EvalResize::Crop && self.crop_pct < least {
+            return bad(
+                "--crop-pct",
+                format!("the shorter side would be resized to more than {MAX_IMAGE_SIZE} pixels"),
+            );
         }
         let ascending = |[low, high]: [f64; 2]| low > 0.0 && low <= high && high.is_finite();
         if !ascending(self.crop_scale) || self.crop_scale[1] > 1.0 {
@@ -92,7 +103,7 @@ pub fn apply(picture: &Picture, id: u64, config: &TransformConfig, mode: Mode) -
         (Mode::Eval, how) => {
             let rgb = match how {
                 EvalResize::Squash => resize(picture, Crop::whole(picture), side, side, config.interpolation),
-                EvalResize::Crop => resize_then_crop(picture, side, config.interpolation),
+                EvalResize::Crop => resize_then_crop(picture, config),
             };
             let mut picture = Picture { width: side, height: side, pixels: rgb };
             if let Some(corruption) = config.corrupt {
@@ -130,20 +141,21 @@ pub fn random_crop(picture: &Picture, config: &TransformConfig, stream: &mut Str
     Crop { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
 }
 
-/// The window of torchvision's `Resize(floor(side / 0.875))`, which keeps the aspect, then `CenterCrop(side)`: width and
+/// The window of torchvision's `Resize(floor(side / crop_pct))`, which keeps the aspect, then `CenterCrop(side)`: width and
 /// height that the image is resized to, and what is cut out of that.
-pub fn crop_window(width: usize, height: usize, side: usize) -> (usize, usize, Crop) {
+pub fn crop_window(width: usize, height: usize, config: &TransformConfig) -> (usize, usize, Crop) {
+    let side = config.image_size;
     let (short, long) = (width.min(height), width.max(height));
-    let near = side * 8 / 7;
+    let near = (side as f64 / config.crop_pct) as usize;
     let far = (near as f64 * long as f64 / short as f64) as usize;
     let (wide, high) = if width <= height { (near, far) } else { (far, near) };
     let middle = |size: usize| ((size - side) as f64 / 2.0).round_ties_even() as usize;
     (wide, high, Crop { left: middle(wide), top: middle(high), width: side, height: side })
 }
 
-fn resize_then_crop(picture: &Picture, side: usize, filter: Interpolation) -> Vec<u8> {
-    let (width, height, window) = crop_window(picture.width, picture.height, side);
-    resize_window(picture, Crop::whole(picture), width, height, window, filter)
+fn resize_then_crop(picture: &Picture, config: &TransformConfig) -> Vec<u8> {
+    let (width, height, window) = crop_window(picture.width, picture.height, config);
+    resize_window(picture, Crop::whole(picture), width, height, window, config.interpolation)
 }
 
 /// Mirrors left and right.
@@ -242,6 +254,10 @@ mod tests {
         // which Python rounds to 10.
         let rgb = apply(&ramp(33, 16), 0, &config, Mode::Eval);
         assert_eq!((rgb.len(), &rgb[..3]), (14 * 14 * 3, &[10, 1, 7][..]));
+        // timm's 0.9 makes 15 of it; and a share of 1 leaves no border. floor(15 / 16 * 33) = 30 columns, 8 of which go.
+        let window = |crop_pct| crop_window(33, 16, &TransformConfig { crop_pct, ..config.clone() });
+        assert_eq!(window(0.9), (30, 15, Crop { left: 8, top: 0, width: 14, height: 14 }));
+        assert_eq!(window(1.0), (28, 14, Crop { left: 7, top: 0, width: 14, height: 14 }));
         // A strip of 16,000 pixels must not be blown up as a whole.
         assert_eq!(apply(&ramp(1, 16_000), 0, &config, Mode::Eval).len(), 14 * 14 * 3);
     }
@@ -255,6 +271,10 @@ mod tests {
             TransformConfig { crop_scale: [0.5, 0.1], ..paper.clone() },
             TransformConfig { crop_scale: [0.5, 1.5], ..paper.clone() },
             TransformConfig { crop_ratio: [f64::NAN, 1.0], ..paper.clone() },
+            TransformConfig { crop_pct: 0.0, ..paper.clone() },
+            TransformConfig { crop_pct: f64::NAN, ..paper.clone() },
+            TransformConfig { crop_pct: 1.1, ..paper.clone() },
+            TransformConfig { crop_pct: 0.01, eval_resize: EvalResize::Crop, ..paper.clone() },
             TransformConfig { crop_ratio: [1.0, f64::INFINITY], ..paper.clone() },
             TransformConfig { flip: -0.1, ..paper.clone() },
         ];

@@ -36,7 +36,7 @@ pub fn on_square(rect: Rect, width: usize, height: usize, config: &TransformConf
     let (wide, high, x, y) = match config.eval_resize {
         EvalResize::Squash => (side, side, 0.0, 0.0),
         EvalResize::Crop => {
-            let (wide, high, window) = transform::crop_window(width, height, config.image_size);
+            let (wide, high, window) = transform::crop_window(width, height, config);
             (wide as f64, high as f64, window.left as f64, window.top as f64)
         }
     };

@@ -40,6 +40,8 @@ impl LoadReport {
 pub enum HeadPolicy {
     /// Initialise a new head (training).
     Replace,
+    /// Initialise a new head whatever the file holds: its head is for other classes (training).
+    Renew,
     /// Refuse (eval, predict).
     Require,
 }
@@ -96,6 +98,7 @@ impl Vit {
             let is_head = name.starts_with("head.");
             let own = named.own_name(name);
             let problem = match named.shape(name) {
+                _ if is_head && head == HeadPolicy::Renew => "the file's is for other classes".into(),
                 None if is_head => format!("{own} is missing"),
                 None => format!("{own} {shape:?} is missing"),
                 Some(found) if found == *shape => continue,
@@ -106,7 +109,7 @@ impl Vit {
                 Some(found) => format!("{own} is {found:?}, not {shape:?}"),
             };
             absent.insert(name.as_str());
-            if is_head && head == HeadPolicy::Replace {
+            if is_head && head != HeadPolicy::Require {
                 report.fresh_head.get_or_insert(problem);
             } else {
                 problems.push(problem);

@@ -4,7 +4,7 @@
 use super::augment::Augmentation;
 use super::keeping::Keeping;
 use super::recipe::Recipe;
-use crate::data::{EvalResize, Interpolation, LabelPolicy, Norm, SplitPolicy, TransformConfig};
+use crate::data::{EvalResize, Interpolation, LabelPolicy, Norm, SplitPolicy, TransformConfig, default_crop_pct};
 use crate::device::cpu::gemm::Operands;
 use crate::error::{Error, Result};
 use crate::model::{EmbedMode, PosMode, VitConfig, VitOptions};
@@ -112,6 +112,8 @@ pub struct TrainConfig {
     pub norm: Norm,
     pub interpolation: Interpolation,
     pub eval_resize: EvalResize,
+    #[serde(default = "default_crop_pct")]
+    pub crop_pct: f64,
     pub device: DeviceName,
     pub precision: Precision,
     /// Threads of the engine; all cores when absent.
@@ -183,6 +185,7 @@ impl TrainConfig {
             norm,
             interpolation: Interpolation::default(),
             eval_resize: EvalResize::default(),
+            crop_pct: default_crop_pct(),
             device: DeviceName::Auto,
             precision: Precision::Auto,
             threads: None,
@@ -223,7 +226,7 @@ impl TrainConfig {
         let positive = |x: f64| x.is_finite() && x > 0.0;
         let natural = |x: f64| x.is_finite() && x >= 0.0;
         let [low, high] = self.crop_scale;
-        let checks: [(bool, &str, &str); 15] = [
+        let checks: [(bool, &str, &str); 16] = [
             (self.epochs > 0, "--epochs", "at least 1"),
             (self.batch_size > 0, "--batch-size", "at least 1"),
             (positive(self.lr), "--lr", "a number above 0"),
@@ -235,6 +238,7 @@ impl TrainConfig {
             (0.0 < low && low <= high && high <= 1.0, "--crop-scale", "two numbers A,B with 0 < A <= B <= 1"),
             ((0.0..=1.0).contains(&self.flip), "--flip", "a probability from 0 to 1"),
             ([32, 64, 256].contains(&self.entropy_bins), "--entropy-bins", "32, 64 or 256"),
+            (0.0 < self.crop_pct && self.crop_pct <= 1.0, "--crop-pct", "a share above 0 and up to 1"),
             (natural(self.save_every), "--save-every", "0 or more minutes"),
             (self.save_steps != Some(0), "--save-steps", "at least 1"),
             (self.keep_checkpoints > 0, "--keep-checkpoints", "at least 1"),
@@ -292,6 +296,7 @@ impl TrainConfig {
             norm: self.norm,
             interpolation: self.interpolation,
             eval_resize: self.eval_resize,
+            crop_pct: self.crop_pct,
             crop_scale: self.crop_scale,
             crop_ratio: self.augment.crop_ratio,
             flip: self.flip,

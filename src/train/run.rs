@@ -75,8 +75,7 @@ impl Run {
         config.validate()?;
         dir.claim()?;
         let manifest = dir.root().join("manifest.json");
-        let recorded = std::fs::read_to_string(&manifest).map_err(|error| Error::io(&manifest, &error))?;
-        if let Some(difference) = difference(&manifest, &recorded, &dataset.manifest_json()?)? {
+        if let Some(difference) = difference(&manifest, &dir.manifest()?, &dataset.manifest_json()?)? {
             return Err(Error::data(
                 &dataset.root,
                 format!("the images are not those of {}: {difference}", manifest.display()),
@@ -337,15 +336,33 @@ fn fresh_model(config: &TrainConfig, dataset: &Dataset, notes: &mut Vec<String>)
     let Some(path) = &config.weights else {
         return Ok(Vit::init(shape, config.options(), config.seed));
     };
-    let (file, _) = crate::checkpoint::resolve(path)?;
+    let (file, card) = crate::checkpoint::resolve(path)?;
     let weights = Weights::open(&file)?;
-    let (vit, report) = Vit::load(shape, config.options(), &weights, HeadPolicy::Replace, config.seed)?;
-    if let Some(reason) = &report.fresh_head {
-        notes.push(format!("the head starts from random weights: {reason}"));
+    let other = card.map(|card| card.classes).filter(|names| !names.is_empty() && *names != dataset.classes);
+    let policy = if other.is_some() { HeadPolicy::Renew } else { HeadPolicy::Replace };
+    let (vit, report) = Vit::load(shape, config.options(), &weights, policy, config.seed)?;
+    match (&report.fresh_head, other) {
+        (Some(_), Some(names)) => {
+            let (theirs, ours) = (listed(&names), listed(&dataset.classes));
+            notes.push(format!(
+                "the head starts from random weights: the file's is for {theirs}, and the data have {ours}"
+            ));
+        }
+        (Some(reason), None) => notes.push(format!("the head starts from random weights: {reason}")),
+        (None, _) => {}
     }
     notes.extend(report.resampled_note());
     if !report.unexpected.is_empty() {
         notes.push(format!("{} has tensors without a place: {}", file.display(), report.unexpected.join(", ")));
     }
     Ok(vit)
+}
+
+/// Names of classes, not all of many.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    match names.len() {
+        0..=SHOWN => names.join(", "),
+        more => format!("{} and {} more", names[..SHOWN].join(", "), more - SHOWN),
+    }
 }

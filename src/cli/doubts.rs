@@ -1,15 +1,39 @@
-//! Flags that change nothing under the other settings: whoever gave one should know.
+//! Settings that deserve a word before they cost a run: flags that change nothing under the others, and slips.
 #![forbid(unsafe_code)]
 
+use crate::data::EvalResize;
+use crate::error::Result;
 use crate::optim::{Freeze, ScheduleKind};
-use crate::prune::Scorer;
+use crate::prune::{Keep, Round, Scorer};
 use crate::train::{DatasetName, TrainConfig};
 use toml::Table;
 
-/// What to say of each flag of `given`, long names in the order of the alphabet, that changes nothing in a run under
-/// `config`.
-pub fn idle(given: &Table, config: &TrainConfig) -> Vec<String> {
-    given.keys().filter_map(|key| Some(format!("--{key} changes nothing {}", reason(key, config)?))).collect()
+/// What to say of a run under `config` for which `given` was asked on the command line, by long names.
+pub fn doubts(given: &Table, config: &TrainConfig) -> Result<Vec<String>> {
+    let mut found: Vec<String> = given.keys().filter_map(|key| idle(key, config)).collect();
+    found.extend(small(config.keep, config.vit(1)?.patches(), config.round));
+    if let Some(epochs) = config.keeping.keep_schedule_epochs.filter(|&epochs| epochs > config.epochs) {
+        let last = config.keep_in(config.epochs - 1);
+        found.push(format!(
+            "the run ends before its keep schedule: {} epochs of {epochs}, the last at {}",
+            config.epochs,
+            last.words()
+        ));
+    }
+    Ok(found)
+}
+
+/// What to say of a K that looks like a share, with so many patches.
+pub fn small(keep: Keep, patches: usize, round: Round) -> Option<String> {
+    (keep.mass().is_none() && keep.percent() <= 1.0).then(|| {
+        let (k, share) = (keep.count(patches, round), keep.with_millionths(100 * keep.millionths()));
+        format!("K is in percent: {keep} keeps {k} of {patches} patches; for the share {keep} of them give {share}")
+    })
+}
+
+/// What to say of a flag that changes nothing in a run under `config`.
+fn idle(key: &str, config: &TrainConfig) -> Option<String> {
+    Some(format!("--{key} changes nothing {}", reason(key, config)?))
 }
 
 /// Why a flag changes nothing; none when it does, or may.
@@ -28,6 +52,7 @@ fn reason(key: &str, config: &TrainConfig) -> Option<&'static str> {
         "mixup-switch-prob" => (!mixes || !cuts, "unless both --mixup and --cutmix are on"),
         "saliency-domain" => (config.scorer != Scorer::L2, "unless the scorer is l2"),
         "entropy-bins" => (config.scorer != Scorer::Entropy, "unless the scorer is entropy"),
+        "crop-pct" => (config.eval_resize != EvalResize::Crop, "without --eval-resize crop"),
         "label-policy" => (
             !matches!(config.dataset, DatasetName::Voc | DatasetName::Sample),
             "where no image is annotated with several classes",
@@ -45,9 +70,9 @@ mod tests {
     #[test]
     fn a_flag_is_idle_under_what_makes_it_so_and_under_nothing_else() {
         let plain = TrainConfig::paper(DatasetName::Voc, "70".parse().unwrap());
-        let idle_in = |key: &str, config: &TrainConfig| {
+        let told = |key: &str, config: &TrainConfig| {
             let given = [(key.to_owned(), 1.into())].into_iter().collect();
-            idle(&given, config)
+            doubts(&given, config).unwrap()
         };
         let with = |change: &dyn Fn(&mut TrainConfig)| {
             let mut config = plain.clone();
@@ -58,7 +83,7 @@ mod tests {
         let folder = with(&|c| c.dataset = DatasetName::Folder);
         let mixed = with(&|c| c.augment.mixup = 0.8);
         let both = with(&|c| (c.augment.mixup, c.augment.cutmix) = (0.8, 1.0));
-        let cases: [(&str, &TrainConfig, &TrainConfig); 13] = [
+        let cases: [(&str, &TrainConfig, &TrainConfig); 14] = [
             ("gamma", &cosine, &plain),
             ("step-size", &with(&|c| c.recipe.schedule = ScheduleKind::MultiStep), &plain),
             ("warmup-lr", &plain, &with(&|c| c.warmup_epochs = 1.0)),
@@ -70,15 +95,39 @@ mod tests {
             ("mixup-switch-prob", &mixed, &both),
             ("saliency-domain", &with(&|c| c.scorer = Scorer::Sobel), &plain),
             ("entropy-bins", &plain, &with(&|c| c.scorer = Scorer::Entropy)),
+            ("crop-pct", &plain, &with(&|c| c.eval_resize = EvalResize::Crop)),
             ("label-policy", &folder, &plain),
             ("split", &folder, &plain),
         ];
         for (key, idle, at_work) in cases {
-            let said = idle_in(key, idle);
+            let said = told(key, idle);
             assert!(said.len() == 1 && said[0].starts_with(&format!("--{key} changes nothing ")), "{key}: {said:?}");
-            assert_eq!(idle_in(key, at_work), [""; 0], "{key}");
+            assert_eq!(told(key, at_work), [""; 0], "{key}");
         }
-        assert_eq!(idle_in("lr", &cosine), [""; 0]);
-        assert_eq!(idle(&Table::new(), &cosine), [""; 0]);
+        assert_eq!(told("lr", &cosine), [""; 0]);
+    }
+
+    #[test]
+    fn slips_are_told() {
+        let doubts_of = |keep: &str, change: &dyn Fn(&mut TrainConfig)| {
+            let mut config = TrainConfig::paper(DatasetName::Voc, keep.parse().unwrap());
+            change(&mut config);
+            doubts(&Table::new(), &config).unwrap()
+        };
+        let share = "K is in percent: 0.7 keeps 1 of 196 patches; for the share 0.7 of them give 70";
+        assert_eq!(doubts_of("0.7", &|_| ()), [share]);
+        assert_eq!(doubts_of("1", &|_| ()).len(), 1);
+        for keep in ["1.1", "70", "mass:0.5"] {
+            assert_eq!(doubts_of(keep, &|_| ()), [""; 0]);
+        }
+        let ends_early = |epochs| {
+            move |c: &mut TrainConfig| {
+                c.keeping.keep_schedule = Some("100".parse().unwrap());
+                (c.keeping.keep_schedule_epochs, c.epochs) = (Some(5), epochs);
+            }
+        };
+        let said = "the run ends before its keep schedule: 3 epochs of 5, the last at K = 75 %";
+        assert_eq!(doubts_of("50", &ends_early(3)), [said]);
+        assert_eq!(doubts_of("50", &ends_early(5)), [""; 0]);
     }
 }
