@@ -213,7 +213,7 @@ fn predict_prints_the_documented_json() {
         assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["seq_len"], seq_len);
     }
     std::fs::write(folder.path().join("torn.png"), b"\x89PNG\r\n\x1a\n").unwrap();
-    let torn = ["predict", "torn.png", "--weights", "w.safetensors", "--model", "vit_micro_patch16_224", "--json"];
+    let torn = ["predict", "torn.png", "--weights", "w.safetensors", "--model", "vit_micro_patch16_224"];
     refused(folder.path(), &torn, 3, &["torn.png"]);
 }
 

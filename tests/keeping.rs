@@ -180,6 +180,8 @@ fn a_schedule_anneals_resumes_bit_for_bit_and_is_evaluated_with_the_runs_keep() 
     // Evaluated with another keep, which the checkpoint remembers; the training is the same.
     let (out, _) = done(folder, &train("10", "other", &format!("{flags} --val-keep 50 --json")));
     assert_eq!((json(&out)["keep"].as_f64(), json(&out)["mean_seq_len"].as_f64()), (Some(10.0), Some(119.0 / 3.0)));
+    let (kept, tested) = (json(&out)["val_keep"].as_f64(), json(&out)["test_mean_seq_len"].as_f64());
+    assert_eq!((kept, tested), (Some(50.0), Some(99.0)), "{out}");
     let other = in_runs(folder, "other");
     assert_eq!(column(&other, "train_loss"), column(&whole, "train_loss"));
     assert_ne!(column(&other, "val_loss"), column(&whole, "val_loss"));

@@ -92,6 +92,18 @@ fn files_of_transformers_predict_as_timms_do_with_the_names_beside_them() {
         3,
         &["vit.", "--model"],
     );
+    // The folder as the hub has it will do, and so will timm's words for names and preprocessing.
+    let (whole, _) = done(folder, "predict a.png --weights hub --json");
+    assert_eq!(json(&whole)["images"], own["images"]);
+    let timms = r#"{"label_names": ["oak", "elm", "ash"], "pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
+                    "interpolation": "bicubic", "crop_pct": 0.9}}"#;
+    std::fs::write(folder.join("hub/config.json"), timms).unwrap();
+    let (named, err) = done(folder, "predict a.png --weights hub --json");
+    assert!(["oak", "elm", "ash"].contains(&json(&named)["images"][0]["top"][0]["class"].as_str().unwrap()));
+    let flags = "--norm half --interpolation bicubic --eval-resize crop --crop-pct 0.9";
+    assert!(err.contains("than --norm imagenet: theirs is ") && err.contains(flags), "{err}");
+    let (theirs, err) = done(folder, &format!("predict a.png --weights hub --json {flags}"));
+    assert!(err.is_empty() && json(&theirs)["images"][0]["logits"] != own["images"][0]["logits"], "{err}");
     // Names that are nobody's are no names.
     std::fs::write(
         folder.join("hub/config.json"),

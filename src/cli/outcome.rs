@@ -16,6 +16,9 @@ pub struct Outcome {
     model: String,
     #[serde(serialize_with = "Keep::shown")]
     keep: Keep,
+    /// What validation and test kept, to which the accuracies belong.
+    #[serde(serialize_with = "Keep::shown")]
+    val_keep: Keep,
     seed: u64,
     epochs: u32,
     best_epoch: u32,
@@ -25,6 +28,9 @@ pub struct Outcome {
     /// Mean S of the training images, and of their forward passes' executed multiply-adds.
     mean_seq_len: Option<f64>,
     macs_executed: Option<f64>,
+    /// The same of the test images.
+    test_mean_seq_len: Option<f64>,
+    test_macs_executed: Option<f64>,
     #[serde(skip)]
     lengths_differ: bool,
 }
@@ -37,6 +43,7 @@ impl Outcome {
             run: run.dir.root().display().to_string(),
             model: run.config.model.clone(),
             keep: run.config.keep,
+            val_keep: run.config.prune().keep,
             seed: run.config.seed,
             epochs: run.progress.epoch,
             best_epoch: summary.best_epoch,
@@ -45,6 +52,8 @@ impl Outcome {
             test_loss: test.map(|test| test.loss()),
             mean_seq_len: summary.looked.mean_seq_len(),
             macs_executed: summary.looked.mean_macs(),
+            test_mean_seq_len: test.and_then(|test| test.looked.mean_seq_len()),
+            test_macs_executed: test.and_then(|test| test.looked.mean_macs()),
             lengths_differ: run.config.keep.mass().is_some() || run.config.keeping.keep_schedule.is_some(),
         }
     }
@@ -53,7 +62,8 @@ impl Outcome {
         let test = self.test_accuracy.map_or(String::new(), |test| format!(", test accuracy {:.2} %", 100.0 * test));
         let (epoch, val, run) = (self.best_epoch, 100.0 * self.best_val_accuracy, &self.run);
         let looked = self.mean_seq_len.zip(self.macs_executed).filter(|_| self.lengths_differ);
-        let looked = looked.map_or(String::new(), |(s, macs)| format!(", mean S {s:.1} ({:.3} GMACs)", macs / 1e9));
+        let looked =
+            looked.map_or(String::new(), |(s, macs)| format!(", mean S in training {s:.1} ({:.3} GMACs)", macs / 1e9));
         format!("best epoch {epoch}: validation accuracy {val:.2} %{test}{looked}; run in {run}")
     }
 

@@ -18,7 +18,10 @@ fn raw(text: &str) -> Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(Error::io("stdout", &error)),
+        Err(error) => Err(Error::Unfinished {
+            what: format!("stdout cannot be written to: {error}"),
+            remedy: "what was printed is not whole".into(),
+        }),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::data::corrupt::Corruptions;
 use crate::error::{Error, Result};
 use crate::experiment::assess::{Condition, More, assess, missing};
 use crate::experiment::beside::section;
-use crate::experiment::record::{Record, find_runs};
+use crate::experiment::record::{Record, find_runs, without_k};
 use crate::experiment::report::Report;
 use crate::prune::Keep;
 use crate::train::Stop;
@@ -107,7 +107,7 @@ fn evaluate(args: &ReportArgs, records: &[Record]) -> Result<()> {
         More { keeps: &args.eval_keep, corruptions: args.corrupt.as_ref().map_or(&[], |list| list.0.as_slice()) };
     let todo: Vec<_> = records
         .iter()
-        .filter(|record| record.finished())
+        .filter(|record| record.finished() && without_k(&record.config).is_none())
         .map(|record| (record, missing(record, more)))
         .filter(|(_, wanted)| !wanted.is_empty())
         .collect();
