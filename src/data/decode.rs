@@ -1,10 +1,12 @@
-//! Image files to 8-bit RGB, converted as Pillow's `convert("RGB")` does, with bounds on what a header may ask for.
+//! Image files to 8-bit RGB, as Pillow's `open(path).convert("RGB")` gives it, with bounds on what a header may ask for.
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Result};
 use image::codecs::{jpeg::JpegDecoder, png::PngDecoder};
-use image::{ColorType, ImageDecoder, ImageError, ImageFormat, Limits};
+use image::{ColorType, ImageDecoder, ImageFormat, Limits};
+use libjpeg_turbo_rs::{Decoder, PixelFormat};
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// Longest side that is decoded, in pixels.
@@ -36,18 +38,16 @@ pub fn read(path: &Path) -> Result<Picture> {
 pub fn check(path: &Path) -> Result<()> {
     let bytes = bytes_of(path)?;
     match opened(&bytes, path)? {
-        Opened::Jpeg(decoder) => check_size(&decoder, path),
-        Opened::Png(decoder) => {
-            check_size(&decoder, path)?;
-            if png_is_complete(&bytes) { Ok(()) } else { Err(Error::data(path, "the PNG ends early", AGAIN)) }
-        }
+        Opened::Png(_) if !png_is_complete(&bytes) => Err(Error::data(path, "the PNG ends early", AGAIN)),
+        _ => Ok(()),
     }
 }
 
 /// Width and height that the header of an image file names, in pixels.
 pub fn size(path: &Path) -> Result<(u32, u32)> {
     Ok(match opened(&bytes_of(path)?, path)? {
-        Opened::Jpeg(decoder) => decoder.dimensions(),
+        Opened::Jpeg(decoder) => dimensions(&decoder),
+        Opened::FourChannels(decoder) => decoder.dimensions(),
         Opened::Png(decoder) => decoder.dimensions(),
     })
 }
@@ -75,14 +75,19 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>> {
 /// [`MAX_SIDE`] and [`MAX_BYTES`] allow (checked before they are decoded), and files that end early.
 pub fn decode(bytes: &[u8], path: &Path) -> Result<Picture> {
     match opened(bytes, path)? {
-        Opened::Jpeg(decoder) => to_rgb(decoder, "JPEG", path),
+        Opened::Jpeg(decoder) => jpeg_to_rgb(*decoder, path),
+        Opened::FourChannels(decoder) => to_rgb(decoder, JPEG, path),
         Opened::Png(decoder) => to_rgb(decoder, "PNG", path),
     }
 }
 
-/// A decoder that has read its header.
+const JPEG: &str = "JPEG";
+
+/// A decoder that has read its header, which asks for nothing that is refused.
 enum Opened<'a> {
-    Jpeg(JpegDecoder<Cursor<&'a [u8]>>),
+    Jpeg(Box<Decoder<'a>>),
+    /// CMYK and its kin.
+    FourChannels(JpegDecoder<Cursor<&'a [u8]>>),
     Png(Box<PngDecoder<Cursor<&'a [u8]>>>),
 }
 
@@ -95,14 +100,21 @@ fn opened<'a>(bytes: &'a [u8], path: &Path) -> Result<Opened<'a>> {
             if !jpeg_is_complete(bytes) {
                 return Err(Error::data(path, "the JPEG ends early", AGAIN));
             }
-            JpegDecoder::new(Cursor::new(bytes)).map(Opened::Jpeg).map_err(|e| broken(path, "JPEG", &e))
+            let decoder = unpanicked(path, || Decoder::new(bytes).map_err(|e| broken(path, JPEG, &e)))?;
+            let (width, height) = dimensions(&decoder);
+            let channels = decoder.header().components.len();
+            check_size((width, height), u64::from(width) * u64::from(height) * channels as u64, path)?;
+            if channels < 4 {
+                return Ok(Opened::Jpeg(Box::new(decoder)));
+            }
+            JpegDecoder::new(Cursor::new(bytes)).map(Opened::FourChannels).map_err(|e| broken(path, JPEG, &e))
         }
         Ok(ImageFormat::Png) => {
             let mut limits = Limits::no_limits();
             limits.max_alloc = Some(MAX_BYTES);
-            PngDecoder::with_limits(Cursor::new(bytes), limits)
-                .map(|decoder| Opened::Png(Box::new(decoder)))
-                .map_err(|e| broken(path, "PNG", &e))
+            let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits).map_err(|e| broken(path, "PNG", &e))?;
+            check_size(decoder.dimensions(), decoder.total_bytes(), path)?;
+            Ok(Opened::Png(Box::new(decoder)))
         }
         Ok(other) => {
             let name = other.extensions_str().first().unwrap_or(&"other").to_uppercase();
@@ -116,14 +128,35 @@ fn opened<'a>(bytes: &'a [u8], path: &Path) -> Result<Opened<'a>> {
     }
 }
 
-fn broken(path: &Path, format: &str, source: &ImageError) -> Error {
+/// Width and height in pixels.
+fn dimensions(decoder: &Decoder) -> (u32, u32) {
+    let header = decoder.header();
+    (u32::from(header.width), u32::from(header.height))
+}
+
+/// What `decode` gives. Where it panics, which a file that nobody thought of may bring a decoder to, the file is at fault.
+fn unpanicked<T>(path: &Path, decode: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Err(broken(path, JPEG, &"the decoder gave up")))
+}
+
+fn jpeg_to_rgb(mut decoder: Decoder, path: &Path) -> Result<Picture> {
+    let (width, height) = dimensions(&decoder);
+    let (width, height) = (width as usize, height as usize);
+    decoder.set_output_format(PixelFormat::Rgb);
+    let image = unpanicked(path, || decoder.decode_image().map_err(|e| broken(path, JPEG, &e)))?;
+    if (image.width, image.height, image.data.len()) != (width, height, width * height * 3) {
+        return Err(broken(path, JPEG, &"it is of another size than its header says"));
+    }
+    Ok(Picture { width, height, pixels: image.data })
+}
+
+fn broken(path: &Path, format: &str, source: &dyn std::fmt::Display) -> Error {
     Error::data(path, format!("not a sound {format}: {source}"), "copy or download it again, or leave it out")
 }
 
-/// Refuses a header that asks for nothing or for too much.
-fn check_size(decoder: &impl ImageDecoder, path: &Path) -> Result<()> {
-    let (width, height) = decoder.dimensions();
-    let bytes = decoder.total_bytes().max(u64::from(width) * u64::from(height) * 3);
+/// Refuses a header that asks for nothing or for too much: `decoded` is what the decoder gives, in bytes.
+fn check_size((width, height): (u32, u32), decoded: u64, path: &Path) -> Result<()> {
+    let bytes = decoded.max(u64::from(width) * u64::from(height) * 3);
     if width == 0 || height == 0 {
         return Err(Error::data(path, format!("has {width} x {height} pixels"), "leave it out"));
     }
@@ -138,7 +171,6 @@ fn check_size(decoder: &impl ImageDecoder, path: &Path) -> Result<()> {
 }
 
 fn to_rgb(decoder: impl ImageDecoder, format: &str, path: &Path) -> Result<Picture> {
-    check_size(&decoder, path)?;
     let (width, height) = decoder.dimensions();
     let color = decoder.color_type();
     let mut raw = vec![0; decoder.total_bytes() as usize];

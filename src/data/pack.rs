@@ -21,8 +21,8 @@ use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The first bytes of a pack; the last one is the version of the format.
-const MAGIC: [u8; 8] = *b"DYNAVIT\x01";
+/// The first bytes of a pack; the last one is the version of the format, and of the decoder whose pixels it holds.
+const MAGIC: [u8; 8] = *b"DYNAVIT\x02";
 /// Magic, length of the file, place of the index, SHA-256 of the index.
 const HEAD: usize = 64;
 /// Images that are decoded before they are written.
