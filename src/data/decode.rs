@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use image::codecs::{jpeg::JpegDecoder, png::PngDecoder};
 use image::{ColorType, ImageDecoder, ImageFormat, Limits};
-use libjpeg_turbo_rs::{Decoder, PixelFormat};
+use libjpeg_turbo_rs::{ComponentInfo, Decoder, PixelFormat};
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -86,7 +86,7 @@ const JPEG: &str = "JPEG";
 /// A decoder that has read its header, which asks for nothing that is refused.
 enum Opened<'a> {
     Jpeg(Box<Decoder<'a>>),
-    /// CMYK and its kin.
+    /// CMYK and its kin whose channels are of different sizes.
     FourChannels(JpegDecoder<Cursor<&'a [u8]>>),
     Png(Box<PngDecoder<Cursor<&'a [u8]>>>),
 }
@@ -104,9 +104,12 @@ fn opened<'a>(bytes: &'a [u8], path: &Path) -> Result<Opened<'a>> {
             let (width, height) = dimensions(&decoder);
             let channels = decoder.header().components.len();
             check_size((width, height), u64::from(width) * u64::from(height) * channels as u64, path)?;
-            if channels < 4 {
+            let factors = |c: &ComponentInfo| (c.horizontal_sampling, c.vertical_sampling);
+            let alike = decoder.header().components.windows(2).all(|pair| factors(&pair[0]) == factors(&pair[1]));
+            if channels < 4 || alike {
                 return Ok(Opened::Jpeg(Box::new(decoder)));
             }
+            // Of these the other decoder panics at odd sizes.
             JpegDecoder::new(Cursor::new(bytes)).map(Opened::FourChannels).map_err(|e| broken(path, JPEG, &e))
         }
         Ok(ImageFormat::Png) => {
@@ -142,12 +145,27 @@ fn unpanicked<T>(path: &Path, decode: impl FnOnce() -> Result<T>) -> Result<T> {
 fn jpeg_to_rgb(mut decoder: Decoder, path: &Path) -> Result<Picture> {
     let (width, height) = dimensions(&decoder);
     let (width, height) = (width as usize, height as usize);
-    decoder.set_output_format(PixelFormat::Rgb);
+    let format = if decoder.header().components.len() == 4 { PixelFormat::Cmyk } else { PixelFormat::Rgb };
+    decoder.set_output_format(format);
     let image = unpanicked(path, || decoder.decode_image().map_err(|e| broken(path, JPEG, &e)))?;
-    if (image.width, image.height, image.data.len()) != (width, height, width * height * 3) {
+    if (image.width, image.height, image.data.len()) != (width, height, width * height * format.bytes_per_pixel()) {
         return Err(broken(path, JPEG, &"it is of another size than its header says"));
     }
-    Ok(Picture { width, height, pixels: image.data })
+    let pixels = if format == PixelFormat::Cmyk {
+        image.data.as_chunks::<4>().0.iter().flat_map(|p| from_cmyk(*p)).collect()
+    } else {
+        image.data
+    };
+    Ok(Picture { width, height, pixels })
+}
+
+/// Adobe's inverted CMYK as RGB, in the integers of Pillow's `cmyk2rgb`.
+fn from_cmyk([c, m, y, k]: [u8; 4]) -> [u8; 3] {
+    [c, m, y].map(|ink| {
+        let product = u32::from(255 - ink) * u32::from(k) + 128;
+        // At most `k`, so nothing is clipped.
+        k - (((product >> 8) + product) >> 8) as u8
+    })
 }
 
 fn broken(path: &Path, format: &str, source: &dyn std::fmt::Display) -> Error {
