@@ -196,6 +196,7 @@ fn visualize_and_coverage_work_on_the_sample() {
     assert!(lengths[0] == 98 && lengths[1] < lengths[2] && lengths[2] <= 196, "{lengths:?}");
     refused(root, "coverage sample --data sample --keep mass:0.9", 2, "percentages");
     refused(root, &format!("visualize {image} {image} --output a.png"), 2, "--output");
+    refused(root, &format!("visualize {image} gone.jpg --output a.png"), 2, "--output");
     refused(root, &format!("visualize {image} --output a.png --scorer l3"), 2, "l3");
     refused(root, &format!("visualize {image} --output a.png --keep 0"), 2, "above 0");
     refused(root, "visualize nothing.jpg --output a.png", 3, "nothing.jpg");

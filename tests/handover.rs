@@ -5,8 +5,9 @@
 mod command;
 
 use command::done;
-use dynavit::weights::Weights;
+use dynavit::weights::{Entry, Weights, write};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -47,7 +48,10 @@ fn a_run_goes_on_with_the_preprocessing_of_its_weights() {
     for key in ["norm", "interpolation", "eval-resize", "crop-pct", "img-size", "model"] {
         assert_eq!(first[key], second[key], "{key}");
     }
-    assert_eq!(err, "");
+    let told = "notice: images are prepared as those of runs/first/best/model.safetensors: --norm half --interpolation bicubic \
+                --eval-resize crop --crop-pct 0.9\n";
+    assert!(err.contains("images are prepared as those of ") && err.lines().count() == 1, "{err} {told}");
+    assert!(err.ends_with(told.split_once(": --").unwrap().1), "{err}");
     // What is asked for goes first, and is told.
     let (_, err) = done(folder, &format!("{next} --norm imagenet --crop-pct 0.8 --run-name third"));
     assert!(err.contains("was trained with --norm half --crop-pct 0.9, and this run is not"), "{err}");
@@ -98,13 +102,14 @@ fn images_that_are_there_twice_are_told_before_they_are_trained_on() {
         photos(&folder.join("photos/val"), class, first + 100);
     }
     let train = format!("train folder 50 --data photos {SMALL}");
-    assert_eq!(done(folder, &train).1.matches("twice").count(), 0);
+    let (_, err) = done(folder, &train);
+    assert!(!err.contains("training images too") && !err.contains("another class"), "{err}");
     let at = |path: &str| folder.join("photos").join(path);
     fs::copy(at("train/bus/03.png"), at("val/bus/copy.png")).unwrap();
     fs::copy(at("train/bus/04.png"), at("train/egg/copy.png")).unwrap();
     let (_, err) = done(folder, &train);
     let leak = "1 of 33 validation images are training images too, by their content, as val/bus/copy.png";
-    let both = "1 images are there under another class too, as train/egg/copy.png";
+    let both = "images under another class too: 1, as train/egg/copy.png";
     assert!(err.contains(leak) && err.contains(both), "{err}");
     let (out, err) = done(folder, "data verify folder --data photos --json");
     let verified: Value = serde_json::from_str(&out).unwrap();
@@ -113,4 +118,59 @@ fn images_that_are_there_twice_are_told_before_they_are_trained_on() {
         (&serde_json::json!([33, 33, 0]), 2)
     );
     assert!(err.contains(leak) && err.contains(both), "{err}");
+}
+
+#[test]
+fn names_beside_weights_of_another_program_are_other_words_for_the_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for (class, first) in [("bus", 0), ("egg", 50)] {
+        photos(&folder.join("photos"), class, first);
+    }
+    done(folder, &format!("train folder 50 --data photos --run-name r {SMALL}"));
+    // The same tensors without what is ours beside them.
+    let own = Weights::open(&folder.join("runs/r/last/model.safetensors")).unwrap();
+    let tensors: Vec<(&str, Vec<usize>, Vec<f32>)> = own
+        .names()
+        .into_iter()
+        .map(|name| {
+            let shape = own.info(name).unwrap().shape.clone();
+            let mut values = vec![0.0; shape.iter().product()];
+            own.read_f32(name, &mut values).unwrap();
+            (name, shape, values)
+        })
+        .collect();
+    let entries: Vec<Entry> = tensors.iter().map(|(name, shape, values)| Entry { name, shape, values }).collect();
+    fs::create_dir(folder.join("hub")).unwrap();
+    write(&folder.join("hub/model.safetensors"), &entries, &BTreeMap::new()).unwrap();
+    fs::write(folder.join("hub/config.json"), r#"{"id2label": {"0": "tench", "1": "goldfish"}}"#).unwrap();
+    let (out, err) = done(folder, "eval folder 50 --data photos --checkpoint hub --json");
+    assert!(err.contains("classes are compared by their numbers"), "{err}");
+    let accuracy = |out: &str| serde_json::from_str::<Value>(out).unwrap()["accuracy"].clone();
+    assert_eq!(accuracy(&out), accuracy(&done(folder, "eval folder --checkpoint runs/r/last --json").0));
+}
+
+#[test]
+fn a_run_that_saw_other_pixels_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for (class, first) in [("bus", 0), ("egg", 50)] {
+        photos(&folder.join("photos"), class, first);
+    }
+    let train = format!("train folder 50 --data photos {SMALL}");
+    image::open(folder.join("photos/bus/03.png")).unwrap().save(folder.join("photos/bus/03.jpg")).unwrap();
+    fs::remove_file(folder.join("photos/bus/03.png")).unwrap();
+    for name in ["old", "new"] {
+        done(folder, &format!("{train} --run-name {name} --seed 1"));
+    }
+    // As a run's file was before there was another decoder.
+    let file = folder.join("runs/old/env.json");
+    let mut env: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    assert!(env.as_object_mut().unwrap().remove("jpeg").is_some());
+    fs::write(&file, env.to_string()).unwrap();
+    let resume = |name: &str| done(folder, &format!("train --resume runs/{name} --epochs 2 --quiet")).1;
+    assert!(resume("old").contains("warning: the run was begun with another JPEG decoder"));
+    assert_eq!(resume("new"), "");
+    fs::remove_file(folder.join("runs/new/env.json")).unwrap();
+    assert!(resume("new").contains("JPEG decoder"));
 }

@@ -210,6 +210,12 @@ fn predict_passes_over_what_it_cannot_read() {
         assert_eq!(answer["images"].as_array().unwrap().len(), 1);
         assert!(err.ends_with("3 of 4 images cannot be read, this one first; mend them, or leave them out\n"), "{err}");
     }
+    // A document says why where nothing could be looked at.
+    for command in ["visualize --output v", "explain --output e --weights runs/r"] {
+        let (code, out, _) = run(folder, &format!("{command} gone.png --json"));
+        let answer: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((code, answer["failed"][0]["path"].as_str()), (Some(3), Some("gone.png")));
+    }
     let (_, _, err) = run(folder, "predict photos --weights runs/r");
     assert!(err.contains("note: photos: files left out, not being .jpg, .jpeg or .png: 1"), "{err}");
 }

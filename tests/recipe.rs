@@ -399,6 +399,19 @@ fn seeds_that_were_stopped_go_on_each_with_its_own_run() {
     std::fs::write(folder.join("c.toml"), file.replace("0.001", "0.002")).unwrap();
     run(folder, words);
     assert_eq!(folders(), 4);
+    // The rate of a run that a command does not name is not this command's.
+    run(folder, &train("", "--epochs 1 --seed 5 --output mixed --schedule cosine").replace("--run-name", ""));
+    let all = train("", "--epochs 1 --seeds 5 --output mixed --resume auto --json").replace("--run-name", "");
+    let (out, _) = run(folder, &all);
+    assert_eq!(std::fs::read_dir(folder.join("mixed")).unwrap().count(), 2, "{out}");
+    // More epochs of a file are more for every seed; a named run of other settings is nobody's.
+    std::fs::write(folder.join("c.toml"), file.replace("0.001", "0.002").replace("epochs = 1", "epochs = 2")).unwrap();
+    let (out, _) = run(folder, &format!("{words} --json"));
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let epochs: Vec<_> = document["runs"].as_array().unwrap().iter().map(|run| run["epochs"].as_u64()).collect();
+    assert_eq!((epochs, folders()), (vec![Some(2); 2], 4));
+    let (code, _, err) = line(folder, &train("cut", "--epochs 2 --seeds 1,2,3 --resume auto --label-smoothing 0.1"));
+    assert!(code == Some(2) && err.contains("cut-s1 was begun with another --label-smoothing"), "{err}");
     // What was picked for the runs is what they go on with.
     let (code, _, err) = line(folder, &format!("{words} --precision bf16"));
     assert!(code == Some(2) && err.contains("--device cpu --precision "), "{err}");

@@ -1,6 +1,14 @@
 //! env.json: the program, machine and command line that a run came from; nothing secret.
 #![forbid(unsafe_code)]
 
+/// Whose JPEG decoder's pixels a run sees; those of runs whose env.json names none differ in their last bits.
+const JPEG: &str = "libjpeg-turbo";
+
+/// Whether env.json's text tells of a run that saw the pixels that are decoded now.
+pub(super) fn decodes_alike(env: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(env).is_ok_and(|env| env["jpeg"] == JPEG)
+}
+
 /// The text of env.json.
 pub(super) fn describe() -> String {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -11,6 +19,7 @@ pub(super) fn describe() -> String {
         "arch": std::env::consts::ARCH,
         "cpu": cpu_model(),
         "threads": threads,
+        "jpeg": JPEG,
         "command": command,
     });
     format!("{env:#}\n")
@@ -32,5 +41,7 @@ mod tests {
         assert_eq!(env["arch"], std::env::consts::ARCH);
         assert!(env["threads"].as_u64().unwrap() >= 1);
         assert!(!env["command"].as_array().unwrap().is_empty());
+        assert!(super::decodes_alike(&env.to_string()));
+        assert!(!super::decodes_alike("{}") && !super::decodes_alike(""));
     }
 }

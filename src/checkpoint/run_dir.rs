@@ -193,6 +193,11 @@ impl RunDir {
         fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))
     }
 
+    /// Whether the run saw JPEG files decoded as they are decoded now, to the last bit.
+    pub fn decodes_alike(&self) -> bool {
+        fs::read_to_string(self.root.join("env.json")).is_ok_and(|env| super::env::decodes_alike(&env))
+    }
+
     /// manifest.json's text.
     pub fn manifest(&self) -> Result<String> {
         let path = self.root.join(MANIFEST);

@@ -80,7 +80,7 @@ pub fn verify(args: &VerifyArgs, stop: &Stop) -> Result<()> {
     let (mut bad, mut done) = (Vec::new(), 0);
     let bar = bar(false, "decoding", "images");
     for chunk in samples.chunks(256) {
-        bad.extend(chunk.par_iter().filter_map(|sample| sample.source.picture().err()).collect::<Vec<Error>>());
+        bad.extend(chunk.par_iter().filter_map(|sample| sample.source.verify().err()).collect::<Vec<Error>>());
         done += chunk.len();
         bar.show(done as u64, samples.len() as u64);
         interrupted(stop, "verified to the end")?;

@@ -23,6 +23,24 @@ pub fn doubts(given: &Table, config: &TrainConfig) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// What of the settings is hardly meant in a run on so many images.
+pub fn doubts_of_length(config: &TrainConfig, images: usize) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if config.warmup_epochs >= f64::from(config.epochs) && config.epochs > 0 {
+        doubts.push("the warm-up is as long as the run: --lr is never reached".to_string());
+    }
+    let (decay, updates) = (config.recipe.model_ema_decay, f64::from(config.epochs) * config.updates(images) as f64);
+    if config.recipe.model_ema && updates * (1.0 - decay) < 3.0 {
+        doubts.push(format!(
+            "--model-ema-decay {decay} looks back over {:.0} updates, the run has {updates}: the averaged weights, which \
+             are validated and kept, stay near the first; {:.4} would look back over a tenth of it",
+            1.0 / (1.0 - decay),
+            1.0 - 10.0 / updates.max(20.0)
+        ));
+    }
+    doubts
+}
+
 /// What to say of a K that looks like a share, with so many patches.
 pub fn small(keep: Keep, patches: usize, round: Round) -> Option<String> {
     (keep.mass().is_none() && keep.percent() <= 1.0).then(|| {

@@ -42,11 +42,12 @@ pub fn behind(command: clap::Command) -> clap::Command {
     })
 }
 
-/// Variables that stand behind no flag: where a driver is, and what tests may do.
-const OTHERS: [&str; 7] = [
+/// Variables that stand behind no flag: where a driver or compiler is, and what tests may do.
+const OTHERS: [&str; 8] = [
     "DYNAVIT_CHROMIUM",
     "DYNAVIT_CUDA_SYNC",
     "DYNAVIT_LIBCUDA",
+    "DYNAVIT_NVCC",
     "DYNAVIT_PTX_VM",
     "DYNAVIT_REAL_DATA",
     "DYNAVIT_REQUIRE_GPU",

@@ -131,6 +131,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
     args.prune.apply(&mut card);
     args.size.apply(&mut card)?;
     args.image.apply(&mut card);
+    card.transform.check()?;
     if own_card {
         source::tell_changes(&own, &card);
     } else if let Some(text) = source::norm_warning(&weights, card.transform.norm) {
@@ -140,7 +141,9 @@ pub fn run(args: EvalArgs) -> Result<()> {
         None => Home::of(weights.path())?,
         found => found,
     };
-    let (dataset, run_batch_size) = open(&args, home.as_ref(), &card.classes, &stop)?;
+    // Names beside a file of another program may be other words for the classes.
+    let known = if own_card { &card.classes[..] } else { &[] };
+    let (dataset, run_batch_size) = open(&args, home.as_ref(), known, &stop)?;
     if !own_card && foreign_names(&card.classes, &dataset.classes) {
         let text = "the class names beside the weights are not the data set's; classes are compared by their numbers";
         print::complain("notice", text);

@@ -4,7 +4,7 @@
 use super::eval::at_least_one;
 use super::images::{Failed, files};
 use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags};
-use super::pictures::{self, Scorers, Square};
+use super::pictures::{self, Boxes, Scorers, Square};
 use super::{print, source};
 use crate::checkpoint::ModelCard;
 use crate::error::{Error, Result};
@@ -219,12 +219,9 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     let asked_class = args.class.as_deref().map(|class| class_number(class, &card)).transpose()?;
     let (paths, mut unread) = files(&args.images)?;
     let asked = paths.len() + unread.failed.len();
-    if paths.is_empty() {
-        return unread.verdict(asked);
-    }
-    pictures::check_boxes(args.boxes.as_deref(), paths.len())?;
+    pictures::check_boxes(args.boxes.as_deref(), asked)?;
     pictures::scale(Some(args.scale), PANELS, card.transform.image_size)?;
-    let places = args.output.as_deref().map(|output| pictures::places(output, &paths)).transpose()?;
+    let places = args.output.as_deref().map(|output| pictures::places(output, &paths, asked)).transpose()?;
     let (mut vit, report) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
     source::tell(&report);
     engine.take(&mut vit)?;
@@ -263,7 +260,7 @@ fn tell(args: &ExplainArgs, card: &ModelCard, asked: usize, images: Vec<Explaine
     let compared: Vec<&[Compared]> = images.iter().map(|image| &image.compared[..]).collect();
     let lime_overlap = args.compare.as_ref().map(|_| compare::summary(&compared));
     match args.json {
-        _ if images.is_empty() => Ok(()),
+        _ if images.is_empty() && (failed.is_empty() || !args.json) => Ok(()),
         false => lime_overlap.map_or(Ok(()), |rows| print::line(&overlaps(&rows, images.len(), asked))),
         true => print::json(&Outcome {
             model: &card.model.name,
@@ -336,7 +333,7 @@ fn explain(
     asked_class: Option<usize>,
     watch: &Watch,
 ) -> Result<Explained> {
-    let square = pictures::square(path, args.boxes.as_deref(), &card.transform)?;
+    let square = pictures::square(path, Boxes { file: args.boxes.as_deref(), none: false }, &card.transform)?;
     let grid = card.model.grid();
     let asked = Asked { vit, prune: &card.prune, norm: card.transform.norm, id: image_key(path)?, rgb: &square.rgb };
     let (values, kept) = asked.original()?;

@@ -21,12 +21,14 @@ pub struct Unread {
     asked: Option<usize>,
     /// What is wrong with the only image, which is then the command's own error.
     alone: Option<Error>,
+    /// Those of `failed` that were told and forgotten.
+    forgotten: usize,
 }
 
 impl Unread {
     /// None so far of so many images.
     pub fn of(asked: Option<usize>) -> Self {
-        Unread { failed: Vec::new(), asked, alone: None }
+        Unread { failed: Vec::new(), asked, alone: None, forgotten: 0 }
     }
 
     /// Tells that the image `path` cannot be read, and goes on; an error that is not about the image itself is returned.
@@ -44,13 +46,20 @@ impl Unread {
         Ok(())
     }
 
+    /// Forgets all but the first and how many there are: a process that is asked for names without end must not grow.
+    pub fn forget(&mut self) {
+        self.forgotten += self.failed.len().saturating_sub(1);
+        self.failed.truncate(1);
+    }
+
     /// The error that a command ends with when some of the `seen` images cannot be read.
     pub fn verdict(&mut self, seen: usize) -> Result<()> {
         if let Some(error) = self.alone.take() {
             return Err(error);
         }
         let Some(first) = self.failed.first() else { return Ok(()) };
-        let reason = format!("{} of {seen} images cannot be read, this one first", self.failed.len());
+        let count = self.failed.len() + self.forgotten;
+        let reason = format!("{count} of {seen} images cannot be read, this one first");
         Err(Error::data(&first.path, reason, "mend them, or leave them out"))
     }
 }

@@ -53,22 +53,24 @@ pub struct SizeFlags {
     pub img_size: Option<usize>,
 }
 
-/// From file to pixels.
+/// From file to pixels. What is not given is the checkpoint's, or that of a run whose weights are trained on.
 #[derive(Args, Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Images")]
 pub struct ImageFlags {
-    /// Mean and deviation of the pixels [default: imagenet]
+    /// Mean and deviation of the pixels [default: that of the run whose weights
+    /// are taken, else imagenet]
     #[arg(long)]
     pub norm: Option<Norm>,
-    /// Filter of the resize, as Pillow's [default: bilinear]
+    /// Filter of the resize, as Pillow's [default: the run's, else bilinear]
     #[arg(long)]
     pub interpolation: Option<Interpolation>,
-    /// Squash to the square, or resize and crop its centre [default: squash]
+    /// Squash to the square, or resize and crop its centre [default: the run's,
+    /// else squash]
     #[arg(long, value_name = "HOW")]
     pub eval_resize: Option<EvalResize>,
     /// Share of the shorter side that --eval-resize crop leaves, as timm's
-    /// [default: 0.875]
+    /// [default: the run's, else 0.875]
     #[arg(long, value_name = "F")]
     pub crop_pct: Option<f64>,
 }

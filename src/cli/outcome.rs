@@ -133,8 +133,12 @@ pub fn each_seed(seeds: &[u64], args: &TrainArgs, train: impl Fn(u64) -> Result<
                     print_seeds(&outcomes, args.json)?;
                 }
                 let left: Vec<String> = seeds[outcomes.len()..].iter().map(u64::to_string).collect();
-                let more = if args.resume.is_some() { "" } else { " with --resume auto" };
-                print::complain("seeds", &format!("not finished: {}; the same command{more} goes on", left.join(",")));
+                let how = match (&error, &args.resume) {
+                    (Error::Interrupted { .. }, None) => "; the same command with --resume auto goes on",
+                    (Error::Interrupted { .. }, Some(_)) => "; the same command goes on",
+                    _ => "",
+                };
+                print::complain("seeds", &format!("not finished: {}{how}", left.join(",")));
                 return Err(error);
             }
         }

@@ -159,16 +159,32 @@ pub struct Square {
     pub boxes: Vec<Boxed>,
 }
 
-/// Reads an image, and its boxes from `annotation` or from the VOC tree that it lies in.
-pub fn square(path: &Path, annotation: Option<&Path>, config: &TransformConfig) -> Result<Square> {
+/// Which boxes are drawn.
+#[derive(Clone, Copy)]
+pub struct Boxes<'a> {
+    /// The annotation; that of the VOC tree that an image lies in when absent.
+    pub file: Option<&'a Path>,
+    /// None at all.
+    pub none: bool,
+}
+
+/// Reads an image and its boxes.
+pub fn square(path: &Path, boxes: Boxes, config: &TransformConfig) -> Result<Square> {
     config.check()?;
     let picture = decode::read(path)?;
-    let found = annotation.map(Path::to_path_buf).or_else(|| annotation::beside(path));
-    let boxes = found.map_or(Ok(Vec::new()), |file| boxes::read(&file, picture.width, picture.height, config))?;
+    let read = |file: &Path| boxes::read(file, picture.width, picture.height, config);
+    let boxes = match (boxes.file, annotation::beside(path)) {
+        _ if boxes.none => Vec::new(),
+        (Some(file), _) => read(file)?,
+        (None, Some(file)) => {
+            read(&file).map_err(|error| Error::data(path, error.to_string(), "mend that file, or move it away"))?
+        }
+        (None, None) => Vec::new(),
+    };
     Ok(Square { rgb: transform::apply(&picture, 0, config, Mode::Eval), boxes })
 }
 
-/// `--boxes` names the boxes of one image.
+/// `--boxes` names the boxes of one image, of so many asked for.
 pub fn check_boxes(boxes: Option<&Path>, images: usize) -> Result<()> {
     match boxes.is_some() && images != 1 {
         true => Err(Error::usage("--boxes", format!("one file for {images} images"), "give it with a single image")),
@@ -177,12 +193,12 @@ pub fn check_boxes(boxes: Option<&Path>, images: usize) -> Result<()> {
 }
 
 /// Where the picture of each image goes: `output` itself when it ends in .png, which holds one; else a file in that
-/// folder, which is made. Images of one name get numbers.
-pub fn places(output: &Path, images: &[PathBuf]) -> Result<Vec<PathBuf>> {
+/// folder, which is made. Images of one name get numbers. So many were `asked` for, of which some may not be there.
+pub fn places(output: &Path, images: &[PathBuf], asked: usize) -> Result<Vec<PathBuf>> {
     let is_png = output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
     if is_png && !output.is_dir() {
-        if images.len() != 1 {
-            let reason = format!("{} is one file, for {} images", output.display(), images.len());
+        if asked != 1 {
+            let reason = format!("{} is one file, for {asked} images", output.display());
             return Err(Error::usage("--output", reason, "name a folder"));
         }
         check_folder(output)?;
@@ -249,13 +265,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let images = ["a/cat.jpg", "b/cat.png", "dog.jpg"].map(PathBuf::from);
         let out = folder.path().join("out");
-        let names: Vec<String> = places(&out, &images)
+        let names: Vec<String> = places(&out, &images, 3)
             .unwrap()
             .iter()
             .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
             .collect();
         assert_eq!(names, ["cat.png", "cat-2.png", "dog.png"]);
-        assert_eq!(places(&folder.path().join("x.png"), &images).unwrap_err().exit_code(), 2);
-        assert_eq!(places(&folder.path().join("x.jpg"), &images[..1]).unwrap_err().exit_code(), 2);
+        assert_eq!(places(&folder.path().join("x.png"), &images, 3).unwrap_err().exit_code(), 2);
+        assert_eq!(places(&folder.path().join("x.jpg"), &images[..1], 1).unwrap_err().exit_code(), 2);
     }
 }

@@ -1,6 +1,7 @@
 //! What a run is about to do: the lines it begins with, and the plan of `--dry-run`.
 #![forbid(unsafe_code)]
 
+use super::doubts::doubts_of_length;
 use super::options::Engine;
 use super::print;
 use super::progress::Progress;
@@ -36,7 +37,7 @@ pub fn header(run: &Run, engine: &Engine, progress: &Progress) {
         progress.say(&format!("augment    {words}"));
     }
     progress.say(&format!("engine     {}, {} decoding threads", engine.words(), run.workers));
-    for text in tight(run, engine).into_iter().chain(doubts(config, dataset.train.len())) {
+    for text in tight(run, engine).into_iter().chain(doubts_of_length(config, dataset.train.len())) {
         progress.say(&format!("note       {text}"));
     }
     let layers = config.recipe.layers(&vit.parameters(), &config.no_decay);
@@ -46,24 +47,6 @@ pub fn header(run: &Run, engine: &Engine, progress: &Progress) {
     for note in dataset.notes.iter().chain(&run.notes) {
         progress.say(&format!("note       {note}"));
     }
-}
-
-/// What of the settings is hardly meant.
-fn doubts(config: &TrainConfig, images: usize) -> Vec<String> {
-    let mut doubts = Vec::new();
-    if config.warmup_epochs >= f64::from(config.epochs) && config.epochs > 0 {
-        doubts.push("the warm-up is as long as the run: --lr is never reached".to_string());
-    }
-    let (decay, updates) = (config.recipe.model_ema_decay, f64::from(config.epochs) * config.updates(images) as f64);
-    if config.recipe.model_ema && updates * (1.0 - decay) < 3.0 {
-        doubts.push(format!(
-            "--model-ema-decay {decay} looks back over {:.0} updates, the run has {updates}: the averaged weights, which \
-             are validated and kept, stay near the first; {:.4} would look back over a tenth of it",
-            1.0 / (1.0 - decay),
-            1.0 - 10.0 / updates.max(20.0)
-        ));
-    }
-    doubts
 }
 
 /// Words to the user where a step may not fit into what is free on the card, with the batch that may.
@@ -248,7 +231,7 @@ pub fn print(config: &TrainConfig, dataset: &Dataset, engine: &Engine, stop: &St
     .into_iter()
     .chain(pace.as_ref().zip(seconds).map(|(pace, seconds)| time(config, pace, seconds)))
     .chain(table(&layers))
-    .chain(doubts(config, dataset.train.len()).into_iter().map(|text| format!("note       {text}")))
+    .chain(doubts_of_length(config, dataset.train.len()).into_iter().map(|text| format!("note       {text}")))
     .chain(dataset.notes.iter().map(|note| format!("note       {note}")))
     {
         print::line(&line)?;

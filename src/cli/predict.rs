@@ -96,14 +96,13 @@ pub fn run(args: PredictArgs) -> Result<()> {
     let flags = (&args.prune, &args.size, &args.image);
     let (weights, card) =
         source::open_for_images(&args.weights, args.model.as_deref(), (args.keep, args.seed), flags, &engine)?;
-    let mut asked = Asked::new(&args.images)?;
+    let (mut asked, mut unread) = Asked::new(&args.images)?;
     let (mut vit, report) = Vit::load(card.model.clone(), card.options, &weights, HeadPolicy::Require, 0)?;
     source::tell(&report);
     engine.take(&mut vit)?;
     if !args.json && !args.jsonl {
         args.engine.tell(&engine);
     }
-    let mut unread = std::mem::replace(&mut asked.unread, Unread::of(None));
     if args.jsonl {
         unread.failed.iter().try_for_each(print::json)?;
     }
@@ -119,6 +118,9 @@ pub fn run(args: PredictArgs) -> Result<()> {
                     unread.over(path, error)?;
                     if args.jsonl {
                         print::json(unread.failed.last().expect("it was put there"))?;
+                    }
+                    if !args.json {
+                        unread.forget();
                     }
                 }
             }
@@ -165,46 +167,58 @@ struct Asked {
     left: Left,
     /// How many were asked for in all; none where their names come one by one.
     all: Option<usize>,
-    /// Those that were not there to begin with.
-    unread: Unread,
 }
 
 enum Left {
     Named(std::vec::IntoIter<PathBuf>),
-    /// Names as they come in on standard input.
-    Coming(Receiver<Result<PathBuf>>),
+    /// Names as they come in on standard input, and why no more come, once that is so.
+    Coming(Receiver<Result<PathBuf>>, Option<Error>),
 }
 
 impl Asked {
-    fn new(asked: &[PathBuf]) -> Result<Self> {
+    /// What is asked for, and what of it is not there to begin with.
+    fn new(asked: &[PathBuf]) -> Result<(Self, Unread)> {
         let dash = Path::new("-");
         if asked.iter().any(|path| path == dash) && asked.len() > 1 {
             let reason = "- stands for the names on standard input, and others are given too";
             return Err(Error::usage("IMAGE", reason, "give - alone, or name a file of that name as ./-"));
         }
         if asked == [dash] {
-            return Ok(Asked { left: Left::Coming(names()), all: None, unread: Unread::of(None) });
+            return Ok((Asked { left: Left::Coming(names(), None), all: None }, Unread::of(None)));
         }
         let (paths, unread) = files(asked)?;
         let all = Some(paths.len() + unread.failed.len());
-        Ok(Asked { left: Left::Named(paths.into_iter()), all, unread })
+        Ok((Asked { left: Left::Named(paths.into_iter()), all }, unread))
     }
 
     /// The next images, `most` or fewer, and none at the end. Of names that come one by one it waits for the first alone, and
     /// no longer when the user interrupts.
     fn batch(&mut self, most: usize, stop: &Stop) -> Result<Vec<PathBuf>> {
-        let coming = match &mut self.left {
+        let (coming, broken) = match &mut self.left {
             Left::Named(paths) => return Ok(paths.take(most).collect()),
-            Left::Coming(coming) => coming,
+            Left::Coming(coming, broken) => (coming, broken),
         };
-        let first = loop {
-            match coming.recv_timeout(Duration::from_millis(100)) {
-                Ok(name) => break name?,
-                Err(RecvTimeoutError::Timeout) if !stop.requested() => {}
-                Err(_) => return Ok(Vec::new()),
+        if let Some(error) = broken.take() {
+            return Err(error);
+        }
+        let mut names = Vec::new();
+        loop {
+            let next = match names.is_empty() {
+                true => coming.recv_timeout(Duration::from_millis(100)),
+                false => coming.try_recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match next {
+                Ok(Ok(name)) => names.push(name),
+                Ok(Err(error)) if names.is_empty() => return Err(error),
+                // What came before it is looked at first.
+                Ok(Err(error)) => *broken = Some(error),
+                Err(RecvTimeoutError::Timeout) if !stop.requested() => continue,
+                Err(_) => return Ok(names),
             }
-        };
-        std::iter::once(Ok(first)).chain(coming.try_iter().take(most - 1)).collect()
+            if names.len() == most || broken.is_some() {
+                return Ok(names);
+            }
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 
 use super::options::EngineFlags;
 use super::{cache, print, progress, source};
+use crate::checkpoint::RunDir;
 use crate::data::corrupt::Corruptions;
+use crate::data::is_jpeg;
 use crate::error::{Error, Result};
 use crate::experiment::assess::{Condition, More, assess, missing};
 use crate::experiment::beside::section;
@@ -12,7 +14,7 @@ use crate::experiment::report::Report;
 use crate::prune::Keep;
 use crate::train::Stop;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Flags of `report`.
 #[derive(Args)]
@@ -73,6 +75,9 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         evaluate(args, &records)?;
         records = folders.iter().map(|folder| Record::read(folder)).collect::<Result<Vec<_>>>()?;
     }
+    if let Some(text) = decoders(&records) {
+        print::complain("warning", &text);
+    }
     let mut report = Report::of(records, args.no_times)?;
     if report.sections.is_empty() {
         let reason = format!("no run is finished ({})", report.left_out.join("; "));
@@ -98,6 +103,19 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         print::line(&format!("left out: {}", report.left_out.join("; ")))?;
     }
     print::line(&format!("wrote {} files, first {}", written.len(), args.output.join("report.html").display()))
+}
+
+/// What to say of runs on JPEG files of which some saw other pixels than others.
+fn decoders(records: &[Record]) -> Option<String> {
+    let jpeg = |record: &&Record| record.manifest.val.iter().any(|path| is_jpeg(Path::new(path)));
+    let alike = |record: &&Record| RunDir::open(&record.dir).is_ok_and(|dir| dir.decodes_alike());
+    let (now, before): (Vec<_>, Vec<_>) = records.iter().filter(jpeg).partition(alike);
+    let (now, before) = (now.first()?, before.first()?);
+    Some(format!(
+        "runs such as {} saw the pixels of another JPEG decoder than runs such as {}: differences between them may come of \
+         that",
+        before.name, now.name
+    ))
 }
 
 /// Evaluates every finished run whose verdicts are missing.

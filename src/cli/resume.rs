@@ -30,14 +30,12 @@ pub fn resumable(args: &TrainArgs, which: &Path) -> Result<Option<RunDir>> {
     if which != Path::new("auto") {
         return RunDir::open(which).map(Some);
     }
-    let begins = args.config.is_some() || (args.flags.dataset.is_some() && args.flags.keep.is_some());
-    let (prefix, asked) = match begins {
-        true => asked_of_a_new_run(args)?,
-        false => (String::new(), given(&args.flags)?),
-    };
+    let begins = args.flags.dataset.is_some() && args.flags.keep.is_some();
+    let prefix = if begins { settle(args)?.0.run_prefix() } else { String::new() };
     let found = match &args.run_name {
         Some(name) => RunDir::open(&args.output.join(name)).ok(),
         None => {
+            let asked = given(&args.flags)?;
             let fits = |dir: &RunDir| recorded(dir).is_ok_and(|table| contradiction(&asked, &table).is_none());
             RunDir::newest_first(&args.output, &prefix)?.into_iter().find(fits)
         }
@@ -52,13 +50,34 @@ pub fn resumable(args: &TrainArgs, which: &Path) -> Result<Option<RunDir>> {
     Ok(found)
 }
 
-/// How the name of a new run would begin, and what flags and `--config` say of it, as a run's own file would say it.
-fn asked_of_a_new_run(args: &TrainArgs) -> Result<(String, Table)> {
-    let config = settle(args)?.0;
-    let mut asked = Table::try_from(&config).expect("settings are plain values");
-    let named = layer(args)?;
-    asked.retain(|key, _| named.contains_key(key));
-    Ok((config.run_prefix(), asked))
+/// The run of a seed that was begun under the settings `wanted`, which may lie under the run's name or, newest first, under
+/// one that begins as its would; none when there is none. A run of that name under other settings is an error.
+///
+/// What may change on a resume may differ, but epochs and patience only where they are asked for: the runs of several seeds
+/// are summed up, and must be of one recipe.
+pub fn run_of_seed(args: &TrainArgs, wanted: &TrainConfig) -> Result<Option<RunDir>> {
+    let (named, all) = (layer(args)?, table_of(wanted));
+    let free = |key: &str| {
+        let summed = matches!(key, "epochs" | "patience") && !named.contains_key(key);
+        (FREE_ON_RESUME.contains(&key) && !summed) || matches!(key, "device" | "precision")
+    };
+    let differs = |dir: &RunDir| -> Result<Option<String>> {
+        let was = recorded(dir)?;
+        let keys = was.keys().chain(all.keys());
+        Ok(keys.into_iter().find(|key| !free(key) && was.get(*key) != all.get(*key)).cloned())
+    };
+    let Some(name) = &args.run_name else {
+        let same = |dir: &RunDir| matches!(differs(dir), Ok(None));
+        return Ok(RunDir::newest_first(&args.output, &wanted.run_prefix())?.into_iter().find(same));
+    };
+    let Ok(dir) = RunDir::open(&args.output.join(name)) else { return Ok(None) };
+    match differs(&dir)? {
+        None => Ok(Some(dir)),
+        Some(key) => {
+            let reason = format!("{} was begun with another --{key}", dir.root().display());
+            Err(Error::usage("--resume auto", reason, "ask for that one, or choose another --run-name"))
+        }
+    }
 }
 
 /// Refuses an engine that is not the one that the run in `dir` was trained with.
@@ -79,7 +98,16 @@ pub fn same_engine(dir: &RunDir, engine: &Engine) -> Result<()> {
 pub fn resume(args: &TrainArgs, dir: RunDir, engine: Option<&Engine>, stop: &Stop) -> Result<(Run, Engine)> {
     let path = dir.root().join("config.toml");
     let mut table = recorded(&dir)?;
-    let asked = given(&args.flags)?;
+    // What `--config` says beside the flags was held to the run's settings before.
+    let flags = given(&args.flags)?;
+    let asked = match &args.config {
+        Some(_) => {
+            let (named, all) = (layer(args)?, table_of(&settle(args)?.0));
+            all.into_iter().filter(|(key, _)| named.contains_key(key)).collect()
+        }
+        None => flags,
+    };
+    let epochs = asked.get("epochs").and_then(|epochs| epochs.as_integer()).and_then(|epochs| epochs.try_into().ok());
     let moves = |key: &str| asked.get(key).is_some_and(|v| v.as_str() != Some("auto") && table.get(key) != Some(v));
     let (to_device, to_precision, to_data) = (moves("device"), moves("precision"), moves("data"));
     if to_device {
@@ -103,7 +131,7 @@ pub fn resume(args: &TrainArgs, dir: RunDir, engine: Option<&Engine>, stop: &Sto
     let mut dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
     cached(&config, &mut dataset, args.quiet, stop)?;
     let workers = engine.workers(config.workers);
-    let mut run = Run::resume(config, dataset, dir, workers, args.flags.epochs)?;
+    let mut run = Run::resume(config, dataset, dir, workers, epochs)?;
     if to_data {
         run.notes.push("the same images from another folder: name it again at the next resume".into());
     }
@@ -124,7 +152,11 @@ fn recorded_config(dir: &RunDir) -> Result<TrainConfig> {
 }
 
 fn recorded(dir: &RunDir) -> Result<Table> {
-    Ok(Table::try_from(&recorded_config(dir)?).expect("settings are plain values"))
+    recorded_config(dir).map(|config| table_of(&config))
+}
+
+fn table_of(config: &TrainConfig) -> Table {
+    Table::try_from(config).expect("settings are plain values")
 }
 
 /// The first flag of `asked` that a run with the settings `table` cannot be resumed with.

@@ -91,6 +91,7 @@ pub fn open_for_images(
     prune.apply(&mut card);
     size.apply(&mut card)?;
     image.apply(&mut card);
+    card.transform.check()?;
     if own_card {
         tell_changes(&own, &card);
     } else if let Some(text) = norm_warning(&weights, card.transform.norm) {
@@ -265,7 +266,13 @@ fn changes(own: &ModelCard, card: &ModelCard) -> Vec<String> {
         ("transform", "crop_pct", "crop-pct"),
     ];
     let word = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), String::from);
-    let changed = settings.iter().filter(|(group, key, _)| own[group][key] != card[group][key]);
+    let idle = |key: &str| match key {
+        "domain" => card["prune"]["scorer"] != "l2",
+        "entropy_bins" => card["prune"]["scorer"] != "entropy",
+        "crop_pct" => card["transform"]["eval_resize"] != "crop",
+        _ => false,
+    };
+    let changed = settings.iter().filter(|(group, key, _)| own[group][key] != card[group][key] && !idle(key));
     changed
         .map(|(group, key, flag)| format!("{flag} {}, not {}", word(&card[group][key]), word(&own[group][key])))
         .collect()
@@ -282,7 +289,7 @@ mod tests {
         let transform = TransformConfig::paper(model.image_size);
         let own = ModelCard { model, options: VitOptions::default(), classes: Vec::new(), transform, prune };
         assert_eq!(changes(&own, &own), [""; 0]);
-        let words = "dynavit --scorer sobel --saliency-domain raw --entropy-bins 32 --round nearest --pos prefix --img-size 112 \
+        let words = "dynavit --scorer entropy --entropy-bins 32 --round nearest --pos prefix --img-size 112 \
                      --norm half --interpolation bicubic --eval-resize crop --crop-pct 0.9";
         let command = clap::Command::new("dynavit");
         let command = ImageFlags::augment_args(SizeFlags::augment_args(PruneFlags::augment_args(command)));

@@ -3,14 +3,14 @@
 
 use super::augment::AugmentFlags;
 use super::doubts::doubts;
-use super::inherited::{own_settings, warn_of_preparation};
+use super::inherited::{own_settings, tell_of_preparation};
 use super::keeping::KeepFlags;
 use super::options::{Engine, EngineFlags, ImageFlags, PruneFlags, SizeFlags};
 use super::outcome::{Outcome, each_seed, refuse_taken};
 use super::plan::{self, header};
 use super::progress::Progress;
 use super::recipe::RecipeFlags;
-use super::resume::{resumable, resume, same_engine};
+use super::resume::{resumable, resume, run_of_seed, same_engine};
 use super::run_name::{numbered, utc_stamp};
 use super::{cache, print, source};
 use crate::checkpoint::resolve;
@@ -238,15 +238,26 @@ pub fn run(args: TrainArgs) -> Result<()> {
         (None, Some(name)) => refuse_taken(&args.output, name, seeds)?,
         _ => {}
     }
+    let first = seeds[0];
     each_seed(seeds, &args, |seed| {
-        let one = of_seed(&args, seed);
-        let found = args.resume.as_ref().map_or(Ok(None), |which| resumable(&one, which))?;
+        let one = TrainArgs { warned: seed != first, ..of_seed(&args, seed) };
+        let config = TrainConfig { seed, ..config.clone() };
+        let found = match args.resume {
+            Some(_) => run_of_seed(&one, &in_place(&config)?)?,
+            None => None,
+        };
         let mut run = match found {
             Some(dir) => {
                 same_engine(&dir, &engine)?;
                 resume(&one, dir, Some(&engine), &stop)?.0
             }
-            None => start(&one, TrainConfig { seed, ..config.clone() }, fell_back, &engine, &stop)?,
+            None => {
+                if args.resume.is_some() {
+                    let text = format!("no run of these settings under {}: beginning a new run", args.output.display());
+                    print::complain("notice", &text);
+                }
+                start(&one, config, fell_back, &engine, &stop)?
+            }
         };
         let progress = progress(&one, &run);
         finish(&mut run, &engine, progress, true, &stop)
@@ -365,6 +376,7 @@ fn plan(config: &TrainConfig, fell_back: bool, engine: &Engine, args: &TrainArgs
         );
         print::complain("notice", &text);
     }
+    tell_of_preparation(config)?;
     let dataset = source::open(config.dataset, &root, config.label_policy, config.split, stop)?;
     plan::print(config, &dataset, engine, stop, args.json)
 }
@@ -390,9 +402,9 @@ pub fn start(args: &TrainArgs, config: TrainConfig, fell_back: bool, engine: &En
         print::complain("warning", &text);
     }
     if !args.warned {
-        warn_of_preparation(&config)?;
+        tell_of_preparation(&config)?;
     }
-    let config = TrainConfig { data: Some(absolute(&root)?), ..config };
+    let config = in_place(&config)?;
     let workers = engine.workers(config.workers);
     if stop.requested() {
         return Err(Error::Interrupted { saved: "nothing was begun".into() });
@@ -408,6 +420,12 @@ pub fn start(args: &TrainArgs, config: TrainConfig, fell_back: bool, engine: &En
         run.dir.manifest().iter().flat_map(|text| doubles(text)).for_each(|text| print::complain("warning", &text));
     }
     Ok(run)
+}
+
+/// The settings as a run keeps them: with the place of its images.
+fn in_place(config: &TrainConfig) -> Result<TrainConfig> {
+    let root = source::root(config.dataset, config.data.as_deref())?;
+    Ok(TrainConfig { data: Some(absolute(&root)?), ..config.clone() })
 }
 
 /// Takes the images from the cache that the settings name, if they do.

@@ -1,9 +1,10 @@
 //! `dynavit visualize`: kept patches over images, scorers by keep ratios in one sheet.
 #![forbid(unsafe_code)]
 
-use super::images::{Failed, files};
-use super::pictures::{self, SelectionFlags};
+use super::images::{Failed, Unread, files};
+use super::pictures::{self, Boxes, SelectionFlags};
 use super::print;
+use crate::checkpoint::ModelCard;
 use crate::data::transform;
 use crate::error::{Error, Result};
 use crate::eval::image_key;
@@ -14,7 +15,7 @@ use crate::prune::{Keep, Pixels, PruneConfig, Scorer, scores, select};
 use crate::train::Stop;
 use clap::Args;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Flags of `visualize`.
 #[derive(Args)]
@@ -91,62 +92,74 @@ struct Chosen {
 
 /// Draws and writes a picture for each image.
 pub fn run(args: &VisualizeArgs) -> Result<()> {
-    let stop = Stop::on_signals()?;
     let card = args.selection.card()?;
     let (paths, mut unread) = files(&args.images)?;
     let asked = paths.len() + unread.failed.len();
-    if paths.is_empty() {
-        return unread.verdict(asked);
-    }
-    pictures::check_boxes(args.boxes.as_deref(), paths.len())?;
-    let places = pictures::places(&args.output, &paths)?;
+    pictures::check_boxes(args.boxes.as_deref(), asked)?;
+    let places = pictures::places(&args.output, &paths, asked)?;
     let mut images = Vec::new();
-    let bar = super::progress::bar(paths.len() == 1, "drawing", "images");
-    for (i, (path, place)) in paths.iter().zip(&places).enumerate() {
-        if stop.requested() {
-            return Err(Error::Interrupted { saved: format!("{i} of {} pictures are written", paths.len()) });
-        }
-        let mut square = match pictures::square(path, args.boxes.as_deref(), &card.transform) {
-            Ok(square) => square,
-            Err(error) => {
-                unread.over(path, error)?;
-                continue;
-            }
-        };
-        if args.no_boxes {
-            square.boxes.clear();
-        }
-        let normalized = transform::normalise(&square.rgb, card.transform.norm);
-        let id = image_key(path)?;
-        let pixels = Pixels { normalized: &normalized, rgb: &square.rgb, ids: &[id], epoch: 0 };
-        let grid = card.model.grid();
-        let mut scorers = Vec::new();
-        for scorer in args.selection.scorers() {
-            let prune = PruneConfig { scorer, ..card.prune.clone() };
-            let mut selections = Vec::new();
-            for keep in args.selection.keeps() {
-                let kept = select(&PruneConfig { keep, ..prune.clone() }, &grid, &pixels)?.indices;
-                selections.push(Chosen { keep, kept });
-            }
-            let scores = scores(&prune, &grid, &normalized, &square.rgb, id, 0)?;
-            scorers.push(Scored { scorer, scores, selections });
-        }
-        let canvas = draw(args, &card.model.grid(), &square, &scorers)?;
-        pictures::write(&canvas, place)?;
-        bar.show(i as u64 + 1, paths.len() as u64);
-        if !args.json {
-            print::line(&place.display().to_string())?;
-        }
-        let (path, output) = (path.display().to_string(), place.display().to_string());
-        images.push(Shown { path, output, boxes: square.boxes, scorers });
-    }
-    bar.clear();
+    let ended = each(args, &card, &paths, &places, &mut images, &mut unread);
     let verdict = unread.verdict(asked);
-    if args.json {
+    // What is done is told, whatever came after it.
+    if args.json && (!images.is_empty() || !unread.failed.is_empty()) {
         let (image_size, patch) = (card.model.image_size, card.model.patch);
         print::json(&Outcome { image_size, patch, images, failed: unread.failed })?;
     }
-    verdict
+    ended.and(verdict)
+}
+
+/// Draws image by image, until an interrupt; passes over those that cannot be read.
+fn each(
+    args: &VisualizeArgs,
+    card: &ModelCard,
+    paths: &[PathBuf],
+    places: &[PathBuf],
+    images: &mut Vec<Shown>,
+    unread: &mut Unread,
+) -> Result<()> {
+    let stop = Stop::on_signals()?;
+    let bar = super::progress::bar(paths.len() == 1, "drawing", "images");
+    for (i, (path, place)) in paths.iter().zip(places).enumerate() {
+        if stop.requested() {
+            return Err(Error::Interrupted { saved: format!("{i} of {} pictures are written", paths.len()) });
+        }
+        match show(args, card, path, place) {
+            Ok(shown) => {
+                if !args.json {
+                    print::line(&shown.output)?;
+                }
+                images.push(shown);
+            }
+            Err(error) => unread.over(path, error)?,
+        }
+        bar.show(i as u64 + 1, paths.len() as u64);
+    }
+    bar.clear();
+    Ok(())
+}
+
+/// Draws one image.
+fn show(args: &VisualizeArgs, card: &ModelCard, path: &Path, place: &Path) -> Result<Shown> {
+    let boxes = Boxes { file: args.boxes.as_deref(), none: args.no_boxes };
+    let square = pictures::square(path, boxes, &card.transform)?;
+    let normalized = transform::normalise(&square.rgb, card.transform.norm);
+    let id = image_key(path)?;
+    let pixels = Pixels { normalized: &normalized, rgb: &square.rgb, ids: &[id], epoch: 0 };
+    let grid = card.model.grid();
+    let mut scorers = Vec::new();
+    for scorer in args.selection.scorers() {
+        let prune = PruneConfig { scorer, ..card.prune.clone() };
+        let mut selections = Vec::new();
+        for keep in args.selection.keeps() {
+            let kept = select(&PruneConfig { keep, ..prune.clone() }, &grid, &pixels)?.indices;
+            selections.push(Chosen { keep, kept });
+        }
+        let scores = scores(&prune, &grid, &normalized, &square.rgb, id, 0)?;
+        scorers.push(Scored { scorer, scores, selections });
+    }
+    pictures::write(&draw(args, &grid, &square, &scorers)?, place)?;
+    let (path, output) = (path.display().to_string(), place.display().to_string());
+    Ok(Shown { path, output, boxes: square.boxes, scorers })
 }
 
 /// A row for each scorer: the image, the scores when asked for, and a panel for each keep ratio.

@@ -33,6 +33,15 @@ pub fn read(path: &Path) -> Result<Picture> {
     decode(&bytes_of(path)?, path)
 }
 
+/// Refuses a file that [`read`] refuses, and one whose coded data are damaged.
+pub fn verify(path: &Path) -> Result<()> {
+    let bytes = bytes_of(path)?;
+    match opened(&bytes, path)? {
+        Opened::Jpeg(decoder) => jpeg_to_rgb(*decoder, false, path).map(drop),
+        _ => decode(&bytes, path).map(drop),
+    }
+}
+
 /// Refuses what [`read`] would, as far as that can be told without decoding pixels: files that are no image, headers
 /// that ask for too much, and files that end early.
 pub fn check(path: &Path) -> Result<()> {
@@ -75,7 +84,7 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>> {
 /// [`MAX_SIDE`] and [`MAX_BYTES`] allow (checked before they are decoded), and files that end early.
 pub fn decode(bytes: &[u8], path: &Path) -> Result<Picture> {
     match opened(bytes, path)? {
-        Opened::Jpeg(decoder) => jpeg_to_rgb(*decoder, path),
+        Opened::Jpeg(decoder) => jpeg_to_rgb(*decoder, true, path),
         Opened::FourChannels(decoder) => to_rgb(decoder, JPEG, path),
         Opened::Png(decoder) => to_rgb(decoder, "PNG", path),
     }
@@ -109,7 +118,7 @@ fn opened<'a>(bytes: &'a [u8], path: &Path) -> Result<Opened<'a>> {
             if channels < 4 || alike {
                 return Ok(Opened::Jpeg(Box::new(decoder)));
             }
-            // Of these the other decoder panics at odd sizes.
+            // At odd sizes libjpeg-turbo-rs panics on these.
             JpegDecoder::new(Cursor::new(bytes)).map(Opened::FourChannels).map_err(|e| broken(path, JPEG, &e))
         }
         Ok(ImageFormat::Png) => {
@@ -142,11 +151,13 @@ fn unpanicked<T>(path: &Path, decode: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Err(broken(path, JPEG, &"the decoder gave up")))
 }
 
-fn jpeg_to_rgb(mut decoder: Decoder, path: &Path) -> Result<Picture> {
+/// Where data are damaged, something is put in their place if `fill`, as Pillow does; else that is an error.
+fn jpeg_to_rgb(mut decoder: Decoder, fill: bool, path: &Path) -> Result<Picture> {
     let (width, height) = dimensions(&decoder);
     let (width, height) = (width as usize, height as usize);
     let format = if decoder.header().components.len() == 4 { PixelFormat::Cmyk } else { PixelFormat::Rgb };
     decoder.set_output_format(format);
+    decoder.set_lenient(fill);
     let image = unpanicked(path, || decoder.decode_image().map_err(|e| broken(path, JPEG, &e)))?;
     if (image.width, image.height, image.data.len()) != (width, height, width * height * format.bytes_per_pixel()) {
         return Err(broken(path, JPEG, &"it is of another size than its header says"));
@@ -230,7 +241,7 @@ fn png_is_complete(bytes: &[u8]) -> bool {
 
 /// Whether the markers of a JPEG lead to its end-of-image marker.
 ///
-/// The decoder fills a missing end with grey and says nothing; Pillow refuses such files, and so must we.
+/// Pillow refuses a file without its end, where a decoder that fills in would not.
 fn jpeg_is_complete(bytes: &[u8]) -> bool {
     let mut at = 2;
     loop {

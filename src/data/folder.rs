@@ -170,10 +170,10 @@ pub fn images_below(folder: &Path) -> Result<(Vec<PathBuf>, usize)> {
     Ok((images, others))
 }
 
-/// Walks `folder`, which lies in `above`.
+/// Walks `folder`, which lies in `above`, canonical paths from the folder on that the walk began in.
 fn below(folder: &Path, above: &mut Vec<PathBuf>, images: &mut Vec<PathBuf>, others: &mut usize) -> Result<()> {
     let own = folder.canonicalize().map_err(|e| Error::io(folder, &e))?;
-    if above.contains(&own) {
+    if above.contains(&own) || above.first().is_some_and(|began| began.starts_with(&own)) {
         return Ok(());
     }
     let (folders, files): (Vec<_>, Vec<_>) = entries(folder)?.into_iter().partition(|path| path.is_dir());
@@ -246,7 +246,9 @@ mod tests {
         let cat = root.path().join("train/cat");
         std::fs::write(cat.join("wild/notes.txt"), "").unwrap();
         #[cfg(unix)]
-        std::os::unix::fs::symlink(&cat, cat.join("wild/again")).unwrap();
+        for (to, name) in [(cat.clone(), "again"), (root.path().to_path_buf(), "above")] {
+            std::os::unix::fs::symlink(to, cat.join("wild").join(name)).unwrap();
+        }
         let (images, others) = images_below(&cat).unwrap();
         let names = ["00.JPG", "wild/big/00.JPG", "wild/big/01.JPG"];
         assert_eq!(images, names.map(|name| cat.join(name)));

@@ -94,7 +94,7 @@ pub fn doubles(text: &str) -> Vec<String> {
     }
     if let Some(first) = several.first() {
         let (count, path) = (several.len(), &first.path);
-        found.push(format!("{count} images are there under another class too, as {path}"));
+        found.push(format!("images under another class too: {count}, as {path}"));
     }
     found
 }
@@ -167,7 +167,7 @@ mod tests {
         let told = doubles(&dataset(folder.path()).manifest_json().unwrap());
         assert_eq!(told.len(), 2);
         assert!(told[0].starts_with("1 of 1 validation images are training images too, by their content, as sub/z"));
-        assert_eq!(told[1], "1 images are there under another class too, as sub/z");
+        assert_eq!(told[1], "images under another class too: 1, as sub/z");
         std::fs::write(folder.path().join("sub/z"), "").unwrap();
         assert_eq!(doubles(&dataset(folder.path()).manifest_json().unwrap()).len(), 1);
     }

@@ -75,6 +75,12 @@ impl Dataset {
         manifest::relative(&self.root, &sample.source.place())
     }
 
+    /// Whether some of the images are JPEG files.
+    pub fn has_jpeg(&self) -> bool {
+        let jpeg = |sample: &Sample| is_jpeg(&sample.source.place());
+        [&self.train, &self.val, &self.test].into_iter().flatten().any(jpeg)
+    }
+
     /// A data set without a sample so far.
     fn empty(name: impl Into<String>, root: &Path, classes: Vec<String>, notes: Vec<String>) -> Self {
         let root = root.to_path_buf();
@@ -119,6 +125,11 @@ impl Dataset {
         }
         Ok(())
     }
+}
+
+/// Whether a file is a JPEG by its name.
+pub fn is_jpeg(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ["jpg", "jpeg"].iter().any(|jpeg| ending.eq_ignore_ascii_case(jpeg)))
 }
 
 /// The text of a list, without the byte order mark that some editors of Windows put first.

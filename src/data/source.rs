@@ -102,6 +102,14 @@ impl Source {
         }
     }
 
+    /// Refuses what [`Source::picture`] would, and a file whose coded data are damaged.
+    pub fn verify(&self) -> Result<()> {
+        match self {
+            Source::File(path) => decode::verify(path),
+            Source::Record(..) | Source::Packed(..) => self.picture().map(drop),
+        }
+    }
+
     /// Refuses what [`Source::picture`] would, as far as that can be told without decoding pixels.
     pub fn check(&self) -> Result<()> {
         match self {

@@ -17,6 +17,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+/// What to say of a run that is picked up and saw other pixels.
+const OTHER_PIXELS: &str = "the run was begun with another JPEG decoder, whose pixels differ in their last bits: from here on its \
+                            numbers are not those of a run that was never stopped";
+
 /// A training run.
 pub struct Run {
     pub config: TrainConfig,
@@ -83,7 +87,10 @@ impl Run {
             ));
         }
         let mut notes = Vec::new();
-        let (checkpoint, told) = dir.latest()?;
+        let (checkpoint, mut told) = dir.latest()?;
+        if !dir.decodes_alike() && dataset.has_jpeg() {
+            told.push(OTHER_PIXELS.into());
+        }
         let Some(checkpoint) = checkpoint else {
             notes.push("no checkpoint was saved yet: beginning at the first step".into());
             let vit = fresh_model(&config, &dataset, &mut notes)?;
