@@ -195,13 +195,7 @@ fn predict_prints_the_documented_json() {
     // A line an image says the same, whatever the batches; a folder is its images in order.
     let (lines, _) = run(folder.path(), &[&base[..], &["--jsonl", "--top", "2", "--batch-size", "1"]].concat(), 0);
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    for (line, image) in lines.iter().zip(document["images"].as_array().unwrap()) {
-        assert_eq!((&line["path"], &line["kept"]), (&image["path"], &image["kept"]));
-        for (a, b) in line["logits"].as_array().unwrap().iter().zip(image["logits"].as_array().unwrap()) {
-            // The product splits batches of one and of two differently: a few roundings of logits below 1.
-            assert!((a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-5, "{line} {image}");
-        }
-    }
+    assert_eq!(lines, *document["images"].as_array().unwrap());
     assert_eq!(lines.len(), 2);
     let (human, _) =
         run(folder.path(), &["predict", ".", "--weights", "w.safetensors", "--model", "vit_micro_patch16_224"], 0);

@@ -1,7 +1,7 @@
 //! `dynavit coverage`: how much of the annotated objects each scorer keeps, over a data set.
 #![forbid(unsafe_code)]
 
-use super::options::{EngineFlags, Split};
+use super::options::{EngineFlags, Split, word};
 use super::pictures::{self, SelectionFlags};
 use super::{print, source};
 use crate::checkpoint::replace;
@@ -9,7 +9,7 @@ use crate::data::{LabelPolicy, SplitPolicy};
 use crate::error::{Error, Result};
 use crate::explain::coverage::{CONTROLS, Coverage, Plan, Row, measure};
 use crate::train::{DatasetName, Stop};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -134,7 +134,7 @@ fn csv(rows: &[Row]) -> String {
     );
     for row in rows {
         let class = row.class.as_deref().unwrap_or("all");
-        let (scorer, m) = (pictures::name(row.scorer), &row.mean);
+        let (scorer, m) = (word(&row.scorer), &row.mean);
         let _ = write!(text, "{scorer},{},{:.6},{class},{},", row.keep, row.chance, m.images);
         let _ = write!(text, "{:.6},{:.6},{:.6}", m.coverage, m.standard_error, m.enrichment);
         for control in CONTROLS {
@@ -151,11 +151,7 @@ fn csv(rows: &[Row]) -> String {
 /// The table for people, at most 80 columns wide.
 fn table(outcome: &Outcome, per_class: bool) -> String {
     let Coverage { images, outside, object_share, rows } = &outcome.coverage;
-    let value = |part: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
-        part().map_or(String::new(), |value| value.get_name().to_owned())
-    };
-    let split = value(&|| outcome.split.to_possible_value());
-    let policy = value(&|| outcome.label_policy.to_possible_value());
+    let (split, policy) = (word(&outcome.split), word(&outcome.label_policy));
     let mut text = format!("{}, split {split}, label policy {policy}: {images} images", outcome.dataset);
     let _ = writeln!(text, "\nboxes take {:.1} % of the square on average", 100.0 * object_share);
     if *outside > 0 {

@@ -38,8 +38,8 @@ Images are corrupted after the resize, before patches are scored. One corruption
 is reported in full; of several there is a table, and the report is that of the
 clean images.
 
-Folders of classes that hold no folder train, val or test are split as train
-splits them; --split all takes every image of them, as those kept for a test.
+Class folders with no train, val and test above them are split as train splits
+them; --split all takes every image, as of a folder that was kept for a test.
 
 Model, classes, preprocessing and scorer come from the checkpoint; a flag
 overrides them. A checkpoint inside a run knows its data set too, and how many

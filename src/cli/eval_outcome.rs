@@ -1,13 +1,12 @@
 //! What `dynavit eval` says: the JSON document, the tables for people, and the table of corruptions.
 #![forbid(unsafe_code)]
 
-use super::options::Split;
+use super::options::{Split, word};
 use super::print::printable;
 use crate::data::corrupt::{Corruption, Kind};
 use crate::eval::{BINS, Calibration, ClassReport, MacroReport, Report};
 use crate::prune::{Keep, Scorer};
 use crate::train::{DeviceName, Precision};
-use clap::ValueEnum;
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -157,7 +156,7 @@ impl Outcome {
     /// What was measured on what, in one line.
     pub fn title(&self) -> String {
         let About { model, dataset, split, keep, seq_len, .. } = &self.about;
-        let split = split.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
+        let split = word(split);
         let corrupt = self.corruption.as_ref().map_or(String::new(), |name| format!(", {name}"));
         let (keep, images) = (keep.words(), self.images);
         let tokens = match seq_len {

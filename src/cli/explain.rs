@@ -3,7 +3,7 @@
 
 use super::eval::at_least_one;
 use super::images::{Failed, files};
-use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags};
+use super::options::{EngineFlags, ImageFlags, PruneFlags, SizeFlags, word};
 use super::pictures::{self, Boxes, Scorers, Square};
 use super::{print, source};
 use crate::checkpoint::ModelCard;
@@ -21,7 +21,7 @@ use crate::explain::verdict::{self, Overlap, Stability};
 use crate::model::{HeadPolicy, Vit};
 use crate::prune::{Grid, Keep, Scorer};
 use crate::train::Stop;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -423,10 +423,10 @@ fn draw(args: &ExplainArgs, grid: &Grid, square: &Square, segments: &Segments, e
 fn sentences(explained: &Explained, card: &ModelCard, args: &ExplainArgs) -> String {
     let e = explained;
     let class = e.class.as_deref().map(print::printable).unwrap_or_else(|| format!("class {}", e.index));
-    let method = args.segments.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
+    let method = word(&args.segments);
     let figure = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.3}"));
     let fidelity = e.fits.iter().map(|fit| fit.fidelity).sum::<f64>() / e.fits.len() as f64;
-    let (keep, scorer) = (card.prune.keep.words(), pictures::name(card.prune.scorer));
+    let (keep, scorer) = (card.prune.keep.words(), word(&card.prune.scorer));
     let mut lines = vec![
         format!("{}: {class} {:.1} %, {keep}, {scorer}", print::printable(&e.path), 100.0 * e.probability),
         format!("  {} segments ({method}), fidelity R2 {fidelity:.3}", e.segment_count),

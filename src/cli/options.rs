@@ -91,6 +91,11 @@ pub struct EngineFlags {
     pub precision: Option<Precision>,
 }
 
+/// The word that a flag takes for `value`.
+pub fn word<T: ValueEnum>(value: &T) -> String {
+    value.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
+}
+
 /// Bins that a histogram may have.
 pub fn bins() -> impl TypedValueParser<Value = u32> {
     PossibleValuesParser::new(["32", "64", "256"]).map(|text| text.parse().expect("the possible values are numbers"))
@@ -165,10 +170,9 @@ impl Split {
             samples.extend_from_slice(part);
         }
         if samples.is_empty() {
-            let name = |split: &Split| split.to_possible_value().map_or(String::new(), |v| v.get_name().to_owned());
             let there = all.iter().filter(|(_, part)| !part.is_empty());
-            let there: Vec<String> = there.map(|(split, part)| format!("{} in {}", part.len(), name(split))).collect();
-            let reason = format!("{} has no image in {}, and {}", dataset.name, name(&self), there.join(", "));
+            let there: Vec<String> = there.map(|(split, part)| format!("{} in {}", part.len(), word(split))).collect();
+            let reason = format!("{} has no image in {}, and {}", dataset.name, word(&self), there.join(", "));
             return Err(Error::usage("--split", reason, "choose another"));
         }
         samples.sort_by_key(|sample| sample.id);

@@ -1,7 +1,7 @@
 //! What `visualize`, `coverage` and `explain` share: flags of the selection, images and their boxes, picture files.
 #![forbid(unsafe_code)]
 
-use super::options::{ImageFlags, SizeFlags, set};
+use super::options::{ImageFlags, SizeFlags, set, word};
 use crate::checkpoint::ModelCard;
 use crate::checkpoint::replace;
 use crate::data::{Mode, TransformConfig, annotation, decode, transform};
@@ -105,13 +105,8 @@ pub fn share_line(
 ) -> String {
     let random = minus.iter().find(|minus| minus.control == Scorer::Random);
     let minus = random.map(|d| format!("{:+.4} [{:+.4}, {:+.4}]", d.mean, d.low, d.high)).unwrap_or_default();
-    let (scorer, share) = (name(scorer), format!("{mean:.4} +- {error:.4}"));
+    let (scorer, share) = (word(&scorer), format!("{mean:.4} +- {error:.4}"));
     format!("{scorer:<8} {keep:>4} {share:>15} {enrichment:>7.3}  {minus}").trim_end().to_owned()
-}
-
-/// A scorer's name.
-pub fn name(scorer: Scorer) -> String {
-    scorer.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
 }
 
 impl SelectionFlags {

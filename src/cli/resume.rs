@@ -1,13 +1,12 @@
 //! `dynavit train --resume`: which run is meant, and what may be asked of it anew.
 #![forbid(unsafe_code)]
 
-use super::options::Engine;
+use super::options::{Engine, word};
 use super::train::{TrainArgs, cached, given, layer, settle, settled, unreadable};
 use super::{print, source};
 use crate::checkpoint::RunDir;
 use crate::error::{Error, Result};
 use crate::train::{Run, Stop, TrainConfig};
-use clap::ValueEnum;
 use std::path::Path;
 use toml::Table;
 
@@ -86,10 +85,7 @@ pub fn same_engine(dir: &RunDir, engine: &Engine) -> Result<()> {
     if (device, precision) == engine.choice() {
         return Ok(());
     }
-    let word = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
-        value().map_or(String::new(), |value| value.get_name().to_owned())
-    };
-    let (device, precision) = (word(&|| device.to_possible_value()), word(&|| precision.to_possible_value()));
+    let (device, precision) = (word(&device), word(&precision));
     let reason = format!("{} was trained on {device} in {precision}", dir.root().display());
     Err(Error::usage("--resume auto", reason, format!("give --device {device} --precision {precision}")))
 }

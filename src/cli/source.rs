@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::doubts::small;
-use super::options::{Engine, ImageFlags, PruneFlags, SizeFlags, set};
+use super::options::{Engine, ImageFlags, PruneFlags, SizeFlags, set, word};
 use super::print;
 use crate::checkpoint::{ModelCard, resolve};
 use crate::data::{Dataset, LabelPolicy, Norm, SplitPolicy, TransformConfig};
@@ -222,7 +222,6 @@ pub fn norm_warning(weights: &Weights, norm: Norm) -> Option<String> {
     if fits(norm) {
         return None;
     }
-    let word = |norm: &Norm| norm.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
     let of = |key: &str| config.as_ref().and_then(|config| config.get(key));
     let how = match Norm::value_variants().iter().find(|&&norm| fits(norm)) {
         None => "no --norm is theirs".into(),
@@ -265,7 +264,7 @@ fn changes(own: &ModelCard, card: &ModelCard) -> Vec<String> {
         ("transform", "eval_resize", "eval-resize"),
         ("transform", "crop_pct", "crop-pct"),
     ];
-    let word = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), String::from);
+    let shown = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), String::from);
     let idle = |key: &str| match key {
         "domain" => card["prune"]["scorer"] != "l2",
         "entropy_bins" => card["prune"]["scorer"] != "entropy",
@@ -274,7 +273,7 @@ fn changes(own: &ModelCard, card: &ModelCard) -> Vec<String> {
     };
     let changed = settings.iter().filter(|(group, key, _)| own[group][key] != card[group][key] && !idle(key));
     changed
-        .map(|(group, key, flag)| format!("{flag} {}, not {}", word(&card[group][key]), word(&own[group][key])))
+        .map(|(group, key, flag)| format!("{flag} {}, not {}", shown(&card[group][key]), shown(&own[group][key])))
         .collect()
 }
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::images::{Failed, Unread, files};
+use super::options::word;
 use super::pictures::{self, Boxes, SelectionFlags};
 use super::print;
 use crate::checkpoint::ModelCard;
@@ -177,7 +178,7 @@ fn draw(
     };
     let mut rows = Vec::new();
     for scored in scorers {
-        let scorer = pictures::name(scored.scorer);
+        let scorer = word(&scored.scorer);
         let mut row = vec![panel("image".into(), Canvas::of(&square.rgb, grid.width, scale))];
         if args.heat {
             let most = scored.scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -82,11 +82,11 @@ fn open(root: &Path, known: Option<&[String]>) -> Result<Dataset> {
             return Err(Error::data(root, reason, "rename its folder, or take it out"));
         }
     }
-    let missing: &[Part] = match parts.iter().any(|(part, _)| *part == Part::Val) {
-        _ if only_held => &[],
-        true => &[],
-        false if split => &[Part::Val],
-        false => &[Part::Val, Part::Test],
+    let validates = parts.iter().any(|(part, _)| *part == Part::Val);
+    let missing: &[Part] = match (split, only_held) {
+        (false, false) => &[Part::Val, Part::Test],
+        (true, _) if !validates => &[Part::Val],
+        _ => &[],
     };
     let mut samples = Vec::new();
     for (part, found) in &parts {
